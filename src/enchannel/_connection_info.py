@@ -1,0 +1,183 @@
+"""Where a kernel's channels are, and how its messages are signed: the connection file.
+
+The rules:
+
+* The five ports must be there. Everything else has the default that the specification gives:
+  ``transport`` tcp, ``ip`` 127.0.0.1, no ``key`` (nothing is signed), ``signature_scheme`` hmac-sha256.
+* Ports may be strings, and keys that we do not know are ignored: kernels and launchers write both.
+* Whatever is wrong is named with its file and its field.
+* Keys never show in a ``repr``.
+
+Source: "Connection files" in "Making kernels for Jupyter", jupyter_client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from ._exceptions import ConnectionFileError, LocalProtocolError
+from ._wire import Wire
+
+__all__ = ["CHANNELS", "ChannelName", "Config", "ConnectionInfo"]
+
+ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
+CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
+"""The four channels that carry messages."""
+
+# A kernel that listens on every interface writes these; a client on its machine connects to loopback.
+_EVERY_INTERFACE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+@attrs.frozen
+class ConnectionInfo:
+    """The contents of a connection file, validated."""
+
+    shell_port: int
+    control_port: int
+    stdin_port: int
+    iopub_port: int
+    hb_port: int
+    transport: str = "tcp"
+    """``"tcp"`` or ``"ipc"``."""
+    ip: str = "127.0.0.1"
+    """A host name or address; for ipc the path that the socket files' names begin with."""
+    key: bytes = attrs.field(default=b"", repr=False)
+    """The secret that messages are signed with; empty for unsigned messages."""
+    signature_scheme: str = "hmac-sha256"
+    kernel_name: str = ""
+
+    @classmethod
+    def parse(cls, config: Config) -> ConnectionInfo:
+        """The connection info that `config` is, holds, or is the path of.
+
+        Raises:
+            ConnectionFileError: It cannot be used; the message names the file and the field.
+        """
+        if isinstance(config, ConnectionInfo):
+            return config
+        if isinstance(config, Mapping):
+            return cls.from_dict(config)
+        if isinstance(config, (str, os.PathLike)):
+            return cls.from_file(config)
+        raise ConnectionFileError(
+            "config is a ConnectionInfo, a mapping in the form of a connection file, or the path of one, "
+            f"not {type(config).__name__}"
+        )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> ConnectionInfo:
+        """The connection info in the file at `path`.
+
+        Raises:
+            ConnectionFileError: The file cannot be read or used.
+        """
+        source = f"connection file {os.fspath(path)}"
+        data, problem = None, ""
+        try:
+            with open(path, encoding="utf-8") as file:
+                data = json.load(file)
+        except OSError as error:
+            raise ConnectionFileError(f"{source}: {error.strerror}") from error
+        except ValueError as error:
+            problem = _where(error)
+        if problem:
+            # Not in the handler: json's error holds the whole document, and would hang on ours.
+            raise ConnectionFileError(f"{source}: no JSON ({problem})")
+        return cls.from_dict(data, source=source)
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], *, source: str = "connection info"
+    ) -> ConnectionInfo:
+        """The connection info in `data`, a mapping in the form of a connection file.
+
+        Args:
+            data: The mapping.
+            source: What errors call it.
+
+        Raises:
+            ConnectionFileError: A port is missing, or a field has a value that cannot be used.
+        """
+        if not isinstance(data, Mapping):
+            raise ConnectionFileError(f"{source}: holds no JSON object")
+        ports = {f"{name}_port": _port(data, f"{name}_port", source) for name in (*CHANNELS, "hb")}
+        transport = _text(data, "transport", source) or "tcp"
+        if transport not in ("tcp", "ipc"):
+            raise ConnectionFileError(
+                f"{source}: transport is {transport!r}; enchannel knows 'tcp' and 'ipc'"
+            )
+        ip = _text(data, "ip", source)
+        if transport == "ipc" and not ip:
+            raise ConnectionFileError(
+                f"{source}: ip is missing; with ipc it is the path of the sockets"
+            )
+        key = data.get("key") or b""
+        if not isinstance(key, (str, bytes)):
+            raise ConnectionFileError(f"{source}: key is text, not {type(key).__name__}")
+        scheme = _text(data, "signature_scheme", source) or "hmac-sha256"
+        try:
+            Wire(key, scheme)
+        except LocalProtocolError as error:
+            raise ConnectionFileError(f"{source}: {error}") from None
+        return cls(
+            transport=transport,
+            ip=ip or "127.0.0.1",
+            key=key.encode() if isinstance(key, str) else key,
+            signature_scheme=scheme,
+            kernel_name=_text(data, "kernel_name", source) or "",
+            **ports,
+        )
+
+    def endpoint(self, channel: str) -> str:
+        """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
+
+        Raises:
+            LocalProtocolError: There is no such channel.
+        """
+        if channel not in (*CHANNELS, "hb"):
+            raise LocalProtocolError(
+                f"unknown channel {channel!r}; a kernel has {', '.join(CHANNELS)} and hb"
+            )
+        port: int = getattr(self, f"{channel}_port")
+        if self.transport == "ipc":
+            return f"ipc://{self.ip}-{port}"
+        host = _EVERY_INTERFACE.get(self.ip, self.ip)
+        if ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return f"tcp://{host}:{port}"
+
+
+Config: TypeAlias = "ConnectionInfo | Mapping[str, Any] | str | os.PathLike[str]"
+"""What names a kernel to connect to."""
+
+
+def _port(data: Mapping[str, Any], field: str, source: str) -> int:
+    if field not in data:
+        raise ConnectionFileError(f"{source}: {field} is missing")
+    value = data[field]
+    try:
+        # Through str, because int() would take 1.5 and True for ports.
+        port = int(str(value))
+    except ValueError:
+        port = 0
+    if not 0 < port < 65536:
+        raise ConnectionFileError(f"{source}: {field} is a port from 1 to 65535, not {value!r}")
+    return port
+
+
+def _text(data: Mapping[str, Any], field: str, source: str) -> str | None:
+    value = data.get(field)
+    if value is not None and not isinstance(value, str):
+        raise ConnectionFileError(f"{source}: {field} is text, not {type(value).__name__}")
+    return value
+
+
+def _where(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, line {error.lineno} column {error.colno}"
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "unreadable"

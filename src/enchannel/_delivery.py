@@ -1,0 +1,318 @@
+"""Who gets a message: the one rule of delivery.
+
+1. Every *listening* stream that covers the channel gets every message on it, in order. A stream listens
+   from its first receive (a subscription from its entry) until it is closed.
+2. A message whose parent was asked for with :meth:`Delivery.expect` goes to whoever asked as well.
+3. A message that nobody listened for and nobody expected waits for the first stream that listens. This
+   backlog holds :data:`BACKLOG` messages a channel; the oldest go first, counted and logged.
+
+Two messages belong to the opening of the channels and reach no stream: ``iopub_welcome``, with which
+some kernels greet a subscriber (and repeat it for others), and what is expected *exclusively*, which is
+how the probe's own traffic stays out of sight.
+
+How a stream ends: what it holds can still be received. Then it raises ``KernelDied`` (as often as it is
+asked) where the kernel is lost; where the block was left it raises ``EndOfStream`` once, which ends an
+iteration, and ``ClosedResourceError`` from then on.
+
+There is no input or output here, and no task: the readers call :meth:`Delivery.deliver`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import anyio
+import anyio.abc
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._connection_info import ChannelName
+from ._exceptions import KernelDied, LocalProtocolError
+from .messages import Message
+
+_logger = logging.getLogger("enchannel")
+
+BACKLOG = 100_000
+"""Messages a channel that wait for somebody to listen."""
+
+TURN = 64
+"""Messages that a stream hands out before it lets other tasks run. Every one of them is a cancellation
+point; the scheduler, at some 4 µs a turn, is paid for once in so many."""
+
+T = TypeVar("T")
+
+Taker = Callable[[ChannelName, Message], None]
+
+
+class Listener(anyio.abc.ObjectReceiveStream[T]):
+    """One listening stream: a buffer that the readers fill and one task at a time empties.
+
+    Made by :class:`~enchannel.KernelChannels`; iterate it, or call :meth:`receive`.
+    """
+
+    def __init__(
+        self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
+    ) -> None:
+        self.channels = tuple(channels)
+        self._delivery = delivery
+        self._tagged = tagged
+        self._buffer: deque[Any] = deque()
+        self._listening = False
+        self._receiving = False
+        self._closed = False
+        self._wakeup: anyio.Event | None = None
+        self._turn = TURN
+
+    async def receive(self) -> T:
+        """The next message.
+
+        A checkpoint; a cancelled receive has taken nothing, the message waits for the next one.
+
+        Raises:
+            anyio.EndOfStream: The block of the channels was left (raised once, and ends an iteration).
+            anyio.ClosedResourceError: This stream is closed.
+            anyio.BusyResourceError: Another task is receiving from this stream.
+            KernelDied: The kernel is lost, and all it sent has been received.
+        """
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        if not self._listening:
+            self.listen()
+        self._receiving = True
+        try:
+            if not self._buffer:
+                await checkpoint_if_cancelled()
+                await self._wait()
+                self._turn = TURN
+            elif self._turn:
+                self._turn -= 1
+                await checkpoint_if_cancelled()
+            else:
+                self._turn = TURN
+                await checkpoint()
+            return self._take()
+        finally:
+            self._receiving = False
+
+    async def _wait(self) -> None:
+        while not self._buffer and not self._closed and not self._delivery.ended:
+            self._wakeup = anyio.Event()
+            try:
+                await self._wakeup.wait()
+            finally:
+                self._wakeup = None
+
+    def _take(self) -> T:
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if not self._buffer:
+            self._closed = self._delivery.left
+            if self._delivery.died is not None:
+                raise self._delivery.error()
+            raise anyio.EndOfStream
+        item = self._buffer.popleft()
+        self._delivery.room_made()
+        return cast("T", item)
+
+    def listen(self) -> None:
+        """Begins to listen, and takes over what waits in the backlog of its channels."""
+        if self._closed:
+            raise anyio.ClosedResourceError
+        self._delivery.add(self)
+        self._listening = True
+
+    def put(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        if self._tagged:
+            self._buffer.extend([(channel, message) for message in messages])
+        else:
+            self._buffer.extend(messages)
+        self.wake()
+
+    def wake(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    def _state(self) -> str:
+        if self._closed or self._delivery.left:
+            return "closed"
+        return f"listening, {self.buffered} waiting" if self._listening else "not listening yet"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {' '.join(self.channels)} {self._state()}>"
+
+    async def aclose(self) -> None:
+        """Stops listening and drops what was not received; the other streams go on. A checkpoint."""
+        self.close()
+        await checkpoint()
+
+    def close(self) -> None:
+        self._closed = True
+        self._delivery.remove(self)
+        self._buffer.clear()
+        self.wake()
+
+
+class Delivery:
+    """Hands what the readers bring to whoever gets it.
+
+    Args:
+        channels: The channels that are carried.
+        max_buffer_size: How many messages a listening stream may hold before the readers wait.
+    """
+
+    def __init__(self, channels: Sequence[ChannelName], max_buffer_size: float) -> None:
+        self.died: KernelDied | None = None
+        self.left = False
+        self.backlog_dropped = 0
+        self.received = dict.fromkeys(channels, 0)
+        self._max_buffer_size = max_buffer_size
+        self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
+        self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {
+            name: deque() for name in channels
+        }
+        self._arrivals = itertools.count()
+        self._held: dict[ChannelName, Sequence[Message]] = {}
+        self._expected: dict[str, tuple[Taker, bool]] = {}
+        self._room: anyio.Event | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more messages will come."""
+        return self.left or self.died is not None
+
+    # What the streams and the requests call.
+
+    def add(self, listener: Listener[Any]) -> None:
+        """Registers `listener` and hands it the backlog of its channels, in the order of arrival."""
+        if self.left:
+            raise anyio.ClosedResourceError
+        for channel in listener.channels:
+            if channel not in self._listeners:
+                raise LocalProtocolError(
+                    f"there is no {channel} channel here; there are {', '.join(self._listeners)}"
+                )
+        for channel in listener.channels:
+            self._listeners[channel].append(listener)
+        backlogs = [self._backlog[channel] for channel in listener.channels]
+        for _, channel, message in heapq.merge(*backlogs):
+            listener.put(channel, (message,))
+        for backlog in backlogs:
+            backlog.clear()
+
+    def remove(self, listener: Listener[Any]) -> None:
+        for channel in listener.channels:
+            if listener in self._listeners.get(channel, ()):
+                self._listeners[channel].remove(listener)
+        self.room_made()
+
+    def expect(self, msg_id: str, taker: Taker, *, exclusive: bool = False) -> None:
+        """Calls `taker` with every message whose parent is `msg_id`, until :meth:`forget`.
+
+        Args:
+            msg_id: The request's id.
+            taker: Called with the channel and the message; must not raise.
+            exclusive: Whether the streams get nothing of it.
+        """
+        self._expected[msg_id] = (taker, exclusive)
+
+    def forget(self, msg_id: str) -> None:
+        self._expected.pop(msg_id, None)
+
+    def room_made(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def error(self) -> KernelDied:
+        """A fresh exception for one waiter, so that tracebacks of several do not mix."""
+        assert self.died is not None
+        error = KernelDied(*self.died.args)
+        error.__cause__ = self.died.__cause__
+        return error
+
+    # What the readers call.
+
+    async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        """Hands on `messages`, waiting for the slowest listener where the buffers are bounded."""
+        messages = self._route(channel, messages)
+        while messages:
+            room = self._max_buffer_size - max(
+                (listener.buffered for listener in self._listeners[channel]), default=0
+            )
+            if room >= len(messages):
+                self._hand_over(channel, messages)
+                return
+            if room >= 1:
+                self._hand_over(channel, messages[: int(room)])
+                messages = messages[int(room) :]
+            # Held here and not in the reader, which may be cancelled while it waits.
+            self._held[channel] = messages
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+            messages = self._held.pop(channel)
+
+    def deliver_all(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        """Hands on `messages`, and what a cancelled reader held, at once and whatever the buffers hold."""
+        self._hand_over(channel, self._held.pop(channel, ()))
+        self._hand_over(channel, self._route(channel, messages))
+
+    def _route(self, channel: ChannelName, messages: Sequence[Message]) -> list[Message]:
+        """Serves the requests in flight, and returns what the streams get."""
+        self.received[channel] += len(messages)
+        for_streams = []
+        for message in messages:
+            taker, exclusive = self._expected.get(message.parent_id, (None, False))
+            if taker is not None:
+                taker(channel, message)
+            if not exclusive and (message.parent_header or message.msg_type != "iopub_welcome"):
+                for_streams.append(message)
+        return for_streams
+
+    def _hand_over(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        listeners = self._listeners[channel]
+        if listeners:
+            for listener in listeners:
+                listener.put(channel, messages)
+        else:
+            self._keep(channel, messages)
+
+    def _keep(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        backlog = self._backlog[channel]
+        for message in messages:
+            if message.parent_id in self._expected:
+                continue
+            if len(backlog) >= BACKLOG:
+                backlog.popleft()
+                if not self.backlog_dropped:
+                    _logger.warning(
+                        "nobody listens on %s: dropped the oldest of %d waiting messages; "
+                        "further ones are only counted",
+                        channel,
+                        BACKLOG,
+                    )
+                self.backlog_dropped += 1
+            backlog.append((next(self._arrivals), channel, message))
+
+    def end(self, died: KernelDied | None = None) -> None:
+        """Ends every stream: because the kernel `died`, or because the block was left."""
+        if died is None:
+            self.left = True
+        elif not self.ended:
+            self.died = died
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
+        self.room_made()
+
+    def statistics(self) -> tuple[dict[str, int], int]:
+        """How many messages wait in the backlog of each channel, and how many streams listen."""
+        listening = {id(one) for listeners in self._listeners.values() for one in listeners}
+        return {name: len(backlog) for name, backlog in self._backlog.items()}, len(listening)

@@ -1,0 +1,101 @@
+"""Every exception that enchannel raises of its own.
+
+::
+
+    EnchannelError
+    ├── ProtocolError
+    │   ├── LocalProtocolError      your call broke the protocol; nothing was sent  (also ValueError)
+    │   └── RemoteProtocolError     the kernel's frames are wrong
+    │       ├── MalformedMessage
+    │       ├── InvalidSignature
+    │       └── ReplayedMessage
+    ├── ConnectionFileError         names the file and the field                    (also ValueError)
+    ├── KernelConnectError          names what did not answer                       (also TimeoutError)
+    ├── KernelDied                  says how it was noticed         (also anyio.BrokenResourceError)
+    └── KernelLaunchError           with the tail of the kernel's stderr
+
+Blame decides the branch: a *local* error is raised at the call that caused it, a *remote* one never
+reaches a user's stream: the message is dropped, counted and logged (see ``statistics()``).
+The states of a stream use AnyIO's own words: ``ClosedResourceError``, ``EndOfStream``,
+``BusyResourceError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+
+__all__ = [
+    "ConnectionFileError",
+    "EnchannelError",
+    "InvalidSignature",
+    "KernelConnectError",
+    "KernelDied",
+    "KernelLaunchError",
+    "LocalProtocolError",
+    "MalformedMessage",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ReplayedMessage",
+]
+
+
+class EnchannelError(Exception):
+    """The base of all errors of this library."""
+
+
+class ProtocolError(EnchannelError):
+    """Somebody broke the Jupyter messaging protocol."""
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """Your call broke the protocol; nothing was sent and the channel works on."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """What the kernel sent is no Jupyter message."""
+
+
+class MalformedMessage(RemoteProtocolError):
+    """Frames without delimiter, too few of them, or parts that are not the JSON objects they must be."""
+
+
+class InvalidSignature(RemoteProtocolError):
+    """The HMAC signature does not belong to the message."""
+
+
+class ReplayedMessage(RemoteProtocolError):
+    """The signature was seen before: the very same message came a second time."""
+
+
+class ConnectionFileError(EnchannelError, ValueError):
+    """A connection file (or a mapping of its form) that cannot be used; names the file and the field."""
+
+
+class KernelConnectError(EnchannelError, TimeoutError):
+    """The kernel could not be reached before ``connect_timeout``.
+
+    Attributes:
+        unconnected: For each channel that did not answer, its endpoint and what was seen of it.
+    """
+
+    def __init__(self, message: str, unconnected: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.unconnected = dict(unconnected or {})
+
+
+class KernelDied(EnchannelError, anyio.BrokenResourceError):
+    """The kernel is lost; the message says how that was noticed."""
+
+
+class KernelLaunchError(EnchannelError):
+    """A kernel could not be started.
+
+    Attributes:
+        stderr: The tail of what the kernel wrote to its standard output and standard error.
+    """
+
+    def __init__(self, message: str, stderr: str = "") -> None:
+        super().__init__(f"{message}\n{stderr}" if stderr else message)
+        self.stderr = stderr

@@ -1,0 +1,68 @@
+"""What leaves a block that runs a task group: one exception as itself, not an ``ExceptionGroup``.
+
+The tasks of this library never raise, so the group around a body nearly always holds the body's own
+exception and nothing else. One layer is unwrapped:
+
+==========================================  =======================================================
+in the group                                what leaves
+==========================================  =======================================================
+one exception (or a group that was raised)  itself, its ``__context__`` and ``__cause__`` as they were
+a ``KeyboardInterrupt`` or ``SystemExit``   that; others beside it are its ``__cause__``
+two or more others                          the group, with a note
+==========================================  =======================================================
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import anyio.abc
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+NOTE = "a task of enchannel failed beside the body of the block; both errors are in this group"
+
+
+@asynccontextmanager
+async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
+    """A task group out of which a single exception comes as itself."""
+    raised: BaseException | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield tasks
+            except BaseException as error:
+                raised = error
+                raise
+    except BaseExceptionGroup as group:
+        _raise_single(group, raised)
+
+
+def _raise_single(group: BaseExceptionGroup[BaseException], raised: BaseException | None) -> None:
+    """Raises what stands for `group` in the table above; `raised` is what left the body."""
+    errors = group.exceptions
+    leaving = next((e for e in errors if isinstance(e, (KeyboardInterrupt, SystemExit))), None)
+    if len(errors) > 1 and leaving is None:
+        group.add_note(NOTE)
+        raise group
+    error = leaving or errors[0]
+    if len(errors) > 1:
+        error.__cause__ = group.derive([e for e in errors if e is not error])
+    elif isinstance(raised, BaseExceptionGroup) and not _has_cancellation(raised):
+        # Trio takes groups apart to look for cancellations, and what it puts together is a copy.
+        error = raised
+    # Raising sets the context to the group that is being handled, which the user never saw.
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, errors, leaving, group, raised
+
+
+def _has_cancellation(group: BaseExceptionGroup[BaseException]) -> bool:
+    return group.subgroup(anyio.get_cancelled_exc_class()) is not None

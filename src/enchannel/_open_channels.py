@@ -1,0 +1,430 @@
+"""Opening a kernel's channels.
+
+An opener checks its arguments at once, so that a wrong call fails at the call. Entering the context
+manager that it returns goes through these steps, all before one deadline, ``connect_timeout``:
+
+1. Sockets are made and begin to connect.
+2. Every one of them must have shaken hands with its peer. Those that have not by the deadline are named
+   in a ``KernelConnectError``.
+3. iopub must be proven live, for a subscription that is still on its way loses output without a word.
+   Anything that arrives there proves it: a welcome, another client's traffic, or the status that answers
+   our own ``kernel_info_request``, which goes to control (answered even while a cell runs) and, where
+   control stays silent, to shell. Where no proof can be had the block is entered all the same: a kernel
+   that is busy can be joined. A warning is logged, and ``statistics().iopub_proven`` is false.
+
+What leaves the block:
+
+* The body's exception, as itself: not in an ``ExceptionGroup``, with its ``__context__`` and
+  ``__cause__`` as they were. A group that the body raised stays what it is.
+* Nothing of ours: readers record their error and the streams raise it; closing logs its own.
+
+On the way out the streams end first, then the tasks, then the sockets. Closing is shielded from
+cancellation and bounded by :data:`CLOSE_DEADLINE`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
+
+import anyio
+import anyio.abc
+
+from ._channels import Channel, KernelChannels
+from ._connection_info import CHANNELS, ChannelName, Config, ConnectionInfo
+from ._delivery import Listener
+from ._exceptions import KernelConnectError, LocalProtocolError
+from ._groups import unwrapping_task_group
+from ._transport import Transport
+from ._zmq import connect_zmq
+from .messages import Message, prepare
+
+if TYPE_CHECKING:
+    import zmq
+    from typing_extensions import Unpack
+
+__all__ = [
+    "get_username",
+    "open_channels",
+    "open_control_channel",
+    "open_iopub_channel",
+    "open_kernel_channels",
+    "open_shell_channel",
+    "open_stdin_channel",
+]
+
+CLOSE_DEADLINE = 2.0
+"""Seconds that closing a transport may take."""
+
+Identity: TypeAlias = "str | bytes | uuid.UUID | None"
+Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
+
+_logger = logging.getLogger("enchannel")
+
+
+def get_username() -> str:
+    """The user name for message headers.
+
+    The first of ``LOGNAME``, ``USER``, ``LNAME`` and ``USERNAME`` that is set and not empty, else
+    ``"username"``.
+    """
+    names = (os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME"))
+    return next((name for name in names if name), "username")
+
+
+def open_kernel_channels(
+    identity: Identity,
+    config: Config,
+    *,
+    session: str | None = None,
+    username: str | None = None,
+    subscription: Topics = b"",
+    connect_timeout: float = 10.0,
+    max_buffer_size: float = math.inf,
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+) -> AbstractAsyncContextManager[KernelChannels]:
+    """Opens the shell, control, stdin and iopub channels of a running kernel.
+
+    ::
+
+        async with open_kernel_channels(None, "kernel-1234.json") as ch:
+            sent = await ch.main.send("shell", body)
+            async for channel, msg in ch.main:
+                ...
+
+    On entry every channel is connected and iopub is known to be live, so that the first request loses
+    no output. Entering may be cancelled at any point, and then leaves nothing behind.
+
+    Args:
+        identity: The ZeroMQ routing id of shell, control and stdin, 1 to 255 bytes; ``None`` makes a
+            fresh one. Two live clients of a kernel must not share one.
+        config: The connection file: its path, a mapping of its form, or a :class:`ConnectionInfo`.
+        session: The session id in the header of each sent message; by default a fresh uuid4.
+        username: The user name there; by default :func:`get_username`.
+        subscription: The topic prefix for iopub, or several. A narrower one takes effect once iopub
+            is proven live.
+        connect_timeout: Seconds until every channel must be connected and iopub proven.
+        max_buffer_size: How many messages a listening stream may hold. ``math.inf`` loses nothing and
+            lets memory grow; a number makes the readers wait for the slowest listener.
+        context: The ZeroMQ context for the sockets, by default one that all kernels of this process
+            share. It is never terminated.
+
+    Raises:
+        ConnectionFileError: `config` cannot be used (raised at the call).
+        LocalProtocolError: Another argument cannot be used (raised at the call).
+        KernelConnectError: A channel did not answer in time (raised on entry).
+    """
+    return _open_zmq(
+        CHANNELS,
+        identity,
+        config,
+        session=session,
+        username=username,
+        subscription=subscription,
+        connect_timeout=connect_timeout,
+        max_buffer_size=max_buffer_size,
+        context=context,
+    )
+
+
+def open_channels(
+    transport: Transport,
+    *,
+    session: str | None = None,
+    username: str | None = None,
+    connect_timeout: float = 10.0,
+    max_buffer_size: float = math.inf,
+) -> AbstractAsyncContextManager[KernelChannels]:
+    """Opens channels over a transport that the caller already has; it stays the caller's to close.
+
+    For ZeroMQ sockets that are connected already, `transport` is what
+    :func:`~enchannel.wrap_sockets` makes of them::
+
+        transport = wrap_sockets({"shell": dealer, "iopub": sub}, key=key)
+        async with open_channels(transport) as ch:
+            ...
+
+    The arguments are those of :func:`open_kernel_channels`. A channel that the transport does not carry
+    raises ``LocalProtocolError`` when used.
+    """
+    return _open(
+        lambda: transport,
+        session=session,
+        username=username,
+        connect_timeout=connect_timeout,
+        max_buffer_size=max_buffer_size,
+    )
+
+
+class OpenOptions(TypedDict, total=False):
+    """The keyword arguments that every opener takes; see :func:`open_kernel_channels`."""
+
+    session: str | None
+    username: str | None
+    connect_timeout: float
+    max_buffer_size: float
+    context: zmq.Context[zmq.Socket[bytes]] | None
+
+
+def open_shell_channel(
+    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+) -> AbstractAsyncContextManager[Channel]:
+    """Opens the shell channel alone; options and errors are those of :func:`open_kernel_channels`."""
+    opening = _open_zmq(("shell",), identity, config, **options)
+    return _part(opening, lambda channels: channels.shell)
+
+
+def open_control_channel(
+    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+) -> AbstractAsyncContextManager[Channel]:
+    """Opens the control channel alone; options and errors are those of :func:`open_kernel_channels`."""
+    opening = _open_zmq(("control",), identity, config, **options)
+    return _part(opening, lambda channels: channels.control)
+
+
+def open_stdin_channel(
+    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+) -> AbstractAsyncContextManager[Channel]:
+    """Opens the stdin channel alone; options and errors are those of :func:`open_kernel_channels`.
+
+    A kernel asks the identity that sent the execute request for input: open shell and stdin with the
+    same one.
+    """
+    opening = _open_zmq(("stdin",), identity, config, **options)
+    return _part(opening, lambda channels: channels.stdin)
+
+
+def open_iopub_channel(
+    identity: Identity,
+    config: Config,
+    *,
+    subscription: Topics = b"",
+    **options: Unpack[OpenOptions],
+) -> AbstractAsyncContextManager[Listener[Message]]:
+    """Opens the iopub channel alone; options and errors are those of :func:`open_kernel_channels`.
+
+    Shell and control are connected beside it, under `identity`, because only a request can prove that
+    iopub is live.
+    """
+    channels: tuple[ChannelName, ...] = ("shell", "control", "iopub")
+    opening = _open_zmq(channels, identity, config, subscription=subscription, **options)
+    return _part(opening, lambda channels: channels.iopub)
+
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def _part(
+    opening: AbstractAsyncContextManager[KernelChannels], part: Callable[[KernelChannels], T]
+) -> AsyncIterator[T]:
+    async with opening as channels:
+        yield part(channels)
+
+
+def _open_zmq(
+    channels: Sequence[ChannelName],
+    identity: Identity,
+    config: Config,
+    *,
+    subscription: Topics = b"",
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    **options: Unpack[_ChannelOptions],
+) -> AbstractAsyncContextManager[KernelChannels]:
+    info = ConnectionInfo.parse(config)
+    routing_id = _routing_id(identity)
+    topics = _topics(subscription)
+    return _open(
+        lambda: connect_zmq(info, routing_id, channels=channels, topics=topics, context=context),
+        owned=True,
+        **options,
+    )
+
+
+class _ChannelOptions(TypedDict, total=False):
+    session: str | None
+    username: str | None
+    connect_timeout: float
+    max_buffer_size: float
+
+
+def _open(
+    make_transport: Callable[[], Transport],
+    *,
+    session: str | None = None,
+    username: str | None = None,
+    connect_timeout: float = 10.0,
+    max_buffer_size: float = math.inf,
+    owned: bool = False,
+) -> AbstractAsyncContextManager[KernelChannels]:
+    for name, text in (("session", session), ("username", username)):
+        if text is not None and not isinstance(text, str):
+            raise LocalProtocolError(f"{name} is a str, not {type(text).__name__}")
+    if not _is_number(connect_timeout) or not connect_timeout > 0:
+        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
+    if not _is_number(max_buffer_size) or not max_buffer_size >= 1:
+        raise LocalProtocolError(
+            f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
+        )
+    return _opened(
+        make_transport,
+        session=str(uuid.uuid4()) if session is None else session,
+        username=get_username() if username is None else username,
+        connect_timeout=connect_timeout,
+        max_buffer_size=max_buffer_size,
+        owned=owned,
+    )
+
+
+@asynccontextmanager
+async def _opened(
+    make_transport: Callable[[], Transport],
+    *,
+    session: str,
+    username: str,
+    connect_timeout: float,
+    max_buffer_size: float,
+    owned: bool,
+) -> AsyncIterator[KernelChannels]:
+    transport = make_transport()
+    try:
+        channels = KernelChannels(
+            transport, session=session, username=username, max_buffer_size=max_buffer_size
+        )
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(channels._run, name="enchannel")
+            try:
+                await _become_ready(channels, connect_timeout)
+                yield channels
+            finally:
+                channels._leave()
+    finally:
+        if owned:
+            await _close(transport)
+
+
+async def _close(transport: Transport) -> None:
+    with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
+        try:
+            await transport.aclose()
+        except Exception:
+            # It must not replace the exception that the body may be leaving with.
+            _logger.exception("closing a kernel's channels failed")
+
+
+async def _become_ready(channels: KernelChannels, connect_timeout: float) -> None:
+    transport = channels._transport
+    with anyio.move_on_after(connect_timeout):
+        await transport.connect()
+        if transport.iopub_needs_proof:
+            await _prove_iopub(channels)
+            # A connection may have gone and come meanwhile.
+            await transport.connect()
+    unconnected = transport.unconnected()
+    if unconnected:
+        raise KernelConnectError(
+            f"no connection within {connect_timeout:g} s: "
+            + "; ".join(f"{channel} at {seen}" for channel, seen in unconnected.items()),
+            unconnected,
+        ) from channels._delivery.died
+    if not channels.statistics().iopub_proven:
+        _logger.warning(
+            "iopub could not be proven live within %g s: is the kernel busy? "
+            "Output of the first request may be missed",
+            connect_timeout,
+        )
+    transport.settle()
+
+
+FIRST_ASK, LAST_ASK = 0.02, 0.5
+"""Seconds to wait for the answer to a probe before looking what to do: at first, and at the longest."""
+
+PATIENCE = 0.25
+"""Seconds after which a silent control channel is taken for one that does not answer."""
+
+
+async def _prove_iopub(channels: KernelChannels) -> None:
+    proven = channels._iopub_proven
+    probes = {"control": _Probe(channels, "control")}
+    pause, waited = FIRST_ASK, 0.0
+    probes["control"].ask()
+    while True:
+        with anyio.move_on_after(pause):
+            await proven.wait()
+        if proven.is_set():
+            return
+        waited += pause
+        pause = min(2 * pause, LAST_ASK)
+        if waited >= PATIENCE and "shell" not in probes and not probes["control"].answered:
+            probes["shell"] = _Probe(channels, "shell")
+            probes["shell"].ask()
+        for probe in probes.values():
+            # Only behind an answer: a busy kernel would find a heap of requests when it is done. The
+            # answer came and its status did not, so the subscription arrived after the status had gone.
+            if probe.answered:
+                probe.ask()
+
+
+class _Probe:
+    """Asks for kernel_info on one channel, and keeps what answers it out of the streams."""
+
+    def __init__(self, channels: KernelChannels, channel: ChannelName) -> None:
+        self.answered = False
+        self._channels = channels
+        self._channel = channel
+
+    def ask(self) -> None:
+        channels = self._channels
+        request = prepare(
+            {"header": {"msg_type": "kernel_info_request"}},
+            session=channels.session,
+            username=channels.username,
+        )
+        self.answered = False
+        channels._delivery.expect(request.msg_id, self._take, exclusive=True)
+        try:
+            channels._transport.send_nowait(self._channel, request)
+        except anyio.WouldBlock:
+            self.answered = True  # nothing was asked, so ask again
+
+    def _take(self, channel: ChannelName, message: Message) -> None:
+        if channel != "iopub":
+            self.answered = True
+
+
+def _routing_id(identity: Identity) -> bytes:
+    if identity is None:
+        identity = uuid.uuid4()
+    if isinstance(identity, uuid.UUID):
+        identity = str(identity)
+    if isinstance(identity, str):
+        identity = identity.encode()
+    if not isinstance(identity, bytes):
+        raise LocalProtocolError(
+            f"identity is str, bytes, uuid.UUID or None, not {type(identity).__name__}"
+        )
+    if not 1 <= len(identity) <= 255 or identity[0] == 0:
+        raise LocalProtocolError(
+            "identity is 1 to 255 bytes and does not begin with a zero byte, which ZeroMQ keeps for itself"
+        )
+    return identity
+
+
+def _topics(subscription: Topics) -> tuple[bytes, ...]:
+    several = (subscription,) if isinstance(subscription, (str, bytes)) else tuple(subscription)
+    topics = tuple(topic.encode() if isinstance(topic, str) else topic for topic in several)
+    for topic in topics:
+        if not isinstance(topic, bytes):
+            raise LocalProtocolError(
+                f"subscription is a topic prefix (bytes or str) or several, not {type(topic).__name__}"
+            )
+    return (b"",) if not topics or b"" in topics else topics
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

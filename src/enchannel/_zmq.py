@@ -1,0 +1,398 @@
+"""ZeroMQ sockets as a transport; the only module that imports zmq.
+
+The facts it stands on:
+
+* A socket's descriptor is edge-triggered, and *any* call on the socket may consume the edge. So the
+  reader waits only after a receive said ``EAGAIN`` with no call in between, and whoever calls the
+  socket while the reader waits looks at ``EVENTS`` afterwards and wakes it (:meth:`_Link.recheck`).
+* ``connect()`` says nothing of the peer. The socket monitor does: a channel is connected from
+  ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. In
+  between ZeroMQ reconnects by itself, and the kernel counts as lost after :data:`RECONNECT_GRACE`.
+* A PUB socket drops what its subscriber's queue does not hold, so our receive high-water mark is 0:
+  memory is the limit.
+* The send high-water mark is 0 as well and ``IMMEDIATE`` is set: a send waits for a connection, and for
+  nothing else.
+* One context serves the whole process (each costs two threads), with room for the sockets of many
+  kernels. A context that the caller gave is never terminated.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import anyio
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from ._connection_info import CHANNELS, ChannelName, ConnectionInfo
+from ._exceptions import (
+    KernelConnectError,
+    KernelDied,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from ._transport import Transport
+from ._wire import Wire
+from .messages import Message
+
+__all__ = ["ZmqTransport", "connect_zmq", "wrap_sockets"]
+
+BATCH = 64
+"""How many messages are taken from a socket before others run: large enough that the scheduler costs
+little per message, small enough that a flood on one channel delays the others by a millisecond."""
+
+LINGER = 1000
+"""Milliseconds for which what was sent before closing may still go out."""
+
+RECONNECT_GRACE = 1.0
+"""Seconds a connection may be gone before the kernel counts as lost."""
+
+RETRY_INTERVAL = 20
+"""Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
+takes to join a kernel which has just been started."""
+
+MAX_SOCKETS = 16_384
+"""Sockets of the shared context. A kernel's four channels take twelve, monitors included; the default
+of 1,023 would end at 85 kernels."""
+
+_EVENTS = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+
+_SEEN = {
+    zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
+    zmq.EVENT_CONNECT_RETRIED: "refused or dropped the connection",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the ZeroMQ handshake failed: is it a kernel's channel?",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the ZeroMQ handshake failed: not authorised",
+    zmq.EVENT_DISCONNECTED: "disconnected",
+}
+
+_logger = logging.getLogger("enchannel")
+
+_shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
+
+
+def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """The process's context for kernels; a forked child gets one of its own."""
+    global _shared
+    if _shared is None or _shared[0] != os.getpid() or _shared[1].closed:
+        context = zmq.Context()
+        context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT)))
+        _shared = (os.getpid(), context)
+    return _shared[1]
+
+
+class _Link:
+    """One channel: its socket, and what its monitor says of the connection."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        *,
+        monitor: bool = True,
+        connected: bool = False,
+    ) -> None:
+        self.socket = socket
+        self.endpoint = endpoint
+        self.connected = anyio.Event()
+        self.disconnected = anyio.Event()
+        self.seen = "nothing answered"
+        self._fd: int = socket.get(zmq.FD)
+        self._reader: anyio.CancelScope | None = None
+        self._writable = anyio.Event()
+        self._monitor = _monitor(context, socket) if monitor else None
+        if connected:
+            self.connected.set()
+        else:
+            self.disconnected.set()
+
+    def receive(self) -> list[list[bytes]]:
+        """The frames of what has arrived, a batch at most; empty where nothing has."""
+        batch = []
+        try:
+            for _ in range(BATCH):
+                batch.append(self.socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        return batch
+
+    async def wait_readable(self) -> None:
+        with anyio.CancelScope() as scope:
+            self._reader = scope
+            try:
+                await anyio.wait_readable(self._fd)
+            finally:
+                self._reader = None
+        self._writable.set()
+
+    def send(self, frames: Sequence[object]) -> None:
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            raise anyio.WouldBlock from None
+        finally:
+            self.recheck()
+
+    def recheck(self) -> None:
+        """Wakes the reader where the call just made has eaten the edge that it waits for."""
+        if self._reader is not None and self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+            self._reader.cancel()
+
+    async def wait_writable(self) -> None:
+        self._writable = anyio.Event()
+        # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
+        # look again now and then; this happens only while there is no connection.
+        with anyio.move_on_after(0.05):
+            await self._writable.wait()
+
+    async def next_event(self) -> None:
+        """Waits for the monitor's next word and takes it over. Cancellation loses no event."""
+        assert self._monitor is not None
+        while True:
+            try:
+                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+                break
+            except zmq.Again:
+                await anyio.wait_readable(self._monitor.get(zmq.FD))
+        event = parse_monitor_message(frames)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.connected.set()
+            self.disconnected = anyio.Event()
+            self._writable.set()
+        else:
+            self.seen = _SEEN.get(event, self.seen)
+            if self.connected.is_set():
+                self.connected = anyio.Event()
+            self.disconnected.set()
+
+    @property
+    def monitored(self) -> bool:
+        return self._monitor is not None
+
+    def close(self, *, owned: bool) -> None:
+        if self._monitor is not None:
+            self.socket.monitor(None, 0)
+            self._monitor.close(linger=0)
+        if owned:
+            self.socket.close(linger=LINGER)
+
+
+class ZmqTransport(Transport):
+    """The channels of a kernel over ZeroMQ sockets; made by `connect_zmq` and `wrap_sockets`."""
+
+    def __init__(
+        self, links: Mapping[ChannelName, _Link], wire: Wire, topics: tuple[bytes, ...] | None
+    ) -> None:
+        self.channels = tuple(links)
+        self.iopub_needs_proof = topics is not None and "iopub" in links
+        self._links = links
+        self._wire = wire
+        self._owned = topics is not None
+        # Until iopub is proven it is subscribed to everything, for the proof may have any topic; what
+        # the caller did not subscribe to is held back here.
+        self._topics = topics or (b"",)
+        self._narrow = self._topics != (b"",)
+        self._settled = False
+        self._dropped: Counter[str] = Counter()
+
+    def receive_nowait(self, channel: ChannelName) -> list[Message]:
+        arrived = self._links[channel].receive()
+        if not arrived:
+            raise anyio.WouldBlock
+        if self._narrow and channel == "iopub":
+            arrived = [frames for frames in arrived if frames[0].startswith(self._topics)]
+        decode = self._wire.decode
+        messages = []
+        for frames in arrived:
+            try:
+                messages.append(decode(frames))
+            except RemoteProtocolError as error:
+                self._drop(channel, error)
+        return messages
+
+    def _drop(self, channel: ChannelName, error: RemoteProtocolError) -> None:
+        kind = type(error).__name__
+        self._dropped[kind] += 1
+        if self._dropped[kind] == 1:
+            _logger.warning(
+                "dropped a message on %s: %s; further ones of this kind are only counted",
+                channel,
+                error,
+            )
+
+    async def wait_readable(self, channel: ChannelName) -> None:
+        await self._links[channel].wait_readable()
+
+    def send_nowait(self, channel: ChannelName, message: Message) -> None:
+        self._links[channel].send(self._wire.encode(message))
+
+    async def wait_writable(self, channel: ChannelName) -> None:
+        await self._links[channel].wait_writable()
+
+    async def connect(self) -> None:
+        # Again from the start until one pass finds all of them connected: links may go and come.
+        while self.unconnected():
+            for link in self._links.values():
+                await link.connected.wait()
+
+    def unconnected(self) -> Mapping[str, str]:
+        return {
+            channel: f"{link.endpoint} ({link.seen})"
+            for channel, link in self._links.items()
+            if not link.connected.is_set()
+        }
+
+    def settle(self) -> None:
+        self._settled = True
+        if self._narrow:
+            self._narrow = False
+            link = self._links["iopub"]
+            for topic in self._topics:
+                link.socket.subscribe(topic)
+            # Not b"" first: there must be no moment without a subscription.
+            link.socket.unsubscribe(b"")
+            link.recheck()
+
+    async def watch(self, channel: ChannelName) -> None:
+        link = self._links[channel]
+        if not link.monitored:
+            await anyio.sleep_forever()
+        while True:
+            if link.connected.is_set() or not self._settled:
+                await link.next_event()
+                continue
+            with anyio.move_on_after(RECONNECT_GRACE) as scope:
+                while not link.connected.is_set():
+                    await link.next_event()
+            if scope.cancelled_caught:
+                raise KernelDied(
+                    f"the kernel is gone: {channel} ({link.endpoint}) disconnected and did not come back "
+                    f"within {RECONNECT_GRACE:g} s"
+                )
+
+    async def wait_disconnected(self) -> None:
+        for link in self._links.values():
+            await link.disconnected.wait()
+
+    def dropped(self) -> Mapping[str, int]:
+        return dict(self._dropped)
+
+    async def aclose(self) -> None:
+        for link in self._links.values():
+            link.close(owned=self._owned)
+
+
+def connect_zmq(
+    info: ConnectionInfo,
+    identity: bytes,
+    *,
+    channels: Sequence[ChannelName] = CHANNELS,
+    topics: tuple[bytes, ...] = (b"",),
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+) -> ZmqTransport:
+    """A transport whose sockets have begun to connect to the kernel that `info` names.
+
+    Args:
+        info: The connection file.
+        identity: The routing id of shell, control and stdin.
+        channels: Which channels to open.
+        topics: The prefixes to subscribe iopub to.
+        context: Where to make the sockets, by default the context shared by the process.
+
+    Raises:
+        KernelConnectError: ZeroMQ refused an endpoint.
+    """
+    context = context or shared_context()
+    links: dict[ChannelName, _Link] = {}
+    try:
+        for channel in channels:
+            endpoint = info.endpoint(channel)
+            socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
+            links[channel] = _Link(context, socket, endpoint)
+            _configure(socket, identity, channel)
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                seen = f"{endpoint} ({error.strerror})"
+                raise KernelConnectError(
+                    f"cannot connect {channel} to {seen}", {channel: seen}
+                ) from error
+    except BaseException:
+        for link in links.values():
+            link.close(owned=True)
+        raise
+    return ZmqTransport(links, Wire(info.key, info.signature_scheme), topics)
+
+
+def _configure(socket: zmq.Socket[bytes], identity: bytes, channel: ChannelName) -> None:
+    socket.set(zmq.LINGER, LINGER)
+    socket.set(zmq.RCVHWM, 0)
+    socket.set(zmq.IPV6, 1)
+    socket.set(zmq.RECONNECT_IVL, RETRY_INTERVAL)
+    if channel == "iopub":
+        socket.subscribe(b"")
+    else:
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.IMMEDIATE, 1)
+        socket.set(zmq.ROUTING_ID, identity)
+
+
+def wrap_sockets(
+    sockets: Mapping[ChannelName, zmq.Socket[bytes]],
+    *,
+    key: str | bytes = b"",
+    signature_scheme: str = "hmac-sha256",
+) -> ZmqTransport:
+    """A transport over sockets that the caller has connected already.
+
+    They stay the caller's: nobody else may use them while the transport is in use, and closing the
+    transport leaves them open. Sockets of :mod:`zmq.asyncio` are fine.
+
+    Args:
+        sockets: For each channel its socket; a channel left out is not carried.
+        key: The secret that messages are signed with.
+        signature_scheme: ``"hmac-sha256"`` and the like.
+
+    Raises:
+        LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
+    """
+    wire = Wire(key, signature_scheme)
+    links: dict[ChannelName, _Link] = {}
+    for channel, socket in sockets.items():
+        if channel not in CHANNELS:
+            raise LocalProtocolError(
+                f"unknown channel {channel!r}; a kernel has {', '.join(CHANNELS)}"
+            )
+        if not isinstance(socket, zmq.Socket) or socket.closed:
+            raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
+        endpoint = socket.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode(errors="replace")
+        # inproc has no connection to watch.
+        monitor = not endpoint.startswith("inproc:")
+        # Synchronous views, for the methods of the caller's own objects may be coroutines.
+        context, plain = zmq.Context(socket.context), zmq.Socket(socket)
+        links[channel] = _Link(context, plain, endpoint, monitor=monitor, connected=True)
+    return ZmqTransport(links, wire, topics=None)
+
+
+def _monitor(
+    context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]
+) -> zmq.Socket[bytes]:
+    # Not get_monitor_socket(), whose socket nobody closes.
+    address = f"inproc://enchannel-monitor-{uuid.uuid4()}"
+    socket.monitor(address, _EVENTS)
+    monitor = context.socket(zmq.PAIR)
+    monitor.connect(address)
+    return monitor

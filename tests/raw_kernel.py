@@ -1,0 +1,133 @@
+"""The kernel's side of the sockets, bare: what a test says is what goes over the wire."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import anyio
+import zmq
+
+from enchannel import KernelChannels, Message, open_kernel_channels
+from enchannel._connection_info import ConnectionInfo
+from enchannel._wire import Wire
+
+KEY = "a secret of the tests"
+
+
+def message(msg_type: str, parent: Message | None = None, **content: Any) -> Message:
+    """A message as a kernel makes it."""
+    header = {"msg_id": str(uuid.uuid4()), "msg_type": msg_type, "session": "kernel"}
+    return Message(header, parent.header if parent else {}, {}, content)
+
+
+def request(msg_type: str = "execute_request", **content: Any) -> dict[str, Any]:
+    """A body as a user writes it."""
+    return {"header": {"msg_type": msg_type}, "content": content}
+
+
+class RawKernel:
+    """Sockets bound on loopback or ipc, and no behaviour but what the test asks for."""
+
+    def __init__(self, transport: str = "tcp", key: str = KEY) -> None:
+        self._context = zmq.Context()
+        self._directory = tempfile.TemporaryDirectory()
+        self.wire = Wire(key)
+        self.config: dict[str, Any] = {"transport": transport, "key": key, "hb_port": 1}
+        self.config["ip"] = (
+            "127.0.0.1" if transport == "tcp" else f"{self._directory.name}/kernel"
+        )
+        kinds = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB}
+        self.sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
+        for number, (name, socket) in enumerate(self.sockets.items(), 1):
+            socket.set(zmq.LINGER, 0)
+            socket.set(zmq.SNDHWM, 0)
+            if name == "iopub":
+                # Or only the first of several subscribers to a topic would be greeted.
+                socket.set(zmq.XPUB_VERBOSE, 1)
+            if transport == "tcp":
+                self.config[f"{name}_port"] = socket.bind_to_random_port("tcp://127.0.0.1")
+            else:
+                self.config[f"{name}_port"] = number
+                socket.bind(f"ipc://{self.config['ip']}-{number}")
+        self.greeting = True
+        self.topics: list[bytes] = []
+
+    def __enter__(self) -> RawKernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.destroy(linger=0)
+        self._directory.cleanup()
+
+    @property
+    def info(self) -> ConnectionInfo:
+        return ConnectionInfo.parse(self.config)
+
+    def vanish(self) -> None:
+        """Closes every socket, as the death of a kernel does."""
+        for socket in self.sockets.values():
+            socket.close()
+
+    def rebind(self, channel: str, endpoint: str) -> None:
+        """Opens a fresh socket where a closed one was, as a restarted kernel does."""
+        socket = self.sockets[channel] = self._context.socket(zmq.ROUTER)
+        socket.set(zmq.LINGER, 0)
+        while True:
+            try:
+                return socket.bind(endpoint)
+            except zmq.ZMQError:  # the reaper thread has not closed the old one yet
+                time.sleep(0.001)
+
+    def open(
+        self, identity: Any = None, **options: Any
+    ) -> AbstractAsyncContextManager[KernelChannels]:
+        return open_kernel_channels(identity, self.config, **options)
+
+    async def receive_frames(self, channel: str) -> list[bytes]:
+        socket = self.sockets[channel]
+        while True:
+            try:
+                return socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                # Sending on the socket may eat the edge, so look again now and then.
+                with anyio.move_on_after(0.02):
+                    await anyio.wait_readable(socket.get(zmq.FD))
+
+    async def receive(self, channel: str) -> tuple[bytes, Message]:
+        """The sender's identity and the next message on `channel`, the probes left out."""
+        while True:
+            identity, *frames = await self.receive_frames(channel)
+            received = self.wire.decode(frames)
+            if received.msg_type != "kernel_info_request":
+                return identity, received
+
+    def send(self, channel: str, identity: bytes, *messages: Message) -> None:
+        for each in messages:
+            self.sockets[channel].send_multipart(self.wire.encode(each, [identity]))
+
+    def publish(self, *messages: Message, topic: bytes | None = b"topic") -> None:
+        prefix = [] if topic is None else [topic]
+        for each in messages:
+            self.publish_frames(self.wire.encode(each, prefix))
+
+    def publish_frames(self, frames: list[Any]) -> None:
+        self.sockets["iopub"].send_multipart(frames)
+
+    async def greet(self) -> None:
+        """Greets every subscriber as JEP 65 has it, which proves its iopub live."""
+        while not self.sockets["iopub"].closed:
+            try:
+                (frame,) = await self.receive_frames("iopub")
+            except zmq.ZMQError:  # closed meanwhile, by the test
+                return
+            topic = frame[1:]
+            if frame[:1] != b"\1":
+                self.topics.remove(topic)
+                continue
+            self.topics.append(topic)
+            if self.greeting:
+                self.publish(message("iopub_welcome", subscription=""), topic=topic)

@@ -1,0 +1,602 @@
+"""The channels over real sockets, with the kernel's side in the test's hands."""
+
+from __future__ import annotations
+
+import math
+import sys
+import uuid
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+from raw_kernel import KEY, RawKernel, message, request
+
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    LocalProtocolError,
+    Message,
+    open_channels,
+    open_control_channel,
+    open_iopub_channel,
+    open_kernel_channels,
+    open_shell_channel,
+    open_stdin_channel,
+    wrap_sockets,
+)
+from enchannel import _delivery as delivery
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+pytestmark = pytest.mark.anyio
+
+
+def numbered(count: int, start: int = 0) -> list[Message]:
+    return [message("stream", text=str(number)) for number in range(start, start + count)]
+
+
+def texts(messages: list[Message]) -> list[int]:
+    return [int(each.content["text"]) for each in messages]
+
+
+async def take(stream: anyio.abc.ObjectReceiveStream[Any], count: int) -> list[Any]:
+    return [await stream.receive() for _ in range(count)]
+
+
+async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
+    """Waits until `count` messages have been delivered."""
+    while channels.statistics().received[channel] < count:
+        await anyio.sleep(0.001)
+
+
+# Sending.
+
+
+async def test_a_message_is_sent_whole_and_returned(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(b"me", session="ours", username="us") as ch:
+        sent = await ch.main.send("shell", request(code="1", allow_stdin=False))
+        identity, received = await raw_kernel.receive("shell")
+    assert identity == b"me"
+    assert received == sent
+    assert received.content == {"code": "1", "allow_stdin": False}
+    assert (received.session, received.header["username"]) == ("ours", "us")
+
+
+@pytest.mark.parametrize("channel", ["shell", "control", "stdin"])
+async def test_each_channel_sends_to_its_own_socket(raw_kernel: RawKernel, channel: str) -> None:
+    async with raw_kernel.open(b"me") as ch:
+        one = await ch.main.send(channel, request())
+        two = await getattr(ch, channel).send(request())
+        assert await raw_kernel.receive(channel) == (b"me", one)
+        assert await raw_kernel.receive(channel) == (b"me", two)
+        assert ch.statistics().sent == {
+            name: 2 * (name == channel) for name in ("shell", "control", "stdin", "iopub")
+        }
+
+
+IDENTITY = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("identity", "routing_id"),
+    [(b"\x01\xff", b"\x01\xff"), ("mé", "mé".encode()), (IDENTITY, str(IDENTITY).encode())],
+)
+async def test_the_identity_is_kept_on_the_sockets(
+    raw_kernel: RawKernel, identity: Any, routing_id: bytes
+) -> None:
+    async with raw_kernel.open(identity) as ch:
+        for channel in ("shell", "control", "stdin"):
+            await ch.main.send(channel, request())
+            assert (await raw_kernel.receive(channel))[0] == routing_id
+
+
+async def test_without_an_identity_each_client_has_its_own(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as one, raw_kernel.open() as two:
+        identities = set()
+        for ch in (one, two):
+            for channel in ("shell", "stdin"):
+                await ch.main.send(channel, request())
+                identities.add((await raw_kernel.receive(channel))[0])
+        assert len(identities) == 2
+
+
+BAD_BODIES: list[tuple[str, Any, str]] = [
+    ("iopub", request(), "iopub only receives; you may send on shell, control and stdin"),
+    ("shel", request(), "unknown channel 'shel'; there are shell, control, stdin, iopub"),
+    ("shell", {"content": {}}, "needs a message type"),
+    ("shell", request(code=object()), "the content is no JSON"),
+    ("shell", None, "a body is a dict or a Message, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("channel", "body", "complaint"), BAD_BODIES)
+async def test_a_bad_call_sends_nothing_and_the_channel_works_on(
+    raw_kernel: RawKernel, channel: str, body: Any, complaint: str
+) -> None:
+    async with raw_kernel.open() as ch:
+        with pytest.raises(LocalProtocolError, match=complaint):
+            await ch.main.send(channel, body)
+        sent = await ch.shell.send(request())
+        assert (await raw_kernel.receive("shell"))[1] == sent
+
+
+async def test_a_cancelled_send_has_sent_nothing(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ch.shell.send(request())
+        assert scope.cancelled_caught
+        sent = await ch.shell.send(request())
+        assert (await raw_kernel.receive("shell"))[1] == sent
+
+
+async def test_a_send_does_not_put_the_reader_to_sleep(raw_kernel: RawKernel) -> None:
+    # The descriptor is edge-triggered, and a send may eat the edge of a reply that comes meanwhile.
+    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
+
+        async def echo() -> None:
+            while True:
+                identity, received = await raw_kernel.receive("shell")
+                raw_kernel.send("shell", identity, message("reply", received))
+
+        tasks.start_soon(echo)
+        with anyio.fail_after(30):
+            for _ in range(300):
+                sent = [await ch.shell.send(request()) for _ in range(3)]
+                replies = await take(ch.shell, 3)
+                assert [reply.parent_id for reply in replies] == [each.msg_id for each in sent]
+        tasks.cancel_scope.cancel()
+
+
+# Receiving.
+
+
+async def test_sockets_are_multiplexed_in_order_with_their_channel(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(b"me") as ch:
+        for channel in ("shell", "control", "stdin"):
+            await ch.main.send(channel, request())
+            await raw_kernel.receive(channel)
+            raw_kernel.send(channel, b"me", *numbered(50))
+        raw_kernel.publish(*numbered(50))
+        received = await take(ch.main, 200)
+    for channel in ("shell", "control", "stdin", "iopub"):
+        assert texts([each for name, each in received if name == channel]) == list(range(50))
+
+
+async def test_every_listening_stream_gets_every_message(raw_kernel: RawKernel) -> None:
+    async with (
+        raw_kernel.open() as ch,
+        ch.subscribe("iopub") as some,
+        ch.subscribe() as all_channels,
+        anyio.create_task_group() as tasks,
+    ):
+        received: dict[str, list[Message]] = {}
+
+        async def collect(name: str, stream: Any) -> None:
+            received[name] = await take(stream, 20)
+
+        for name, stream in (
+            ("main", ch.main),
+            ("iopub", ch.iopub),
+            ("some", some),
+            ("all", all_channels),
+        ):
+            tasks.start_soon(collect, name, stream)
+        while ch.statistics().listeners < 4:
+            await anyio.sleep(0.001)
+        raw_kernel.publish(*numbered(20))
+    assert texts(received["iopub"]) == list(range(20))
+    for name in ("main", "some", "all"):
+        assert received[name] == [("iopub", each) for each in received["iopub"]]
+
+
+async def test_what_nobody_listened_for_waits_for_the_first_listener(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(b"me") as ch:
+        await ch.shell.send(request())
+        await raw_kernel.receive("shell")
+        raw_kernel.publish(*numbered(3))
+        await arrived(ch, "iopub", 4)
+        raw_kernel.send("shell", b"me", *numbered(2, start=3))
+        await arrived(ch, "shell", 2)
+        raw_kernel.publish(*numbered(1, start=5))
+        await arrived(ch, "iopub", 5)
+        assert ch.statistics().backlog == {"shell": 2, "control": 0, "stdin": 0, "iopub": 4}
+        # The first stream takes all of it, in the order of arrival; a later one starts from now.
+        received = await take(ch.main, 6)
+        assert texts([each for _, each in received]) == list(range(6))
+        assert ch.statistics().backlog["iopub"] == 0
+        with anyio.move_on_after(0.01) as scope:
+            await ch.iopub.receive()
+        assert scope.cancelled_caught
+
+
+async def test_a_full_backlog_drops_the_oldest_and_says_so(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery, "BACKLOG", 10)
+    async with raw_kernel.open() as ch:
+        raw_kernel.publish(*numbered(25))
+        await arrived(ch, "iopub", 26)
+        assert ch.statistics().backlog_dropped == 15
+        assert texts(await take(ch.iopub, 10)) == list(range(15, 25))
+    assert len(caplog.records) == 1
+    assert "nobody listens on iopub" in caplog.text
+
+
+async def test_two_tasks_cannot_receive_from_one_stream(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
+        received: list[Message] = []
+
+        async def receive() -> None:
+            received.append(await ch.iopub.receive())
+
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.BusyResourceError, match="receiving from"):
+            await ch.iopub.receive()
+        raw_kernel.publish(*numbered(2))
+        await arrived(ch, "iopub", 3)
+        assert texts([*received, await ch.iopub.receive()]) == [0, 1]
+
+
+async def test_a_cancelled_receive_loses_nothing(raw_kernel: RawKernel) -> None:
+    count = 500
+    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
+
+        async def publish() -> None:
+            for each in numbered(count):
+                raw_kernel.publish(each)
+                await anyio.lowlevel.checkpoint()
+
+        tasks.start_soon(publish)
+        received: list[Message] = []
+        attempts = cancelled = 0
+        while len(received) < count:
+            # Every fifth is cancelled at once, the others now and then while they wait.
+            attempts += 1
+            with anyio.move_on_after(attempts % 5 * 0.0001) as scope:
+                received.append(await ch.iopub.receive())
+            cancelled += scope.cancelled_caught
+    assert texts(received) == list(range(count))
+    assert cancelled >= count // 5
+
+
+async def test_bad_messages_cost_no_good_one(
+    raw_kernel: RawKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_kernel.open() as ch:
+        for number, each in enumerate(numbered(20)):
+            frames = raw_kernel.wire.encode(each, [b"topic"])
+            raw_kernel.publish_frames([b"topic", b"no delimiter"])
+            raw_kernel.publish_frames([*frames[:-1], b'{"forged": true}'])
+            raw_kernel.publish_frames(frames)
+            if number % 2:
+                raw_kernel.publish_frames(frames)
+        raw_kernel.publish(*numbered(1, start=20))
+        assert texts(await take(ch.iopub, 21)) == list(range(21))
+        assert ch.statistics().dropped == {
+            "MalformedMessage": 20,
+            "InvalidSignature": 20,
+            "ReplayedMessage": 10,
+        }
+    assert len(caplog.records) == 3
+
+
+async def test_a_bounded_stream_makes_the_reader_wait(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(max_buffer_size=10) as ch, ch.subscribe("iopub") as slow:
+        raw_kernel.publish(*numbered(1000))
+        received = []
+        for _ in range(1000):
+            received.append((await slow.receive())[1])
+            assert slow.buffered <= 10
+            # The other channels go on.
+            if len(received) == 500:
+                await ch.shell.send(request())
+                identity, _ = await raw_kernel.receive("shell")
+                raw_kernel.send("shell", identity, message("reply"))
+                assert (await ch.shell.receive()).msg_type == "reply"
+        assert texts(received) == list(range(1000))
+
+
+async def test_a_closed_stream_no_longer_holds_up_the_others(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(max_buffer_size=10) as ch:
+        async with ch.subscribe("iopub") as fast:
+            async with ch.subscribe("iopub"):
+                raw_kernel.publish(*numbered(100))
+                await take(fast, 10)
+            received = await take(fast, 90)
+        assert texts([each for _, each in received]) == list(range(10, 100))
+
+
+async def test_a_busy_stream_lets_others_run(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        raw_kernel.publish(*numbered(1000))
+        await arrived(ch, "iopub", 1001)
+        turns = 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count_turns)
+            await take(ch.iopub, 1000)
+            tasks.cancel_scope.cancel()
+        assert turns >= 1000 // (2 * delivery.TURN)
+
+
+async def test_every_message_is_a_cancellation_point(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        raw_kernel.publish(*numbered(100))
+        await arrived(ch, "iopub", 101)
+        with anyio.CancelScope() as scope:
+            async for each in ch.iopub:
+                if each.content["text"] == "7":
+                    scope.cancel()
+        assert texts([await ch.iopub.receive()]) == [8]
+
+
+async def test_a_narrow_subscription_takes_effect_once_iopub_is_proven(
+    raw_kernel: RawKernel,
+) -> None:
+    async with raw_kernel.open(subscription=[b"wanted", "also"]) as ch:
+        while sorted(raw_kernel.topics) != [b"also", b"wanted"]:
+            await anyio.sleep(0.001)
+        raw_kernel.publish(*numbered(1), topic=b"unwanted")
+        raw_kernel.publish(*numbered(1, start=1), topic=b"wanted.stream")
+        raw_kernel.publish(*numbered(1, start=2), topic=None)
+        raw_kernel.publish(*numbered(1, start=3), topic=b"also")
+        assert texts(await take(ch.iopub, 2)) == [1, 3]
+        assert ch.statistics().iopub_proven
+
+
+# The ends of streams.
+
+
+async def test_a_closed_channel_is_closed_and_the_others_go_on(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        await ch.shell.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await ch.shell.send(request())
+        with pytest.raises(anyio.ClosedResourceError):
+            await ch.shell.receive()
+        await ch.main.send("shell", request())
+        raw_kernel.publish(*numbered(1))
+        assert (await ch.main.receive())[0] == "iopub"
+
+
+async def test_after_send_eof_a_channel_only_receives(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(b"me") as ch:
+        await ch.main.send("shell", request())
+        await raw_kernel.receive("shell")
+        await ch.shell.send_eof()
+        with pytest.raises(anyio.ClosedResourceError):
+            await ch.shell.send(request())
+        raw_kernel.send("shell", b"me", message("reply"))
+        assert (await ch.shell.receive()).msg_type == "reply"
+
+
+async def test_when_the_block_is_left_every_stream_ends(raw_kernel: RawKernel) -> None:
+    seen: list[str] = []
+
+    async def iterate(ch: KernelChannels) -> None:
+        async for _, each in ch.main:
+            seen.append(each.content["text"])
+        seen.append("ended")
+        with pytest.raises(anyio.ClosedResourceError):
+            await ch.main.receive()
+
+    async with anyio.create_task_group() as tasks:
+        async with raw_kernel.open() as ch, ch.subscribe() as unread:
+            tasks.start_soon(iterate, ch)
+            await anyio.wait_all_tasks_blocked()
+            raw_kernel.publish(*numbered(3))
+            await arrived(ch, "iopub", 4)
+        assert unread.buffered == 0
+    assert seen == ["0", "1", "2", "ended"]
+    with pytest.raises(anyio.ClosedResourceError):
+        await ch.iopub.receive()
+    with pytest.raises(anyio.ClosedResourceError):
+        await ch.shell.send(request())
+    with pytest.raises(anyio.ClosedResourceError):
+        await ch.main.send("shell", request())
+    with pytest.raises(anyio.ClosedResourceError):
+        async with ch.subscribe():
+            pass
+
+
+async def test_the_loss_of_the_kernel_reaches_everybody_who_waits(raw_kernel: RawKernel) -> None:
+    raised: list[KernelDied] = []
+
+    async def wait(stream: Any) -> None:
+        with pytest.raises(KernelDied, match="disconnected and did not come back") as caught:
+            async for _ in stream:
+                pass
+        raised.append(caught.value)
+
+    async with raw_kernel.open() as ch:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for stream in (ch.main, ch.shell, ch.iopub, ch.subscribe("stdin")):
+                    tasks.start_soon(wait, stream)
+                await anyio.wait_all_tasks_blocked()
+                raw_kernel.publish(*numbered(3))
+                raw_kernel.vanish()
+        with pytest.raises(KernelDied):
+            await ch.shell.send(request())
+        with pytest.raises(KernelDied):
+            await ch.main.receive()
+        with pytest.raises(anyio.BrokenResourceError):
+            await ch.control.receive()
+    assert len(raised) == 4
+    assert len(set(map(id, raised))) == 4
+
+
+async def test_what_a_kernel_sent_before_it_died_is_received_first(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(max_buffer_size=5) as ch, ch.subscribe("iopub") as output:
+        raw_kernel.publish(*numbered(200))
+        await output.receive()
+        raw_kernel.sockets["iopub"].close(linger=5000)
+        raw_kernel.vanish()
+        with pytest.raises(KernelDied):
+            await ch.shell.receive()
+        received: list[Message] = []
+        with pytest.raises(KernelDied):
+            async for _, each in output:
+                received.append(each)
+        assert texts(received) == list(range(1, 200))
+
+
+async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        socket = raw_kernel.sockets["shell"]
+        endpoint = f"tcp://127.0.0.1:{raw_kernel.config['shell_port']}"
+        socket.close()
+        with anyio.fail_after(10):
+            while not ch._transport.unconnected():
+                await anyio.sleep(0.001)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ch.shell.send, request("late_request"))
+                await anyio.sleep(0.1)
+                raw_kernel.rebind("shell", endpoint)
+            assert (await raw_kernel.receive("shell"))[1].msg_type == "late_request"
+
+
+# What leaves the block.
+
+
+class Mine(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error", [Mine("mine"), ExceptionGroup("the user's", [Mine("inside")]), SystemExit(3)]
+)
+async def test_the_bodys_exception_leaves_as_itself(
+    raw_kernel: RawKernel, error: BaseException
+) -> None:
+    context, cause = KeyError("context"), OSError("cause")
+    error.__context__, error.__cause__ = context, cause
+    caught: BaseException | None = None
+    try:
+        async with raw_kernel.open():
+            raise error
+    except BaseException as leaving:
+        caught = leaving
+    assert caught is error
+    assert error.__context__ is context
+    assert error.__cause__ is cause
+
+
+async def test_the_death_of_the_kernel_leaves_as_itself(raw_kernel: RawKernel) -> None:
+    with pytest.raises(KernelDied):
+        async with raw_kernel.open() as ch:
+            raw_kernel.vanish()
+            async for _ in ch.main:
+                pass
+
+
+async def test_a_cancelled_block_ends_and_closes(raw_kernel: RawKernel) -> None:
+    with anyio.CancelScope() as scope:
+        async with raw_kernel.open() as ch:
+            scope.cancel()
+            await ch.main.receive()
+    assert scope.cancelled_caught
+    assert all(link.socket.closed for link in ch._transport._links.values())  # type: ignore[attr-defined]
+
+
+# The other doors.
+
+
+async def test_one_channel_at_a_time(raw_kernel: RawKernel) -> None:
+    openers = {
+        "shell": open_shell_channel,
+        "control": open_control_channel,
+        "stdin": open_stdin_channel,
+    }
+    for name, opener in openers.items():
+        async with opener("me", raw_kernel.config) as channel:
+            sent = await channel.send(request())
+            assert await raw_kernel.receive(name) == (b"me", sent)
+            raw_kernel.send(name, b"me", message("reply", sent))
+            assert (await channel.receive()).is_child_of(sent)
+    async with open_iopub_channel("me", raw_kernel.config, subscription="topic") as iopub:
+        raw_kernel.publish(*numbered(1))
+        assert texts([await iopub.receive()]) == [0]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool) -> None:
+    import zmq
+    import zmq.asyncio
+
+    with (zmq.asyncio.Context() if asynchronous else zmq.Context()) as context:
+        shell = context.socket(zmq.DEALER)
+        shell.connect(raw_kernel.info.endpoint("shell"))
+        iopub = context.socket(zmq.SUB)
+        iopub.subscribe(b"")
+        iopub.connect(raw_kernel.info.endpoint("iopub"))
+        transport = wrap_sockets({"shell": shell, "iopub": iopub}, key=KEY)
+        async with open_channels(transport, session="ours") as ch:
+            sent = await ch.main.send("shell", request())
+            identity, received = await raw_kernel.receive("shell")
+            assert received == sent
+            raw_kernel.send("shell", identity, message("reply", sent))
+            assert (await ch.main.receive())[1].is_child_of(sent)
+            with pytest.raises(LocalProtocolError, match="there is no stdin channel here"):
+                await ch.stdin.receive()
+            with pytest.raises(LocalProtocolError, match="unknown channel 'stdin'"):
+                await ch.stdin.send(request())
+        await transport.aclose()
+        assert not shell.closed
+        shell.close(linger=0)
+        iopub.close(linger=0)
+
+
+def test_wrong_sockets_are_refused() -> None:
+    with pytest.raises(LocalProtocolError, match="unknown channel 'hb'"):
+        wrap_sockets({"hb": None})  # type: ignore[dict-item]
+    with pytest.raises(LocalProtocolError, match=r"shell is no open zmq\.Socket"):
+        wrap_sockets({"shell": "socket"})  # type: ignore[dict-item]
+
+
+CONFIG = {f"{name}_port": 1 for name in ("shell", "control", "stdin", "iopub", "hb")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"identity": ""}, "identity is 1 to 255 bytes"),
+        ({"identity": b"\0x"}, "identity is 1 to 255 bytes"),
+        ({"identity": "x" * 256}, "identity is 1 to 255 bytes"),
+        ({"identity": 5}, "identity is str, bytes, uuid.UUID or None, not int"),
+        ({"session": 5}, "session is a str, not int"),
+        ({"username": b"me"}, "username is a str, not bytes"),
+        ({"subscription": [5]}, "subscription is a topic prefix .*, not int"),
+        ({"connect_timeout": 0}, "connect_timeout is seconds, above 0, not 0"),
+        ({"connect_timeout": math.nan}, "connect_timeout is seconds, above 0, not nan"),
+        ({"connect_timeout": "1"}, "connect_timeout is seconds, above 0, not '1'"),
+        ({"connect_timeout": None}, "connect_timeout is seconds, above 0, not None"),
+        ({"max_buffer_size": 0}, "max_buffer_size is a number of messages"),
+        ({"max_buffer_size": True}, "max_buffer_size is a number of messages"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_the_call(arguments: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(LocalProtocolError, match=complaint):
+        open_kernel_channels(arguments.pop("identity", None), CONFIG, **arguments)
+
+
+async def test_reprs_show_the_state(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        assert repr(ch) == "<KernelChannels shell, control, stdin, iopub open>"
+        assert repr(ch.shell) == "<Channel shell not listening yet>"
+        raw_kernel.publish(*numbered(2))
+        await take(ch.main, 1)
+        await arrived(ch, "iopub", 3)
+        assert repr(ch.main) == "<MainChannel listening, 1 waiting>"
+    assert repr(ch) == "<KernelChannels shell, control, stdin, iopub closed>"
+    assert repr(ch.iopub) == "<Listener iopub closed>"

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enchannel import ConnectionFileError, ConnectionInfo, LocalProtocolError
+
+CONFIG: dict[str, Any] = {
+    "transport": "tcp",
+    "ip": "127.0.0.1",
+    "shell_port": 1,
+    "control_port": 2,
+    "stdin_port": 3,
+    "iopub_port": 4,
+    "hb_port": 5,
+    "key": "the-secret",
+    "signature_scheme": "hmac-sha256",
+}
+
+
+def test_connection_strings_for_tcp() -> None:
+    info = ConnectionInfo.parse(CONFIG)
+    assert [info.endpoint(name) for name in ("shell", "control", "stdin", "iopub", "hb")] == [
+        f"tcp://127.0.0.1:{port}" for port in range(1, 6)
+    ]
+
+
+def test_connection_strings_for_ipc() -> None:
+    info = ConnectionInfo.parse({**CONFIG, "transport": "ipc", "ip": "/run/kernel-1"})
+    assert info.endpoint("iopub") == "ipc:///run/kernel-1-4"
+
+
+@pytest.mark.parametrize(
+    ("ip", "endpoint"),
+    [
+        ("::1", "tcp://[::1]:1"),
+        ("[::1]", "tcp://[::1]:1"),
+        ("fe80::1%eth0", "tcp://[fe80::1%eth0]:1"),
+        ("localhost", "tcp://localhost:1"),
+        ("*", "tcp://127.0.0.1:1"),
+        ("0.0.0.0", "tcp://127.0.0.1:1"),  # noqa: S104
+        ("::", "tcp://[::1]:1"),
+    ],
+)
+def test_hosts(ip: str, endpoint: str) -> None:
+    assert ConnectionInfo.parse({**CONFIG, "ip": ip}).endpoint("shell") == endpoint
+
+
+def test_an_unknown_channel_has_no_endpoint() -> None:
+    with pytest.raises(LocalProtocolError, match="unknown channel 'shel'; a kernel has shell"):
+        ConnectionInfo.parse(CONFIG).endpoint("shel")
+
+
+def test_string_ports_and_extra_keys_are_fine() -> None:
+    config = {**CONFIG, "shell_port": "1", "kernel_id": "x", "jupyter_session": ""}
+    assert ConnectionInfo.parse(config) == ConnectionInfo.parse(CONFIG)
+
+
+def test_what_may_be_missing_has_the_default_of_the_specification() -> None:
+    ports = {name: port for name, port in CONFIG.items() if name.endswith("_port")}
+    info = ConnectionInfo.parse(ports)
+    assert (info.transport, info.ip) == ("tcp", "127.0.0.1")
+    assert (info.key, info.signature_scheme) == (b"", "hmac-sha256")
+
+
+def test_a_connection_info_is_taken_as_it_is() -> None:
+    info = ConnectionInfo.parse(CONFIG)
+    assert ConnectionInfo.parse(info) is info
+
+
+def test_a_file_may_be_named_by_text_or_path(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.json"
+    path.write_text(json.dumps(CONFIG))
+    assert ConnectionInfo.parse(path) == ConnectionInfo.parse(str(path))
+    assert ConnectionInfo.parse(path) == ConnectionInfo.parse(CONFIG)
+
+
+def test_the_key_does_not_show() -> None:
+    assert "the-secret" not in repr(ConnectionInfo.parse(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"shell_port": None}, "shell_port is a port"),
+        ({"shell_port": 0}, "shell_port is a port"),
+        ({"shell_port": 65536}, "shell_port is a port"),
+        ({"shell_port": 1.5}, "shell_port is a port"),
+        ({"shell_port": True}, "shell_port is a port"),
+        ({"hb_port": "five"}, "hb_port is a port"),
+        ({"transport": "udp"}, "transport is 'udp'"),
+        ({"transport": 1}, "transport is text"),
+        ({"signature_scheme": "hmac-none"}, "unknown signature_scheme 'hmac-none'"),
+        ({"key": 5}, "key is text"),
+        ({"transport": "ipc", "ip": ""}, "ip is missing"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_file(
+    tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "kernel.json"
+    path.write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(ConnectionFileError, match=complaint) as caught:
+        ConnectionInfo.parse(path)
+    assert str(path) in str(caught.value)
+    assert "the-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["shell", "control", "stdin", "iopub", "hb"])
+def test_a_missing_port_is_named(name: str) -> None:
+    config = {key: value for key, value in CONFIG.items() if key != f"{name}_port"}
+    with pytest.raises(ConnectionFileError, match=f"connection info: {name}_port is missing"):
+        ConnectionInfo.parse(config)
+
+
+@pytest.mark.parametrize("text", ["{'key': 'the-secret'", "", "\x00", "[1]", "null"])
+def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kernel.json"
+    path.write_text(text)
+    with pytest.raises(ConnectionFileError, match=str(path)) as caught:
+        ConnectionInfo.parse(path)
+    # The document with its key must not hang on the exception either.
+    assert caught.value.__context__ is None
+    assert "the-secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.json"
+    path.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(ConnectionFileError, match=r"kernel\.json: no JSON \(not UTF-8\)"):
+        ConnectionInfo.parse(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionFileError, match=r"nowhere\.json: No such file"):
+        ConnectionInfo.parse(tmp_path / "nowhere.json")
+
+
+def test_anything_else_is_refused() -> None:
+    with pytest.raises(ConnectionFileError, match="config is a ConnectionInfo, .*, not int"):
+        ConnectionInfo.parse(5)  # type: ignore[arg-type]

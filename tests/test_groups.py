@@ -1,0 +1,126 @@
+"""What leaves a block, row by row of the table in `_groups`, by identity."""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+import pytest
+
+from enchannel._groups import NOTE, unwrapping_task_group
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
+
+pytestmark = pytest.mark.anyio
+
+
+class Mine(Exception):
+    pass
+
+
+async def fail(error: BaseException) -> None:
+    raise error
+
+
+async def test_one_exception_leaves_as_itself() -> None:
+    context, cause = KeyError("context"), OSError("cause")
+    error = Mine("mine")
+    error.__context__, error.__cause__ = context, cause
+    with pytest.raises(Mine) as caught:
+        async with unwrapping_task_group():
+            raise error
+    assert caught.value is error
+    assert error.__context__ is context
+    assert error.__cause__ is cause
+
+
+async def test_a_context_that_was_none_stays_none() -> None:
+    error = Mine("mine")
+    with pytest.raises(Mine):
+        async with unwrapping_task_group():
+            raise error
+    assert error.__context__ is None
+    assert error.__cause__ is None
+    assert not error.__suppress_context__
+
+
+async def test_what_was_raised_from_stays() -> None:
+    cause = OSError("cause")
+    with pytest.raises(Mine) as caught:
+        async with unwrapping_task_group():
+            try:
+                raise cause
+            except OSError as error:
+                raise Mine("mine") from error
+    assert caught.value.__cause__ is cause
+    assert caught.value.__context__ is cause
+
+
+async def test_a_group_that_the_user_raised_stays() -> None:
+    group = ExceptionGroup("the user's", [Mine("inside")])
+    with pytest.raises(ExceptionGroup) as caught:
+        async with unwrapping_task_group():
+            raise group
+    assert caught.value is group
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+async def test_an_interrupt_wins_and_carries_the_others(kind: type[BaseException]) -> None:
+    # pytest itself stops at a KeyboardInterrupt that gets away, so it is caught by hand.
+    leaving, other = kind("leaving"), Mine("other")
+    caught: BaseException | None = None
+    try:
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(fail_at_the_end, other)
+            await anyio.lowlevel.checkpoint()
+            raise leaving
+    except BaseException as error:
+        caught = error
+    assert caught is leaving
+    assert isinstance(leaving.__cause__, BaseExceptionGroup)
+    assert leaving.__cause__.exceptions == (other,)
+
+
+async def fail_at_the_end(error: BaseException) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise error
+
+
+async def test_two_errors_leave_as_a_group_with_a_note() -> None:
+    mine, other = Mine("mine"), Mine("other")
+    with pytest.raises(ExceptionGroup) as caught:
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(fail_at_the_end, other)
+            await anyio.lowlevel.checkpoint()
+            raise mine
+    assert set(caught.value.exceptions) == {mine, other}
+    assert caught.value.__notes__ == [NOTE]
+
+
+async def test_a_task_that_fails_ends_the_body() -> None:
+    error = Mine("of a task")
+    with pytest.raises(Mine) as caught:
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(fail, error)
+            await anyio.sleep_forever()
+    assert caught.value is error
+
+
+async def test_a_cancellation_goes_to_its_scope() -> None:
+    with anyio.CancelScope() as scope:
+        async with unwrapping_task_group():
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
+async def test_even_what_generators_use_leaves_as_itself(kind: type[BaseException]) -> None:
+    error = kind()
+    with pytest.raises(kind) as caught:
+        async with unwrapping_task_group():
+            raise error
+    assert caught.value is error
