@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from raw_kernel import RawKernel
 
 from enchannel import Kernel, open_kernel
+from raw_kernel import RawKernel
 
 
 @pytest.fixture(params=["trio", "asyncio"])

@@ -37,9 +37,7 @@ class RawKernel:
         self._directory = tempfile.TemporaryDirectory()
         self.wire = Wire(key)
         self.config: dict[str, Any] = {"transport": transport, "key": key, "hb_port": 1}
-        self.config["ip"] = (
-            "127.0.0.1" if transport == "tcp" else f"{self._directory.name}/kernel"
-        )
+        self.config["ip"] = "127.0.0.1" if transport == "tcp" else f"{self._directory.name}/kernel"
         kinds = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB}
         self.sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
         for number, (name, socket) in enumerate(self.sockets.items(), 1):

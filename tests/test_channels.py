@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import anyio.abc
 import pytest
-from raw_kernel import KEY, RawKernel, message, request
 
 from enchannel import (
     KernelChannels,
@@ -26,6 +25,7 @@ from enchannel import (
     wrap_sockets,
 )
 from enchannel import _delivery as delivery
+from raw_kernel import KEY, RawKernel, message, request
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -534,7 +534,7 @@ async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool
     import zmq
     import zmq.asyncio
 
-    with (zmq.asyncio.Context() if asynchronous else zmq.Context()) as context:
+    with zmq.asyncio.Context() if asynchronous else zmq.Context() as context:
         shell = context.socket(zmq.DEALER)
         shell.connect(raw_kernel.info.endpoint("shell"))
         iopub = context.socket(zmq.SUB)

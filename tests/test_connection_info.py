@@ -41,7 +41,7 @@ def test_connection_strings_for_ipc() -> None:
         ("fe80::1%eth0", "tcp://[fe80::1%eth0]:1"),
         ("localhost", "tcp://localhost:1"),
         ("*", "tcp://127.0.0.1:1"),
-        ("0.0.0.0", "tcp://127.0.0.1:1"),  # noqa: S104
+        ("0.0.0.0", "tcp://127.0.0.1:1"),
         ("::", "tcp://[::1]:1"),
     ],
 )

@@ -30,7 +30,10 @@ MESSAGE = Message(
 HMACS = [f"hmac-{name}" for name in ("md5", "sha1", "sha256", "sha512", "sha3_256", "blake2b")]
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     # Lone surrogates too: kernels send them, and users may send them back.
     | st.text(st.characters(exclude_categories=())),
     lambda children: st.lists(children) | st.dictionaries(st.text(), children),

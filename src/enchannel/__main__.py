@@ -62,7 +62,7 @@ def run(code: str, kernel: str, existing: str | None, as_json: bool) -> None:
         raise _Failure(str(error)) from error
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell. Keep the interpreter from flushing.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(1)
     sys.exit(0 if ok else 1)
 
@@ -146,9 +146,7 @@ class _Printer:
             return
         if isinstance(traceback, list):
             traceback = "\n".join(map(str, traceback))
-        text = str(
-            traceback or f"{content.get('ename') or 'Error'}: {content.get('evalue') or ''}"
-        )
+        text = str(traceback or f"{content.get('ename') or 'Error'}: {content.get('evalue') or ''}")
         if not sys.stderr.isatty():
             text = click.unstyle(text)
         _write(sys.stderr, f"{text}\n")

@@ -174,9 +174,7 @@ class KernelChannels:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        names = tuple(self._name(channel) for channel in channels) or tuple(
-            self._transport.channels
-        )
+        names = [self._name(channel) for channel in channels] or self._transport.channels
         return Subscription(self._delivery, names, tagged=True)
 
     def statistics(self) -> ChannelStatistics:
@@ -184,10 +182,10 @@ class KernelChannels:
         backlog, listeners = self._delivery.statistics()
         return ChannelStatistics(
             iopub_proven=self._iopub_proven.is_set() or not self._transport.iopub_needs_proof,
-            received=dict(self._delivery.received),
-            sent=dict(self._sent),
+            received=_by_channel(self._delivery.received),
+            sent=_by_channel(self._sent),
             dropped=self._transport.dropped(),
-            backlog=backlog,
+            backlog=_by_channel(backlog),
             backlog_dropped=self._delivery.backlog_dropped,
             listeners=listeners,
         )
@@ -262,7 +260,8 @@ class KernelChannels:
                     self._iopub_proven.set()
                 await delivery.deliver(channel, messages)
                 await checkpoint()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
+            # Recorded: it is the cause of what every stream raises from here on.
             self._lose(KernelDied(f"{channel} can no longer be read: {error!r}"), error)
 
     async def _watch(self, channel: ChannelName) -> None:
@@ -270,7 +269,7 @@ class KernelChannels:
             await self._transport.watch(channel)
         except KernelDied as died:
             self._lose(died, died.__cause__)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self._lose(KernelDied(f"{channel} can no longer be watched: {error!r}"), error)
 
     def _lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
@@ -302,3 +301,7 @@ class KernelChannels:
         self._tasks.cancel()
         for scope in self._blocked_sends:
             scope.cancel()
+
+
+def _by_channel(counts: Mapping[ChannelName, int]) -> dict[str, int]:
+    return {str(channel): count for channel, count in counts.items()}

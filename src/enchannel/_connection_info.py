@@ -77,7 +77,7 @@ class ConnectionInfo:
             ConnectionFileError: The file cannot be read or used.
         """
         source = f"connection file {os.fspath(path)}"
-        data, problem = None, ""
+        data, problem = {}, ""
         try:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)

@@ -312,7 +312,7 @@ class Delivery:
                 listener.wake()
         self.room_made()
 
-    def statistics(self) -> tuple[dict[str, int], int]:
+    def statistics(self) -> tuple[dict[ChannelName, int], int]:
         """How many messages wait in the backlog of each channel, and how many streams listen."""
         listening = {id(one) for listeners in self._listeners.values() for one in listeners}
         return {name: len(backlog) for name, backlog in self._backlog.items()}, len(listening)

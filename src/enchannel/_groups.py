@@ -15,7 +15,7 @@ two or more others                          the group, with a note
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -44,7 +44,7 @@ async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
 
 def _raise_single(group: BaseExceptionGroup[BaseException], raised: BaseException | None) -> None:
     """Raises what stands for `group` in the table above; `raised` is what left the body."""
-    errors = group.exceptions
+    errors: Sequence[BaseException] = group.exceptions
     leaving = next((e for e in errors if isinstance(e, (KeyboardInterrupt, SystemExit))), None)
     if len(errors) > 1 and leaving is None:
         group.add_note(NOTE)

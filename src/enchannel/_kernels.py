@@ -38,7 +38,13 @@ from ._channels import KernelChannels
 from ._connection_info import CHANNELS, ConnectionInfo
 from ._exceptions import EnchannelError, KernelConnectError, KernelDied, KernelLaunchError
 from ._groups import unwrapping_task_group
-from ._open_channels import Identity, OpenOptions, Topics, open_control_channel, open_kernel_channels
+from ._open_channels import (
+    Identity,
+    OpenOptions,
+    Topics,
+    open_control_channel,
+    open_kernel_channels,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,6 +70,8 @@ class KernelSpec:
     resource_dir: Path
     display_name: str = ""
     language: str = ""
+    interrupt_mode: str = "signal"
+    """``"signal"`` (SIGINT) or ``"message"`` (an interrupt_request on control)."""
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
     @classmethod
@@ -97,6 +105,7 @@ class KernelSpec:
             resource_dir=directory,
             display_name=str(data.get("display_name") or ""),
             language=str(data.get("language") or ""),
+            interrupt_mode=str(data.get("interrupt_mode") or "signal"),
             env=env,
         )
 
@@ -154,6 +163,7 @@ class Kernel:
         self._output_ended = anyio.Event()
         self._exited = anyio.Event()
         self._open: set[KernelChannels] = set()
+        self._was_ready = False
 
     @property
     def pid(self) -> int:
@@ -240,6 +250,7 @@ class Kernel:
                 f"was not ready within {startup_timeout:g} s"
                 + (f": {failure}" if failure else ": it answers no kernel_info_request")
             ) from failure
+        self._was_ready = True
 
     def _launch_error(self, what: str) -> KernelLaunchError:
         tail = self._output.decode(errors="replace").strip()
@@ -247,9 +258,16 @@ class Kernel:
 
     async def _stop(self) -> None:
         """Ends the process and all that it started; bounded, and to be called shielded."""
-        if self.returncode is None:
+        if self.returncode is None and self._was_ready:
+            if self.spec.interrupt_mode == "signal":
+                # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.send_signal(signal.SIGINT)
             with anyio.move_on_after(SHUTDOWN_DEADLINE):
-                await self._shutdown()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._ask_to_shut_down)
+                    await self._process.wait()
+                    tasks.cancel_scope.cancel()
         if self.returncode is None:
             self._signal(signal.SIGTERM)
             with anyio.move_on_after(TERMINATE_DEADLINE):
@@ -257,18 +275,15 @@ class Kernel:
         # Also when the kernel is gone: what it left behind in its session goes with it.
         self._signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
-            await self._process.aclose()
+            await self._process.wait()
 
-    async def _shutdown(self) -> None:
-        try:
+    async def _ask_to_shut_down(self) -> None:
+        body = {"header": {"msg_type": "shutdown_request"}, "content": {"restart": False}}
+        # An error means that it went away meanwhile, or cannot be reached: the signals end it.
+        with contextlib.suppress(EnchannelError):
             async with open_control_channel(None, self.connection_info) as control:
-                await control.send(
-                    {"header": {"msg_type": "shutdown_request"}, "content": {"restart": False}}
-                )
-                await self._process.wait()
-        except EnchannelError:
-            # It went away meanwhile, or cannot be reached: the signals end it.
-            pass
+                await control.send(body)
+                await control.receive()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -329,16 +344,21 @@ async def _opened(
                 f"kernel {spec.name!r} cannot be started: {command[0]}: {error.strerror}"
             ) from error
         kernel = Kernel(spec, info, path, process)
-        async with unwrapping_task_group() as tasks:
-            try:
-                tasks.start_soon(kernel._keep_output, name="enchannel kernel output")
-                tasks.start_soon(kernel._wait_exit, name="enchannel kernel exit")
-                await kernel._become_ready(startup_timeout)
-                yield kernel
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await kernel._stop()
-                tasks.cancel_scope.cancel()
+        try:
+            async with unwrapping_task_group() as tasks:
+                try:
+                    tasks.start_soon(kernel._keep_output, name="enchannel kernel output")
+                    tasks.start_soon(kernel._wait_exit, name="enchannel kernel exit")
+                    await kernel._become_ready(startup_timeout)
+                    yield kernel
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await kernel._stop()
+                    tasks.cancel_scope.cancel()
+        finally:
+            # What the kernel started may still hold the other end of its output.
+            with anyio.move_on_after(KILL_DEADLINE, shield=True):
+                await process.aclose()
 
 
 def _environment(spec: KernelSpec, env: Mapping[str, str]) -> dict[str, str]:

@@ -376,7 +376,7 @@ class _Probe:
     def __init__(self, channels: KernelChannels, channel: ChannelName) -> None:
         self.answered = False
         self._channels = channels
-        self._channel = channel
+        self._channel: ChannelName = channel
 
     def ask(self) -> None:
         channels = self._channels
@@ -392,7 +392,7 @@ class _Probe:
         except anyio.WouldBlock:
             self.answered = True  # nothing was asked, so ask again
 
-    def _take(self, channel: ChannelName, message: Message) -> None:
+    def _take(self, channel: ChannelName, _: Message) -> None:
         if channel != "iopub":
             self.answered = True
 

@@ -109,7 +109,7 @@ class Wire:
             parent_header = _null_as_empty("parent_header", parent_header)
         if type(metadata) is not dict:
             metadata = _null_as_empty("metadata", metadata)
-        buffers = tuple(map(memoryview, frames[start + 5 :])) if len(frames) > start + 5 else ()
+        buffers = tuple(memoryview(frame) for frame in frames[start + 5 :])
         return Message(header, parent_header, metadata, content, buffers)
 
 
@@ -120,13 +120,9 @@ class _Hmac:
     """
 
     def __init__(self, key: bytes, scheme: str) -> None:
-        prefix, _, name = scheme.partition("-")
-        try:
-            inner, outer = hashlib.new(name), hashlib.new(name)
-        except ValueError:
-            inner = None
-        # shake_128 and its like have no digest of a fixed size, so there is no HMAC of them.
-        if prefix != "hmac" or inner is None or not inner.digest_size:
+        name = scheme.removeprefix("hmac-")
+        inner, outer = _new_hash(name), _new_hash(name)
+        if inner is None or outer is None or name == scheme:
             raise LocalProtocolError(
                 f"unknown signature_scheme {scheme!r}; known are hmac-sha256 and the like, "
                 "with any hash of hashlib"
@@ -143,6 +139,15 @@ class _Hmac:
         inner.update(b"".join(parts))
         outer.update(inner.digest())
         return outer.digest()
+
+
+def _new_hash(name: str) -> hashlib._Hash | None:
+    try:
+        new = hashlib.new(name)
+    except ValueError:
+        return None
+    # shake_128 and its like have no digest of a fixed size, so there is no HMAC of them.
+    return new if new.digest_size else None
 
 
 class _ReplayGuard:

@@ -23,6 +23,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import zmq
@@ -38,6 +39,9 @@ from ._exceptions import (
 from ._transport import Transport
 from ._wire import Wire
 from .messages import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["ZmqTransport", "connect_zmq", "wrap_sockets"]
 
@@ -85,7 +89,7 @@ _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 
 def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     """The process's context for kernels; a forked child gets one of its own."""
-    global _shared
+    global _shared  # noqa: PLW0603
     if _shared is None or _shared[0] != os.getpid() or _shared[1].closed:
         context = zmq.Context()
         context.set(zmq.MAX_SOCKETS, min(MAX_SOCKETS, context.get(zmq.SOCKET_LIMIT)))
@@ -110,7 +114,7 @@ class _Link:
         self.connected = anyio.Event()
         self.disconnected = anyio.Event()
         self.seen = "nothing answered"
-        self._fd: int = socket.get(zmq.FD)
+        self._fd = _descriptor(socket)
         self._reader: anyio.CancelScope | None = None
         self._writable = anyio.Event()
         self._monitor = _monitor(context, socket) if monitor else None
@@ -121,10 +125,10 @@ class _Link:
 
     def receive(self) -> list[list[bytes]]:
         """The frames of what has arrived, a batch at most; empty where nothing has."""
-        batch = []
+        batch: list[list[bytes]] = []
         try:
             for _ in range(BATCH):
-                batch.append(self.socket.recv_multipart(zmq.NOBLOCK))
+                batch.append(self.socket.recv_multipart(zmq.NOBLOCK))  # noqa: PERF401
         except zmq.Again:
             pass
         return batch
@@ -138,7 +142,7 @@ class _Link:
                 self._reader = None
         self._writable.set()
 
-    def send(self, frames: Sequence[object]) -> None:
+    def send(self, frames: Sequence[Buffer]) -> None:
         try:
             self.socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
@@ -148,7 +152,7 @@ class _Link:
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
-        if self._reader is not None and self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+        if self._reader is not None and int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             self._reader.cancel()
 
     async def wait_writable(self) -> None:
@@ -161,19 +165,19 @@ class _Link:
     async def next_event(self) -> None:
         """Waits for the monitor's next word and takes it over. Cancellation loses no event."""
         assert self._monitor is not None
-        while True:
+        frames: list[bytes] = []
+        while not frames:
             try:
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
-                break
             except zmq.Again:
-                await anyio.wait_readable(self._monitor.get(zmq.FD))
+                await anyio.wait_readable(_descriptor(self._monitor))
         event = parse_monitor_message(frames)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected.set()
             self.disconnected = anyio.Event()
             self._writable.set()
         else:
-            self.seen = _SEEN.get(event, self.seen)
+            self.seen = _SEEN[zmq.Event(event)]
             if self.connected.is_set():
                 self.connected = anyio.Event()
             self.disconnected.set()
@@ -376,15 +380,20 @@ def wrap_sockets(
             raise LocalProtocolError(
                 f"unknown channel {channel!r}; a kernel has {', '.join(CHANNELS)}"
             )
-        if not isinstance(socket, zmq.Socket) or socket.closed:
+        given: object = socket
+        if not isinstance(given, zmq.Socket) or given.closed:
             raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
-        endpoint = socket.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode(errors="replace")
+        endpoint = bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         # inproc has no connection to watch.
         monitor = not endpoint.startswith("inproc:")
         # Synchronous views, for the methods of the caller's own objects may be coroutines.
         context, plain = zmq.Context(socket.context), zmq.Socket(socket)
         links[channel] = _Link(context, plain, endpoint, monitor=monitor, connected=True)
     return ZmqTransport(links, wire, topics=None)
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.get(zmq.FD))
 
 
 def _monitor(

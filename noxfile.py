@@ -1,0 +1,89 @@
+"""Sessions: ``nox`` runs the default set, ``nox -s NAME`` one of them, ``nox -l`` lists them."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["lint", "typing", "tests", "tests_trio", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+EXTRAS = ".[kernel,cli]"
+
+
+def installed_pythons() -> list[str]:
+    """Those of the classifiers' Pythons that this machine has, on the path or through pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = []
+    for version in nox.project.python_versions(PROJECT):
+        homes = sorted(pyenv.glob(f"{version}.*/bin"))
+        if homes:
+            os.environ["PATH"] = os.pathsep.join([str(homes[-1]), os.environ["PATH"]])
+        # A pyenv shim is there for every Python, and fails for those that are not chosen.
+        try:
+            subprocess.run([f"python{version}", "-c", ""], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        found.append(version)
+    return found
+
+
+PYTHONS = installed_pythons()
+
+
+def group(name: str) -> list[str]:
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests under AnyIO's pytest plugin, each on Trio and on asyncio."""
+    session.install(EXTRAS, *group("tests"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def tests_trio(session: nox.Session) -> None:
+    """The tests that a user of pytest-trio would write."""
+    session.install(EXTRAS, *group("tests"))
+    session.run("pytest", "-c", "tests/pytest_trio/pytest.ini", "tests/pytest_trio")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types: ours, and those that users of the API see."""
+    session.install(EXTRAS, *group("typing"))
+    session.run("mypy", "src", "tests/typing")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "enchannel", "--ignoreexternal")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and a word that has no place in a repository: the paths of somebody's machine."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    files = subprocess.run(["git", "ls-files"], check=True, capture_output=True, text=True).stdout
+    for name in files.splitlines():
+        match = re.search(rb"/(home|work|root)/\w", Path(name).read_bytes())
+        if match:
+            session.error(f"{name} names a path of a machine: {match[0]!r}")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, with every warning an error."""
+    session.install(EXTRAS, *group("docs"))
+    session.run("sphinx-build", "-nW", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks; ratios within one run are what counts."""
+    session.install(EXTRAS, *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,44 @@
+"""The README keeps what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import docutils.core
+import docutils.nodes
+import pytest
+
+README = Path(__file__).parents[2] / "README.rst"
+
+
+def python_blocks() -> list[str]:
+    settings = {"report_level": 2, "halt_level": 2, "syntax_highlight": "none"}
+    document = docutils.core.publish_doctree(README.read_text(), settings_overrides=settings)
+    blocks = document.findall(docutils.nodes.literal_block)
+    return [block.astext() for block in blocks if "python" in block["classes"]]
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None:
+    (example,) = python_blocks()
+    assert example.endswith("\ntrio.run(main)")
+    if backend == "asyncio":
+        last = "import asyncio; asyncio.run(main())"
+        assert "``asyncio.run(main())``" in README.read_text()
+        example = example.removesuffix("trio.run(main)") + last
+    (tmp_path / "example.py").write_text(example)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(tmp_path / "example.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.stderr, result.returncode) == ("", 0)
+    lines = result.stdout.splitlines()
+    iopub = [line for line in lines if line.startswith("iopub")]
+    assert iopub[:2] + iopub[-1:] == ["iopub status", "iopub execute_input", "iopub status"]
+    assert set(iopub[2:-1]) == {"iopub stream"}
+    assert [line for line in lines if line not in iopub] == ["shell execute_reply"]

@@ -1,0 +1,165 @@
+"""The main job against a real ipykernel."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import Kernel, KernelChannels, KernelDied, Message, open_kernel_channels
+
+pytestmark = pytest.mark.anyio
+
+
+def execute(code: str, **content: Any) -> dict[str, Any]:
+    return {"header": {"msg_type": "execute_request"}, "content": {"code": code, **content}}
+
+
+async def conversation(ch: KernelChannels, sent: Message) -> list[tuple[str, Message]]:
+    """What `sent` causes on all channels, until both its reply and its idle status are in."""
+    seen: list[tuple[str, Message]] = []
+    missing = {"execute_reply", "idle"}
+    async for channel, msg in ch.main:
+        if msg.is_child_of(sent):
+            seen.append((channel, msg))
+            missing.discard(msg.msg_type)
+            missing.discard(msg.content.get("execution_state", ""))
+        if not missing:
+            return seen
+    raise AssertionError("the stream ended before the conversation")
+
+
+def shape(seen: list[tuple[str, Message]]) -> list[str]:
+    """Each message's channel and kind; a kernel may send one line of output in several messages."""
+    kinds = [
+        f"{channel} {msg.content.get('execution_state') or msg.msg_type}" for channel, msg in seen
+    ]
+    return [kind for kind, _ in itertools.groupby(kinds)]
+
+
+def output(seen: list[tuple[str, Message]]) -> str:
+    return "".join(msg.content["text"] for _, msg in seen if msg.msg_type == "stream")
+
+
+IOPUB = ["iopub busy", "iopub execute_input", "iopub stream", "iopub idle"]
+
+
+async def test_a_cell_on_the_main_channel(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        sent = await ch.main.send("shell", execute("print('woo')"))
+        seen = await conversation(ch, sent)
+    assert [each for each in shape(seen) if each.startswith("iopub")] == IOPUB
+    assert "shell execute_reply" in shape(seen)
+    assert output(seen) == "woo\n"
+
+
+async def test_a_cell_on_the_separate_channels(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        sent = await ch.shell.send(execute("print('woo')"))
+        reply = await ch.shell.receive()
+        assert reply.is_child_of(sent)
+        assert reply.content["status"] == "ok"
+        seen = []
+        async for msg in ch.iopub:
+            if msg.is_child_of(sent):
+                seen.append(("iopub", msg))
+                if msg.content.get("execution_state") == "idle":
+                    break
+    assert shape(seen) == IOPUB
+
+
+async def test_a_cell_on_both_at_once(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        on_iopub: list[tuple[str, Message]] = []
+
+        async def listen() -> None:
+            async for msg in ch.iopub:
+                on_iopub.append(("iopub", msg))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            while ch.statistics().listeners == 0:
+                await anyio.sleep(0.001)
+            sent = await ch.main.send("shell", execute("print('woo')"))
+            seen = await conversation(ch, sent)
+            while "iopub idle" not in shape(on_iopub):
+                await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+    on_main = [(channel, msg) for channel, msg in seen if channel == "iopub"]
+    assert on_main == [each for each in on_iopub if each[1].is_child_of(sent)]
+
+
+async def test_input_is_asked_for_on_stdin_and_answered_there(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        sent = await ch.shell.send(execute("print(input('name? '))", allow_stdin=True))
+        asked = await ch.stdin.receive()
+        assert asked.msg_type == "input_request"
+        assert asked.content["prompt"] == "name? "
+        await ch.stdin.send(
+            {
+                "header": {"msg_type": "input_reply"},
+                "parent_header": asked.header,
+                "content": {"value": "Ada"},
+            }
+        )
+        seen = await conversation(ch, sent)
+    assert output(seen) == "Ada\n"
+
+
+async def test_a_busy_kernel_is_joined_at_once(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        sent = await ch.shell.send(execute("import time; time.sleep(10)"))
+        while (await ch.iopub.receive()).msg_type != "execute_input":
+            pass
+        with anyio.fail_after(5):
+            async with kernel.open_channels() as late:
+                assert late.statistics().iopub_proven
+        assert ch.statistics().received["shell"] == 0
+        # The second client's probe shows up as another client's traffic, and disturbs nothing.
+        await anyio.to_thread.run_sync(os.kill, kernel.pid, signal.SIGINT)
+        reply = await ch.shell.receive()
+        assert reply.is_child_of(sent)
+
+
+async def test_thirty_fresh_clients_that_send_at_once_miss_nothing(kernel: Kernel) -> None:
+    complete: list[int] = []
+
+    async def client(number: int) -> None:
+        async with open_kernel_channels(None, kernel.connection_info) as ch:
+            sent = await ch.main.send("shell", execute(f"print({number})"))
+            seen = await conversation(ch, sent)
+        assert [each for each in shape(seen) if each.startswith("iopub")] == IOPUB
+        assert output(seen) == f"{number}\n"
+        complete.append(number)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for number in range(30):
+                tasks.start_soon(client, number)
+    assert sorted(complete) == list(range(30))
+
+
+async def test_a_killed_kernel_ends_the_iteration(kernel: Kernel) -> None:
+    with anyio.fail_after(10), pytest.raises(KernelDied, match="disconnected and did not come"):
+        # Not through kernel.open_channels, which also watches the process.
+        async with open_kernel_channels(None, kernel.connection_info) as ch:
+            await ch.shell.send(execute("import time; time.sleep(60)"))
+            async for _, msg in ch.main:
+                if msg.msg_type == "execute_input":
+                    os.kill(kernel.pid, signal.SIGKILL)
+
+
+async def test_the_exit_of_a_kernel_of_our_own_is_told_with_its_status(kernel: Kernel) -> None:
+    with anyio.fail_after(10), pytest.raises(KernelDied, match="process was ended by SIGKILL"):
+        async with kernel.open_channels() as ch:
+            await ch.shell.send(
+                execute("print('last words', flush=True); import os; os.kill(os.getpid(), 9)")
+            )
+            async for _, msg in ch.main:
+                last = msg
+    assert last.msg_type in ("stream", "execute_input")
+    assert kernel.returncode == -signal.SIGKILL

@@ -1,0 +1,306 @@
+"""Opening: connected for real, iopub proven live, never a hang."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
+from raw_kernel import RawKernel, message, request
+
+pytestmark = pytest.mark.anyio
+
+
+class Probed:
+    """Answers a client's kernel_info requests as the test says, and keeps them."""
+
+    def __init__(self, kernel: RawKernel) -> None:
+        kernel.greeting = False
+        self.kernel = kernel
+        self.requests: list[tuple[str, bytes, Message]] = []
+
+    async def next(self, channel: str) -> Message:
+        identity, *frames = await self.kernel.receive_frames(channel)
+        asked = self.kernel.wire.decode(frames)
+        assert asked.msg_type == "kernel_info_request"
+        assert asked.header["version"]
+        self.requests.append((channel, identity, asked))
+        return asked
+
+    def answer(self, *, reply_on: str | None = None, status: bool = True) -> None:
+        channel, identity, asked = self.requests[-1]
+        if status:
+            self.kernel.publish(message("status", asked, execution_state="busy"))
+        self.kernel.send(reply_on or channel, identity, message("kernel_info_reply", asked))
+        if status:
+            self.kernel.publish(message("status", asked, execution_state="idle"))
+
+
+async def nothing_of_the_probe_is_seen(kernel: RawKernel, ch: Any) -> None:
+    """Only what is published now is in the streams, behind all that the probes caused."""
+    await ch.shell.send(request())
+    identity, _ = await kernel.receive("shell")
+    for channel in ("shell", "control"):
+        kernel.send(channel, identity, message("last"))
+    kernel.publish(message("last"))
+    seen = [await ch.main.receive() for _ in range(3)]
+    assert {(channel, each.msg_type) for channel, each in seen} == {
+        ("shell", "last"),
+        ("control", "last"),
+        ("iopub", "last"),
+    }
+
+
+async def test_a_status_that_answers_on_control_proves_iopub(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+
+    async def answer() -> None:
+        await probed.next("control")
+        probed.answer()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+            await nothing_of_the_probe_is_seen(raw_kernel, ch)
+    assert [channel for channel, _, _ in probed.requests] == ["control"]
+
+
+async def test_shell_is_asked_where_control_stays_silent(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+
+    async def answer() -> None:
+        await probed.next("control")
+        await probed.next("shell")
+        probed.answer()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+            await nothing_of_the_probe_is_seen(raw_kernel, ch)
+    assert [channel for channel, _, _ in probed.requests] == ["control", "shell"]
+
+
+async def test_a_reply_on_the_other_channel_is_a_reply(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+
+    async def answer() -> None:
+        await probed.next("control")
+        probed.answer(reply_on="shell", status=False)
+        # Answered, so control is asked again and shell is left alone.
+        await probed.next("control")
+        probed.answer(reply_on="shell")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with raw_kernel.open() as ch:
+            await nothing_of_the_probe_is_seen(raw_kernel, ch)
+
+
+async def test_a_status_lost_to_a_late_subscription_is_asked_for_again(
+    raw_kernel: RawKernel,
+) -> None:
+    probed = Probed(raw_kernel)
+
+    async def answer() -> None:
+        for number in range(4):
+            await probed.next("control")
+            probed.answer(status=number == 3)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+            await nothing_of_the_probe_is_seen(raw_kernel, ch)
+    assert len({asked.msg_id for _, _, asked in probed.requests}) == 4
+
+
+async def test_another_clients_traffic_proves_iopub_and_is_kept(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+    other = message("execute_request")
+
+    async def publish() -> None:
+        await probed.next("control")
+        raw_kernel.publish(message("stream", other, text="somebody else's"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publish)
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+            assert (await ch.iopub.receive()).content == {"text": "somebody else's"}
+
+
+async def test_even_a_bad_message_proves_iopub(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+
+    async def publish() -> None:
+        await probed.next("control")
+        raw_kernel.publish_frames([b"topic", b"nonsense"])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publish)
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+
+
+async def test_a_kernel_too_busy_for_a_proof_is_joined_with_a_warning(
+    raw_kernel: RawKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    probed = Probed(raw_kernel)
+    async with raw_kernel.open(connect_timeout=0.5) as ch:
+        assert not ch.statistics().iopub_proven
+        assert "iopub could not be proven live within 0.5 s" in caplog.text
+        # A kernel that gets to it at last finds one request on each channel, not a heap of them.
+        for channel in ("control", "shell"):
+            await probed.next(channel)
+            probed.answer()
+        await nothing_of_the_probe_is_seen(raw_kernel, ch)
+        assert ch.statistics().iopub_proven
+
+
+async def test_a_narrow_subscription_is_proven_by_what_it_does_not_cover(
+    raw_kernel: RawKernel,
+) -> None:
+    probed = Probed(raw_kernel)
+    other = message("execute_request")
+
+    async def answer() -> None:
+        await probed.next("control")
+        raw_kernel.publish(message("stream", other, text="kept"), topic=b"wanted")
+        raw_kernel.publish(message("stream", other, text="not subscribed to"), topic=b"other")
+        probed.answer()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with raw_kernel.open(subscription="wanted") as ch:
+            assert ch.statistics().iopub_proven
+            raw_kernel.publish(message("stream", other, text="last"), topic=b"wanted")
+            texts = [(await ch.iopub.receive()).content["text"] for _ in range(2)]
+    assert texts == ["kept", "last"]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+async def test_nobody_listening_is_told_in_time(transport: str, tmp_path: Path) -> None:
+    ports = {f"{name}_port": 0 for name in ("shell", "control", "stdin", "iopub")}
+    sockets = [socket.socket() for _ in ports]
+    for name, each in zip(ports, sockets, strict=True):
+        each.bind(("127.0.0.1", 0))  # taken, but nobody listens
+        ports[name] = each.getsockname()[1]
+    ip = "127.0.0.1" if transport == "tcp" else str(tmp_path / "kernel")
+    config = {"transport": transport, "ip": ip, "hb_port": 1, **ports}
+    start = time.monotonic()
+    with pytest.raises(KernelConnectError, match=r"no connection within 0\.3 s") as caught:
+        async with open_kernel_channels(None, config, connect_timeout=0.3):
+            pytest.fail("the block was entered")
+    assert 0.3 <= time.monotonic() - start < 5
+    assert isinstance(caught.value, TimeoutError)
+    assert set(caught.value.unconnected) == {"shell", "control", "stdin", "iopub"}
+    separator = ":" if transport == "tcp" else "-"
+    for channel in ("shell", "control", "stdin", "iopub"):
+        endpoint = f"{channel} at {transport}://{ip}{separator}{ports[f'{channel}_port']}"
+        assert endpoint in str(caught.value)
+    for each in sockets:
+        each.close()
+
+
+async def test_only_the_channel_that_is_missing_is_named(raw_kernel: RawKernel) -> None:
+    raw_kernel.sockets["stdin"].close()
+    with pytest.raises(KernelConnectError) as caught:
+        async with raw_kernel.open(connect_timeout=0.3):
+            pytest.fail("the block was entered")
+    assert list(caught.value.unconnected) == ["stdin"]
+
+
+async def test_a_peer_that_is_no_zeromq_is_told_apart(raw_kernel: RawKernel) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        raw_kernel.config["control_port"] = server.getsockname()[1]
+        with pytest.raises(KernelConnectError, match="control at .* but no ZeroMQ handshake came"):
+            async with raw_kernel.open(connect_timeout=0.3):
+                pytest.fail("the block was entered")
+
+
+async def test_an_endpoint_that_zeromq_refuses_is_named(raw_kernel: RawKernel) -> None:
+    raw_kernel.config |= {"transport": "ipc", "ip": "/" + "x" * 200}
+    with pytest.raises(KernelConnectError, match="cannot connect shell to ipc:///xxx"):
+        async with raw_kernel.open():
+            pytest.fail("the block was entered")
+
+
+async def test_a_kernel_that_comes_late_is_waited_for() -> None:
+    with RawKernel() as kernel:
+        endpoint = kernel.info.endpoint("shell")
+        kernel.sockets["shell"].close()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.greet)
+
+            async def bind() -> None:
+                await anyio.sleep(0.2)
+                kernel.rebind("shell", endpoint)
+
+            tasks.start_soon(bind)
+            async with kernel.open() as ch:
+                sent = await ch.shell.send(request())
+                assert (await kernel.receive("shell"))[1] == sent
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.05])
+async def test_opening_can_be_cancelled(raw_kernel: RawKernel, seconds: float) -> None:
+    raw_kernel.greeting = False
+    with anyio.move_on_after(seconds) as scope:
+        async with raw_kernel.open():
+            pytest.fail("the block was entered")
+    assert scope.cancelled_caught
+    # The identity is free again, and nothing disturbs the next client.
+    raw_kernel.greeting = True
+    async with raw_kernel.open() as ch:
+        assert ch.statistics().iopub_proven
+
+
+async def test_ipc() -> None:
+    with RawKernel("ipc") as kernel:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.greet)
+            async with kernel.open() as ch:
+                sent = await ch.shell.send(request())
+                assert (await kernel.receive("shell"))[1] == sent
+            tasks.cancel_scope.cancel()
+
+
+async def test_without_a_key_nothing_is_signed() -> None:
+    with RawKernel(key="") as kernel:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.greet)
+            async with kernel.open() as ch:
+                await ch.shell.send(request())
+                frames = await kernel.receive_frames("shell")
+                assert frames[1:3] == [b"<IDS|MSG>", b""]
+                assert b"execute_request" in frames[3]
+                kernel.publish(message("status"))
+                assert (await ch.iopub.receive()).msg_type == "status"
+            tasks.cancel_scope.cancel()
+
+
+NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_first_variable_that_is_set_names_the_user(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for position, name in enumerate(NAMES):
+        # Set but empty is not set.
+        monkeypatch.setenv(name, f"from {name}" if position >= number else "")
+    assert get_username() == f"from {NAMES[number]}"
+
+
+def test_without_any_variable_the_user_is_called_username(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    assert get_username() == "username"
