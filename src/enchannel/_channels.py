@@ -21,6 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 from ._connection_info import ChannelName
 from ._delivery import Delivery, Listener
 from ._exceptions import KernelDied, LocalProtocolError
+from ._groups import unwrapping_task_group
 from ._transport import Transport
 from .messages import Body, Message, prepare
 
@@ -174,7 +175,8 @@ class KernelChannels:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        names = [self._name(channel) for channel in channels] or self._transport.channels
+        names: list[ChannelName] = [self._name(channel) for channel in channels]
+        names = names or list(self._transport.channels)
         return Subscription(self._delivery, names, tagged=True)
 
     def statistics(self) -> ChannelStatistics:
@@ -240,7 +242,7 @@ class KernelChannels:
 
     async def _run(self) -> None:
         """Reads and watches every channel, until the kernel is lost or the block is left."""
-        async with anyio.create_task_group() as tasks:
+        async with unwrapping_task_group() as tasks:
             self._tasks = tasks.cancel_scope
             for channel in self._transport.channels:
                 tasks.start_soon(self._watch, channel, name=f"enchannel {channel} watcher")

@@ -49,7 +49,7 @@ def _raise_single(group: BaseExceptionGroup[BaseException], raised: BaseExceptio
     if len(errors) > 1 and leaving is None:
         group.add_note(NOTE)
         raise group
-    error = leaving or errors[0]
+    error = leaving or next(iter(errors))
     if len(errors) > 1:
         error.__cause__ = group.derive([e for e in errors if e is not error])
     elif isinstance(raised, BaseExceptionGroup) and not _has_cancellation(raised):

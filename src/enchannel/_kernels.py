@@ -216,7 +216,7 @@ class Kernel:
     async def _wait_exit(self) -> None:
         await self._process.wait()
         self._exited.set()
-        async with anyio.create_task_group() as tasks:
+        async with unwrapping_task_group() as tasks:
             for channels in tuple(self._open):
                 tasks.start_soon(self._tell_exit, channels)
 
@@ -264,7 +264,7 @@ class Kernel:
                 with contextlib.suppress(ProcessLookupError):
                     self._process.send_signal(signal.SIGINT)
             with anyio.move_on_after(SHUTDOWN_DEADLINE):
-                async with anyio.create_task_group() as tasks:
+                async with unwrapping_task_group() as tasks:
                     tasks.start_soon(self._ask_to_shut_down)
                     await self._process.wait()
                     tasks.cancel_scope.cancel()
