@@ -71,6 +71,12 @@ def test_a_connection_info_is_taken_as_it_is() -> None:
     assert ConnectionInfo.parse(info) is info
 
 
+def test_to_dict_is_what_a_connection_file_holds() -> None:
+    info = ConnectionInfo.parse(CONFIG)
+    assert info.to_dict() == {**CONFIG, "kernel_name": ""}
+    assert ConnectionInfo.parse(info.to_dict()) == info
+
+
 def test_a_file_may_be_named_by_text_or_path(tmp_path: Path) -> None:
     path = tmp_path / "kernel.json"
     path.write_text(json.dumps(CONFIG))

@@ -133,6 +133,10 @@ class ConnectionInfo:
             **ports,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping that a connection file holds, key and all."""
+        return {**attrs.asdict(self), "key": self.key.decode()}
+
     def endpoint(self, channel: str) -> str:
         """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
 

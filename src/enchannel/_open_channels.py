@@ -139,8 +139,9 @@ def open_channels(
     username: str | None = None,
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    owned: bool = False,
 ) -> AbstractAsyncContextManager[KernelChannels]:
-    """Opens channels over a transport that the caller already has; it stays the caller's to close.
+    """Opens channels over a transport that the caller already has.
 
     For ZeroMQ sockets that are connected already, `transport` is what
     :func:`~enchannel.wrap_sockets` makes of them::
@@ -149,11 +150,20 @@ def open_channels(
         async with open_channels(transport) as ch:
             ...
 
-    The arguments are those of :func:`open_kernel_channels`. A channel that the transport does not carry
-    raises ``LocalProtocolError`` when used.
+    The other arguments are those of :func:`open_kernel_channels`. A channel that the transport does not
+    carry raises ``LocalProtocolError`` when used.
+
+    Args:
+        transport: What carries the messages.
+        session: See :func:`open_kernel_channels`.
+        username: See :func:`open_kernel_channels`.
+        connect_timeout: See :func:`open_kernel_channels`.
+        max_buffer_size: See :func:`open_kernel_channels`.
+        owned: Whether leaving the block closes the transport; by default it stays the caller's.
     """
     return _open(
         lambda: transport,
+        owned=owned,
         session=session,
         username=username,
         connect_timeout=connect_timeout,
@@ -237,8 +247,8 @@ def _open_zmq(
     **options: Unpack[_ChannelOptions],
 ) -> AbstractAsyncContextManager[KernelChannels]:
     info = ConnectionInfo.parse(config)
-    routing_id = _routing_id(identity)
-    topics = _topics(subscription)
+    routing_id = parse_identity(identity)
+    topics = parse_topics(subscription)
     return _open(
         lambda: connect_zmq(info, routing_id, channels=channels, topics=topics, context=context),
         owned=True,
@@ -397,7 +407,12 @@ class _Probe:
             self.answered = True
 
 
-def _routing_id(identity: Identity) -> bytes:
+def parse_identity(identity: Identity) -> bytes:
+    """The ZeroMQ routing id that `identity` stands for.
+
+    Raises:
+        LocalProtocolError: ZeroMQ would refuse it.
+    """
     if identity is None:
         identity = uuid.uuid4()
     if isinstance(identity, uuid.UUID):
@@ -415,7 +430,12 @@ def _routing_id(identity: Identity) -> bytes:
     return identity
 
 
-def _topics(subscription: Topics) -> tuple[bytes, ...]:
+def parse_topics(subscription: Topics) -> tuple[bytes, ...]:
+    """The topic prefixes that `subscription` stands for.
+
+    Raises:
+        LocalProtocolError: One of them is no text.
+    """
     several = (subscription,) if isinstance(subscription, (str, bytes)) else tuple(subscription)
     topics = tuple(topic.encode() if isinstance(topic, str) else topic for topic in several)
     for topic in topics:

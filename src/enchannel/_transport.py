@@ -15,15 +15,25 @@ The rules a transport keeps, and its users rely on:
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 
 from ._connection_info import ChannelName
+from ._exceptions import RemoteProtocolError
+from ._wire import Wire
 from .messages import Message
 
-__all__ = ["Transport"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["FrameTransport", "Transport"]
+
+_logger = logging.getLogger("enchannel")
 
 
 class Transport(ABC):
@@ -95,3 +105,62 @@ class Transport(ABC):
 
     async def aclose(self) -> None:
         """Lets go of everything the transport opened; what was sent still goes out for a bounded time."""
+
+
+class FrameTransport(Transport):
+    """A transport that carries frames, as the wire protocol has them.
+
+    What arrives is verified and decoded here; what is no message is dropped, counted by the name of its
+    error, and logged once of each kind.
+
+    Args:
+        channels: The channels that are carried.
+        wire: Signs and encodes, verifies and decodes.
+    """
+
+    def __init__(self, channels: Sequence[ChannelName], wire: Wire) -> None:
+        self.channels = tuple(channels)
+        self._wire = wire
+        self._dropped: Counter[str] = Counter()
+
+    @abstractmethod
+    def take(self, channel: ChannelName) -> list[list[bytes]]:
+        """The frames of each message that has arrived, some tens at the most.
+
+        Raises:
+            anyio.WouldBlock: Nothing has arrived.
+        """
+
+    @abstractmethod
+    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+        """Takes over all of `frames` as one message, or none of them.
+
+        Raises:
+            anyio.WouldBlock: They cannot be taken now.
+        """
+
+    def receive_nowait(self, channel: ChannelName) -> list[Message]:
+        decode = self._wire.decode
+        messages = []
+        for frames in self.take(channel):
+            try:
+                messages.append(decode(frames))
+            except RemoteProtocolError as error:
+                self._drop(channel, error)
+        return messages
+
+    def send_nowait(self, channel: ChannelName, message: Message) -> None:
+        self.give(channel, self._wire.encode(message))
+
+    def dropped(self) -> Mapping[str, int]:
+        return dict(self._dropped)
+
+    def _drop(self, channel: ChannelName, error: RemoteProtocolError) -> None:
+        kind = type(error).__name__
+        self._dropped[kind] += 1
+        if self._dropped[kind] == 1:
+            _logger.warning(
+                "dropped a message on %s: %s; further ones of this kind are only counted",
+                channel,
+                error,
+            )

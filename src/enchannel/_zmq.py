@@ -3,8 +3,8 @@
 The facts it stands on:
 
 * A socket's descriptor is edge-triggered, and *any* call on the socket may consume the edge. So the
-  reader waits only after a receive said ``EAGAIN`` with no call in between, and whoever calls the
-  socket while the reader waits looks at ``EVENTS`` afterwards and wakes it (:meth:`_Link.recheck`).
+  reader looks at ``EVENTS`` before it waits, and whoever calls the socket while the reader waits looks at
+  them afterwards and wakes it (:meth:`Link.recheck`).
 * ``connect()`` says nothing of the peer. The socket monitor does: a channel is connected from
   ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. In
   between ZeroMQ reconnects by itself, and the kernel counts as lost after :data:`RECONNECT_GRACE`.
@@ -18,32 +18,25 @@ The facts it stands on:
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 import zmq
+from anyio.lowlevel import checkpoint
 from zmq.utils.monitor import parse_monitor_message
 
 from ._connection_info import CHANNELS, ChannelName, ConnectionInfo
-from ._exceptions import (
-    KernelConnectError,
-    KernelDied,
-    LocalProtocolError,
-    RemoteProtocolError,
-)
-from ._transport import Transport
+from ._exceptions import KernelConnectError, KernelDied, LocalProtocolError
+from ._transport import FrameTransport
 from ._wire import Wire
-from .messages import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ZmqTransport", "connect_zmq", "wrap_sockets"]
+__all__ = ["Link", "ZmqTransport", "connect_endpoints", "connect_zmq", "wrap_sockets"]
 
 BATCH = 64
 """How many messages are taken from a socket before others run: large enough that the scheduler costs
@@ -82,8 +75,6 @@ _SEEN = {
     zmq.EVENT_DISCONNECTED: "disconnected",
 }
 
-_logger = logging.getLogger("enchannel")
-
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 
 
@@ -97,7 +88,7 @@ def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     return _shared[1]
 
 
-class _Link:
+class Link:
     """One channel: its socket, and what its monitor says of the connection."""
 
     def __init__(
@@ -134,6 +125,10 @@ class _Link:
         return batch
 
     async def wait_readable(self) -> None:
+        # A send since the last receive may have eaten the edge.
+        if self._events() & zmq.POLLIN:
+            await checkpoint()
+            return
         with anyio.CancelScope() as scope:
             self._reader = scope
             try:
@@ -152,8 +147,11 @@ class _Link:
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
-        if self._reader is not None and int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if self._reader is not None and self._events() & zmq.POLLIN:
             self._reader.cancel()
+
+    def _events(self) -> int:
+        return int(self.socket.get(zmq.EVENTS))
 
     async def wait_writable(self) -> None:
         self._writable = anyio.Event()
@@ -186,62 +184,45 @@ class _Link:
     def monitored(self) -> bool:
         return self._monitor is not None
 
-    def close(self, *, owned: bool) -> None:
-        if self._monitor is not None:
-            self.socket.monitor(None, 0)
+    def close(self, *, owned: bool = True) -> None:
+        """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
+        if self._monitor is not None and not self._monitor.closed:
+            if not self.socket.closed:
+                self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
         if owned:
             self.socket.close(linger=LINGER)
 
 
-class ZmqTransport(Transport):
+class ZmqTransport(FrameTransport):
     """The channels of a kernel over ZeroMQ sockets; made by `connect_zmq` and `wrap_sockets`."""
 
     def __init__(
-        self, links: Mapping[ChannelName, _Link], wire: Wire, topics: tuple[bytes, ...] | None
+        self, links: Mapping[ChannelName, Link], wire: Wire, topics: tuple[bytes, ...] | None
     ) -> None:
-        self.channels = tuple(links)
+        super().__init__(tuple(links), wire)
         self.iopub_needs_proof = topics is not None and "iopub" in links
         self._links = links
-        self._wire = wire
         self._owned = topics is not None
         # Until iopub is proven it is subscribed to everything, for the proof may have any topic; what
         # the caller did not subscribe to is held back here.
         self._topics = topics or (b"",)
         self._narrow = self._topics != (b"",)
         self._settled = False
-        self._dropped: Counter[str] = Counter()
 
-    def receive_nowait(self, channel: ChannelName) -> list[Message]:
+    def take(self, channel: ChannelName) -> list[list[bytes]]:
         arrived = self._links[channel].receive()
         if not arrived:
             raise anyio.WouldBlock
         if self._narrow and channel == "iopub":
             arrived = [frames for frames in arrived if frames[0].startswith(self._topics)]
-        decode = self._wire.decode
-        messages = []
-        for frames in arrived:
-            try:
-                messages.append(decode(frames))
-            except RemoteProtocolError as error:
-                self._drop(channel, error)
-        return messages
+        return arrived
 
-    def _drop(self, channel: ChannelName, error: RemoteProtocolError) -> None:
-        kind = type(error).__name__
-        self._dropped[kind] += 1
-        if self._dropped[kind] == 1:
-            _logger.warning(
-                "dropped a message on %s: %s; further ones of this kind are only counted",
-                channel,
-                error,
-            )
+    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+        self._links[channel].send(frames)
 
     async def wait_readable(self, channel: ChannelName) -> None:
         await self._links[channel].wait_readable()
-
-    def send_nowait(self, channel: ChannelName, message: Message) -> None:
-        self._links[channel].send(self._wire.encode(message))
 
     async def wait_writable(self, channel: ChannelName) -> None:
         await self._links[channel].wait_writable()
@@ -291,9 +272,6 @@ class ZmqTransport(Transport):
         for link in self._links.values():
             await link.disconnected.wait()
 
-    def dropped(self) -> Mapping[str, int]:
-        return dict(self._dropped)
-
     async def aclose(self) -> None:
         for link in self._links.values():
             link.close(owned=self._owned)
@@ -319,13 +297,27 @@ def connect_zmq(
     Raises:
         KernelConnectError: ZeroMQ refused an endpoint.
     """
+    endpoints: dict[ChannelName, str] = {name: info.endpoint(name) for name in channels}
+    wire = Wire(info.key, info.signature_scheme)
+    return connect_endpoints(endpoints, wire, identity, topics, context)
+
+
+def connect_endpoints(
+    endpoints: Mapping[ChannelName, str],
+    wire: Wire,
+    identity: bytes,
+    topics: tuple[bytes, ...] = (b"",),
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+) -> ZmqTransport:
+    """Like :func:`connect_zmq`, for endpoints that no connection file can name."""
     context = context or shared_context()
-    links: dict[ChannelName, _Link] = {}
+    links: dict[ChannelName, Link] = {}
     try:
-        for channel in channels:
-            endpoint = info.endpoint(channel)
+        for channel, endpoint in endpoints.items():
             socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
-            links[channel] = _Link(context, socket, endpoint)
+            # inproc is connected from the start, and has no connection to watch.
+            inproc = endpoint.startswith("inproc:")
+            links[channel] = Link(context, socket, endpoint, monitor=not inproc, connected=inproc)
             _configure(socket, identity, channel)
             try:
                 socket.connect(endpoint)
@@ -336,9 +328,9 @@ def connect_zmq(
                 ) from error
     except BaseException:
         for link in links.values():
-            link.close(owned=True)
+            link.close()
         raise
-    return ZmqTransport(links, Wire(info.key, info.signature_scheme), topics)
+    return ZmqTransport(links, wire, topics)
 
 
 def _configure(socket: zmq.Socket[bytes], identity: bytes, channel: ChannelName) -> None:
@@ -374,7 +366,7 @@ def wrap_sockets(
         LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
     """
     wire = Wire(key, signature_scheme)
-    links: dict[ChannelName, _Link] = {}
+    links: dict[ChannelName, Link] = {}
     for channel, socket in sockets.items():
         if channel not in CHANNELS:
             raise LocalProtocolError(
@@ -388,7 +380,7 @@ def wrap_sockets(
         monitor = not endpoint.startswith("inproc:")
         # Synchronous views, for the methods of the caller's own objects may be coroutines.
         context, plain = zmq.Context(socket.context), zmq.Socket(socket)
-        links[channel] = _Link(context, plain, endpoint, monitor=monitor, connected=True)
+        links[channel] = Link(context, plain, endpoint, monitor=monitor, connected=True)
     return ZmqTransport(links, wire, topics=None)
 
 

@@ -41,6 +41,10 @@ def shape(seen: list[tuple[str, Message]]) -> list[str]:
     return [kind for kind, _ in itertools.groupby(kinds)]
 
 
+def on_iopub(seen: list[tuple[str, Message]]) -> list[str]:
+    return shape([each for each in seen if each[0] == "iopub"])
+
+
 def output(seen: list[tuple[str, Message]]) -> str:
     return "".join(msg.content["text"] for _, msg in seen if msg.msg_type == "stream")
 
@@ -52,7 +56,7 @@ async def test_a_cell_on_the_main_channel(kernel: Kernel) -> None:
     async with kernel.open_channels() as ch:
         sent = await ch.main.send("shell", execute("print('woo')"))
         seen = await conversation(ch, sent)
-    assert [each for each in shape(seen) if each.startswith("iopub")] == IOPUB
+    assert on_iopub(seen) == IOPUB
     assert "shell execute_reply" in shape(seen)
     assert output(seen) == "woo\n"
 
@@ -74,11 +78,11 @@ async def test_a_cell_on_the_separate_channels(kernel: Kernel) -> None:
 
 async def test_a_cell_on_both_at_once(kernel: Kernel) -> None:
     async with kernel.open_channels() as ch:
-        on_iopub: list[tuple[str, Message]] = []
+        heard: list[tuple[str, Message]] = []
 
         async def listen() -> None:
             async for msg in ch.iopub:
-                on_iopub.append(("iopub", msg))
+                heard.append(("iopub", msg))
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
@@ -86,11 +90,11 @@ async def test_a_cell_on_both_at_once(kernel: Kernel) -> None:
                 await anyio.sleep(0.001)
             sent = await ch.main.send("shell", execute("print('woo')"))
             seen = await conversation(ch, sent)
-            while "iopub idle" not in shape(on_iopub):
+            while "iopub idle" not in shape(heard):
                 await anyio.sleep(0.001)
             tasks.cancel_scope.cancel()
     on_main = [(channel, msg) for channel, msg in seen if channel == "iopub"]
-    assert on_main == [each for each in on_iopub if each[1].is_child_of(sent)]
+    assert on_main == [each for each in heard if each[1].is_child_of(sent)]
 
 
 async def test_input_is_asked_for_on_stdin_and_answered_there(kernel: Kernel) -> None:
@@ -132,7 +136,7 @@ async def test_thirty_fresh_clients_that_send_at_once_miss_nothing(kernel: Kerne
         async with open_kernel_channels(None, kernel.connection_info) as ch:
             sent = await ch.main.send("shell", execute(f"print({number})"))
             seen = await conversation(ch, sent)
-        assert [each for each in shape(seen) if each.startswith("iopub")] == IOPUB
+        assert on_iopub(seen) == IOPUB
         assert output(seen) == f"{number}\n"
         complete.append(number)
 

@@ -1,0 +1,105 @@
+"""The kernel's end of the channels: what a fake kernel stands on.
+
+A :class:`KernelEnd` is the mirror image of a transport. It carries frames, the first of which is the
+client's identity (on iopub the topic), for any number of clients. Like a transport it takes and gives
+synchronously and only waits asynchronously.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._connection_info import CHANNELS, ChannelName
+from .._wire import Wire
+from ..messages import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["KernelEnd"]
+
+
+class KernelEnd(ABC):
+    """The kernel's end of the channels.
+
+    Args:
+        wire: Signs and encodes, verifies and decodes.
+    """
+
+    channels: Sequence[ChannelName] = CHANNELS
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self._taken: dict[ChannelName, list[list[bytes]]] = {}
+
+    @abstractmethod
+    def take(self, channel: ChannelName) -> list[list[bytes]]:
+        """The frames of what has arrived, each led by its sender's identity.
+
+        Raises:
+            anyio.WouldBlock: Nothing has arrived.
+        """
+
+    @abstractmethod
+    async def wait_readable(self, channel: ChannelName) -> None:
+        """Waits until something may have arrived on `channel`; may return too early."""
+
+    @abstractmethod
+    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+        """Sends `frames` to the client that the first of them names; on iopub to all its subscribers."""
+
+    @abstractmethod
+    def vanish(self, reason: str = "") -> None:
+        """Cuts every connection, as the death of a kernel does."""
+
+    @abstractmethod
+    async def appear(self) -> None:
+        """Listens; after :meth:`vanish` again where it did before, and what was under way is gone."""
+
+    async def serve(self) -> None:
+        """What a kernel does besides answering messages, for as long as it lives."""
+
+    async def aclose(self) -> None:
+        """Lets go of everything."""
+        self.vanish()
+
+    # In terms of messages.
+
+    async def receive(self, channel: ChannelName) -> tuple[bytes, Message]:
+        """The sender's identity and the next message on `channel`.
+
+        A cancelled receive has taken nothing.
+
+        Raises:
+            RemoteProtocolError: What came is no message.
+        """
+        while True:
+            try:
+                identity, *frames = self.take_one(channel)
+            except anyio.WouldBlock:
+                await self.wait_readable(channel)
+            else:
+                return identity, self.wire.decode(frames)
+
+    def take_one(self, channel: ChannelName) -> list[bytes]:
+        """The frames of the next message, led by its sender's identity.
+
+        Raises:
+            anyio.WouldBlock: Nothing has arrived.
+        """
+        waiting = self._taken.setdefault(channel, [])
+        if not waiting:
+            waiting += self.take(channel)
+        return waiting.pop(0)
+
+    def send(self, channel: ChannelName, identity: bytes, message: Message) -> None:
+        """Sends `message` to the client called `identity`."""
+        self.give(channel, self.wire.encode(message, [identity]))
+
+    def publish(self, message: Message, topic: bytes = b"") -> None:
+        """Publishes `message` on iopub."""
+        self.give("iopub", self.wire.encode(message, [topic]))

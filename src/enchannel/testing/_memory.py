@@ -1,0 +1,241 @@
+"""Channels in memory: no sockets, no threads, no time but the event loop's.
+
+:func:`memory_transport_pair` makes the two ends. A message crosses as the frames of the wire protocol,
+so that what arrives is a copy, and signatures, bad frames and refused content are those of a real kernel.
+
+Each direction of each channel is a :class:`Pipe`, which misbehaves on command: it can delay, drop,
+duplicate or stall what passes. Delays are measured by the event loop's clock, so that Trio's
+``autojump_clock`` jumps over them.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._connection_info import CHANNELS, ChannelName
+from .._exceptions import KernelDied
+from .._transport import FrameTransport
+from .._wire import Wire
+from ._ends import KernelEnd
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]
+
+
+class _Signal:
+    """Wakes those who wait for one of several pipes."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def notify(self) -> None:
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def wait(self, until: float) -> None:
+        with anyio.move_on_at(until) if math.isfinite(until) else anyio.CancelScope():
+            await self._event.wait()
+
+
+class Pipe:
+    """One direction of one channel, in order, with faults on command.
+
+    Attributes:
+        delay: Seconds that each message put in from now on spends on the way.
+    """
+
+    def __init__(self, signal: _Signal | None = None) -> None:
+        self.delay = 0.0
+        self._signal = signal or _Signal()
+        self._queue: deque[tuple[float, list[bytes]]] = deque()
+        self._stalled = False
+        self._to_drop = 0
+        self._to_duplicate = 0
+
+    def drop(self, count: int = 1) -> None:
+        """Loses the next `count` messages."""
+        self._to_drop += count
+
+    def duplicate(self, count: int = 1) -> None:
+        """Delivers each of the next `count` messages twice."""
+        self._to_duplicate += count
+
+    def stall(self) -> None:
+        """Holds back what is under way and what comes, until :meth:`resume`."""
+        self._stalled = True
+
+    def resume(self) -> None:
+        """Lets everything pass that :meth:`stall` held back."""
+        self._stalled = False
+        self._signal.notify()
+
+    def clear(self) -> None:
+        """Loses everything that is under way."""
+        self._queue.clear()
+
+    def put(self, frames: list[bytes]) -> None:
+        """Sends `frames` on their way."""
+        if self._to_drop:
+            self._to_drop -= 1
+            return
+        due = anyio.current_time() + self.delay if self.delay else -math.inf
+        if self._queue:
+            due = max(due, self._queue[-1][0])  # a shorter delay overtakes nothing
+        for _ in range(2 if self._to_duplicate else 1):
+            self._queue.append((due, frames))
+        self._to_duplicate = max(0, self._to_duplicate - 1)
+        self._signal.notify()
+
+    def take(self) -> list[list[bytes]]:
+        """What has arrived."""
+        arrived: list[list[bytes]] = []
+        while self._queue and not self._stalled and self._queue[0][0] <= _now(self._queue[0][0]):
+            arrived.append(self._queue.popleft()[1])
+        return arrived
+
+    @property
+    def due(self) -> float:
+        """When the next message arrives, by the event loop's clock; ``inf`` where none is under way."""
+        return self._queue[0][0] if self._queue and not self._stalled else math.inf
+
+
+def _now(due: float) -> float:
+    return due if due == -math.inf else anyio.current_time()
+
+
+class MemoryTransport(FrameTransport):
+    """The client's end; made by :func:`memory_transport_pair` and :meth:`MemoryKernelEnd.connect`.
+
+    Attributes:
+        identity: What the kernel knows this client by.
+        inbound: For each channel the pipe from the kernel.
+        outbound: For each channel the pipe to the kernel.
+    """
+
+    def __init__(
+        self, end: MemoryKernelEnd, identity: bytes, topics: tuple[bytes, ...], wire: Wire
+    ) -> None:
+        super().__init__(CHANNELS, wire)
+        self.identity = identity
+        self.inbound = {channel: Pipe() for channel in CHANNELS}
+        self.outbound = {channel: Pipe(end.signals[channel]) for channel in CHANNELS}
+        self._end = end
+        self._topics = topics
+        self._lost = anyio.Event()
+        self._reason = ""
+
+    def take(self, channel: ChannelName) -> list[list[bytes]]:
+        arrived = self.inbound[channel].take()
+        if not arrived:
+            raise anyio.WouldBlock
+        return arrived
+
+    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+        self.outbound[channel].put([self.identity, *map(bytes, frames)])
+
+    async def wait_readable(self, channel: ChannelName) -> None:
+        pipe = self.inbound[channel]
+        if pipe.due > -math.inf:
+            await pipe._signal.wait(pipe.due)
+
+    async def watch(self, channel: ChannelName) -> None:
+        await self._lost.wait()
+        raise KernelDied(self._reason)
+
+    async def aclose(self) -> None:
+        self._end.disconnect(self)
+
+    def arrive(self, channel: ChannelName, frames: list[bytes]) -> None:
+        """What the kernel sends."""
+        if channel != "iopub" or frames[0].startswith(self._topics):
+            self.inbound[channel].put(frames)
+
+    def lose(self, reason: str) -> None:
+        """The kernel is gone."""
+        self._reason = reason
+        self._lost.set()
+
+
+class MemoryKernelEnd(KernelEnd):
+    """The kernel's end, for any number of clients."""
+
+    def __init__(self, key: bytes = b"") -> None:
+        super().__init__(Wire(key))
+        self.signals = {channel: _Signal() for channel in CHANNELS}
+        self.clients: list[MemoryTransport] = []
+        self._key = key
+        self._gone = ""
+
+    def connect(
+        self, identity: bytes | None = None, topics: tuple[bytes, ...] = (b"",)
+    ) -> MemoryTransport:
+        """One more client."""
+        name = identity or str(uuid.uuid4()).encode()
+        transport = MemoryTransport(self, name, topics, Wire(self._key))
+        self.clients.append(transport)
+        if self._gone:
+            transport.lose(self._gone)
+        return transport
+
+    def disconnect(self, transport: MemoryTransport) -> None:
+        """One client fewer; no error where it is gone already."""
+        if transport in self.clients:
+            self.clients.remove(transport)
+
+    def take(self, channel: ChannelName) -> list[list[bytes]]:
+        arrived = [frames for pipe in self._pipes(channel) for frames in pipe.take()]
+        if not arrived:
+            raise anyio.WouldBlock
+        return arrived
+
+    async def wait_readable(self, channel: ChannelName) -> None:
+        due = min((pipe.due for pipe in self._pipes(channel)), default=math.inf)
+        if due > -math.inf:
+            await self.signals[channel].wait(due)
+
+    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+        if self._gone:
+            return
+        copied = [bytes(frame) for frame in frames]
+        for client in self.clients:
+            if channel == "iopub":
+                client.arrive(channel, copied)
+            elif client.identity == copied[0]:
+                client.arrive(channel, copied[1:])
+
+    def vanish(self, reason: str = "the connection in memory was cut") -> None:
+        self._gone = reason
+        for client in self.clients:
+            client.lose(reason)
+
+    async def appear(self) -> None:
+        self._gone = ""
+        for channel in CHANNELS:
+            for pipe in self._pipes(channel):
+                pipe.clear()
+        await checkpoint()
+
+    def _pipes(self, channel: ChannelName) -> Iterable[Pipe]:
+        return (client.outbound[channel] for client in self.clients)
+
+
+def memory_transport_pair(key: str | bytes = b"") -> tuple[MemoryTransport, MemoryKernelEnd]:
+    """Two ends of the same channels, in memory.
+
+    Args:
+        key: What messages are signed with; empty for unsigned messages.
+
+    Returns:
+        The client's end, a transport for :func:`enchannel.open_channels`, and the kernel's.
+    """
+    end = MemoryKernelEnd(key.encode() if isinstance(key, str) else key)
+    return end.connect(), end

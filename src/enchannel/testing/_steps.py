@@ -1,0 +1,121 @@
+"""What a scripted cell does, step by step; see :meth:`FakeKernel.script`.
+
+A step is a function of the request, plain or async. It returns ``None``, or the ``ename``, ``evalue`` and
+``traceback`` with which the cell fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+
+if TYPE_CHECKING:
+    from ._fake_kernel import Request
+
+__all__ = [
+    "Step",
+    "ask",
+    "clear_output",
+    "display",
+    "error",
+    "pause",
+    "result",
+    "stream",
+    "update_display",
+]
+
+Outcome: TypeAlias = "Mapping[str, Any] | None"
+Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
+
+
+def stream(text: str, name: str = "stdout") -> Step:
+    """Writes `text` to ``"stdout"`` or ``"stderr"``."""
+    return _publishing("stream", {"name": name, "text": text})
+
+
+def display(
+    data: str | Mapping[str, Any],
+    *,
+    display_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Step:
+    """Displays `data`, a mime bundle or plain text, under `display_id` so that it can be updated."""
+    return _publishing("display_data", _display(data, display_id, metadata))
+
+
+def update_display(
+    data: str | Mapping[str, Any],
+    display_id: str,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+) -> Step:
+    """Replaces what is displayed under `display_id`."""
+    return _publishing("update_display_data", _display(data, display_id, metadata))
+
+
+def result(data: str | Mapping[str, Any]) -> Step:
+    """The value of the cell, a mime bundle or plain text."""
+
+    def step(request: Request) -> None:
+        count = request.kernel.execution_count
+        content = {"data": _bundle(data), "metadata": {}, "execution_count": count}
+        request.publish("execute_result", content)
+
+    return step
+
+
+def error(ename: str, evalue: str = "", traceback: Sequence[str] = ()) -> Step:
+    """Fails the cell; no further step runs."""
+    content = {"ename": ename, "evalue": evalue, "traceback": list(traceback)}
+
+    def step(request: Request) -> Mapping[str, Any]:
+        request.publish("error", content)
+        return content
+
+    return step
+
+
+def clear_output(*, wait: bool = False) -> Step:
+    """Clears the output, with `wait` only when the next one comes."""
+    return _publishing("clear_output", {"wait": wait})
+
+
+def ask(prompt: str = "", *, password: bool = False) -> Step:
+    """Asks for input and writes the answer to stdout; fails where the client allows no stdin."""
+
+    async def step(request: Request) -> Outcome:
+        if not request.content.get("allow_stdin", True):
+            return error("StdinNotImplementedError", "the client does not support input")(request)  # type: ignore[return-value]
+        stream(await request.input(prompt, password=password))(request)
+        return None
+
+    return step
+
+
+def pause(seconds: float) -> Step:
+    """Takes `seconds` of the event loop's time; an interrupt ends it."""
+
+    async def step(_: Request) -> None:
+        await anyio.sleep(seconds)
+
+    return step
+
+
+def _publishing(msg_type: str, content: Mapping[str, Any]) -> Step:
+    def step(request: Request) -> None:
+        request.publish(msg_type, content)
+
+    return step
+
+
+def _display(
+    data: str | Mapping[str, Any], display_id: str | None, metadata: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    transient = {} if display_id is None else {"display_id": display_id}
+    return {"data": _bundle(data), "metadata": dict(metadata or {}), "transient": transient}
+
+
+def _bundle(data: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"text/plain": data} if isinstance(data, str) else dict(data)

@@ -1,0 +1,129 @@
+"""What a fake kernel received and sent, to look at, wait for and assert.
+
+One line stands for one message, as seen from the client::
+
+    > shell execute_request      the client sent it
+    < iopub status busy          the kernel sent it
+    * died                       something else happened
+"""
+
+from __future__ import annotations
+
+import anyio
+import attrs
+
+from .._connection_info import ChannelName
+from ..messages import Message
+
+__all__ = ["Entry", "Transcript"]
+
+
+@attrs.frozen
+class Entry:
+    """One message, or something else that happened (`note`)."""
+
+    time: float
+    """By the event loop's clock, in seconds."""
+    direction: str
+    """``">"`` from the client, ``"<"`` from the kernel, ``"*"`` neither."""
+    channel: ChannelName | None = None
+    message: Message | None = None
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """The line that stands for it."""
+        if self.message is None:
+            return f"* {self.note}"
+        state = self.message.content.get("execution_state")
+        return " ".join(filter(None, (self.direction, self.channel, self.message.msg_type, state)))
+
+
+class Transcript:
+    """All that a fake kernel received and sent, in order."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._grown = anyio.Event()
+
+    def received(self, channel: ChannelName, message: Message) -> None:
+        """The client sent `message`."""
+        self._add(">", channel, message)
+
+    def sent(self, channel: ChannelName, message: Message) -> None:
+        """The kernel sent `message`."""
+        self._add("<", channel, message)
+
+    def note(self, note: str) -> None:
+        """Something else happened."""
+        self._add("*", note=note)
+
+    def _add(
+        self,
+        direction: str,
+        channel: ChannelName | None = None,
+        message: Message | None = None,
+        note: str = "",
+    ) -> None:
+        self.entries.append(Entry(anyio.current_time(), direction, channel, message, note))
+        self._grown.set()
+        self._grown = anyio.Event()
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each entry."""
+        return [entry.line for entry in self.entries]
+
+    def messages(self, line: str) -> list[Message]:
+        """The messages that `line` stands for, for example ``"> shell execute_request"``."""
+        return [
+            entry.message
+            for entry in self.entries
+            if entry.message is not None and entry.line == line
+        ]
+
+    async def wait_for(self, line: str, count: int = 1) -> Entry:
+        """Waits until `line` has happened `count` times; returns what happened that time.
+
+        Put a deadline around it. Cancellation changes nothing.
+        """
+        while len(found := [entry for entry in self.entries if entry.line == line]) < count:
+            await self._grown.wait()
+        return found[count - 1]
+
+    def assert_has(self, *lines: str) -> None:
+        """Asserts that `lines` happened in this order, whatever else happened between them.
+
+        Raises:
+            AssertionError: They did not; it shows the whole conversation.
+        """
+        remaining = iter(self.lines)
+        for number, line in enumerate(lines):
+            if line not in remaining:
+                before = f" after {lines[number - 1]!r}" if number else ""
+                raise AssertionError(f"there is no {line!r}{before} in this conversation:\n{self}")
+
+    def assert_is(self, *lines: str) -> None:
+        """Asserts that exactly `lines` happened, in this order.
+
+        Raises:
+            AssertionError: They did not; it shows the whole conversation and what was expected.
+        """
+        if self.lines != list(lines):
+            expected = "\n".join(f"    {line}" for line in lines)
+            raise AssertionError(f"the conversation was\n{self}\nand not\n{expected}")
+
+    def __str__(self) -> str:
+        start = self.entries[0].time if self.entries else 0.0
+        rows = [self._row(entry, start) for entry in self.entries]
+        return "\n".join(rows) or "    (nothing)"
+
+    @staticmethod
+    def _row(entry: Entry, start: float) -> str:
+        row = f"    {entry.time - start:8.3f} {entry.line}"
+        if entry.message is not None:
+            row += f"  [{entry.message.msg_id}"
+            if entry.message.parent_id:
+                row += f" for {entry.message.parent_id}"
+            row += "]"
+        return row

@@ -1,0 +1,109 @@
+"""Fixtures for pytest, found by its ``pytest11`` entry point.
+
+========================  ==========================================================================
+``fake_kernel``           a :class:`~enchannel.testing.FakeKernel` in memory
+``kernel_channels``       its open channels
+``new_fake_kernel``       ``await new_fake_kernel(...)`` opens one more, any number of times
+``real_kernel``           a real :class:`~enchannel.Kernel`; skips where its kernelspec is not installed;
+                          ``"python3"``, or what indirect parametrisation names
+========================  ==========================================================================
+
+They are async fixtures and nothing more, so they run under whatever runs the test: pytest-trio (strict
+mode and ``trio_mode``), or AnyIO's plugin on either backend. There is no hook here that could take over a
+test; the one that there is adds the conversation with each fake kernel to the report of a failed test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Only what is cheap: pytest imports this module wherever enchannel is installed.
+if TYPE_CHECKING:
+    from enchannel import Kernel, KernelChannels
+
+    from ._fake_kernel import FakeKernel
+
+
+@pytest.fixture
+async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKernel]:
+    """A fake kernel in memory."""
+    from . import open_fake_kernel
+
+    async with open_fake_kernel() as kernel:
+        _remember(request, kernel)
+        yield kernel
+
+
+@pytest.fixture
+async def kernel_channels(fake_kernel: FakeKernel) -> AsyncIterator[KernelChannels]:
+    """The open channels of `fake_kernel`."""
+    async with fake_kernel.open_channels() as channels:
+        yield channels
+
+
+@pytest.fixture
+async def new_fake_kernel(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[..., Awaitable[FakeKernel]]]:
+    """Opens fake kernels, with the arguments of ``open_fake_kernel``, that live as long as the test."""
+    import anyio
+    import anyio.abc
+
+    from . import open_fake_kernel
+
+    async with anyio.create_task_group() as tasks:
+        # Each in a task of its own: a test may run in another task than its fixtures.
+        async def live(
+            options: dict[str, Any], *, task_status: anyio.abc.TaskStatus[FakeKernel]
+        ) -> None:
+            async with open_fake_kernel(**options) as kernel:
+                _remember(request, kernel)
+                task_status.started(kernel)
+                await anyio.sleep_forever()
+
+        async def new(**options: Any) -> FakeKernel:
+            kernel: FakeKernel = await tasks.start(live, options)
+            return kernel
+
+        yield new
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def real_kernel(request: pytest.FixtureRequest) -> AsyncIterator[Kernel]:
+    """A real kernel, launched for this test."""
+    from enchannel import KernelLaunchError, open_kernel
+
+    name = getattr(request, "param", "python3")
+    try:
+        opening = open_kernel(name)
+    except KernelLaunchError as error:
+        pytest.skip(f"needs a real kernel: {error}")
+    async with opening as kernel:
+        yield kernel
+
+
+_KERNELS = pytest.StashKey["list[FakeKernel]"]()
+
+
+def _remember(request: pytest.FixtureRequest, kernel: FakeKernel) -> None:
+    """Lets the report of a failed test find the conversation with `kernel`."""
+    kernels: list[FakeKernel] = request.node.stash.setdefault(_KERNELS, [])
+    kernels.append(kernel)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the conversations with fake kernels to the report of a test that failed."""
+    report = yield
+    if report.failed:
+        kernels: list[FakeKernel] = item.stash.get(_KERNELS, [])
+        for number, kernel in enumerate(kernels, 1):
+            title = f"conversation with fake kernel {number}"
+            report.sections.append((title, str(kernel.transcript)))
+    return report

@@ -1,0 +1,208 @@
+"""Channels in memory: deterministic, with faults on command, on the clock of the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+
+from enchannel import EnchannelError, Message, Transport, open_channels
+from enchannel.testing import (
+    FakeKernel,
+    KernelEnd,
+    check_transport,
+    memory_transport_pair,
+    open_fake_kernel,
+    pause,
+    stream,
+)
+from enchannel.testing._sockets import ZmqKernelEnd
+
+
+def message(number: int) -> Message:
+    return Message({"msg_id": str(number), "msg_type": "stream"}, {}, {}, {"number": number})
+
+
+def numbers(messages: list[Message]) -> list[int]:
+    return [each.content["number"] for each in messages]
+
+
+@asynccontextmanager
+async def memory(key: bytes = b"key") -> AsyncIterator[tuple[Transport, KernelEnd]]:
+    yield memory_transport_pair(key)
+
+
+def sockets(transport: str) -> Any:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, KernelEnd]]:
+        end = ZmqKernelEnd(transport, b"key")
+        await end.appear()
+        client = end.connect(b"identity", (b"",))
+        try:
+            yield client, end
+        finally:
+            await client.aclose()
+            await end.aclose()
+
+    return make
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "make", [memory, sockets("tcp"), sockets("ipc")], ids=["memory", "tcp", "ipc"]
+)
+async def test_every_transport_keeps_the_rules(make: Any) -> None:
+    await check_transport(make)
+
+
+# Ways to break a rule, each of which some check must find.
+
+
+def receives_twice(transport: Any) -> None:
+    take = transport.take
+    transport.take = lambda channel: [frames for frames in take(channel) for _ in range(2)]
+    transport._wire._replays.add = lambda digest: True
+
+
+def receives_backwards(transport: Any) -> None:
+    take = transport.take
+    transport.take = lambda channel: take(channel)[::-1]
+
+
+def is_never_readable(transport: Any) -> None:
+    transport.wait_readable = lambda channel: anyio.sleep_forever()
+
+
+def is_never_lost(transport: Any) -> None:
+    transport.watch = lambda channel: anyio.sleep(0)
+
+
+def sends_anything(transport: Any) -> None:
+    transport._wire.encode = lambda message: [b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"]
+
+
+def counts_nothing(transport: Any) -> None:
+    transport.dropped = dict
+
+
+def says_nothing_of_a_loss(transport: Any) -> None:
+    transport.lose = lambda reason: type(transport).lose(transport, "")
+
+
+BREAKS: dict[Any, str] = {
+    receives_twice: "lost order|delivers twice",
+    receives_backwards: "lost order",
+    is_never_readable: "^$",
+    is_never_lost: "without KernelDied",
+    sends_anything: "was sent|changed or reordered|signature does not belong",
+    counts_nothing: "not counted",
+    says_nothing_of_a_loss: "must say how",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("break_it", BREAKS)
+async def test_a_transport_that_breaks_a_rule_is_found_out(
+    break_it: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, KernelEnd]]:
+        transport, end = memory_transport_pair(b"key")
+        break_it(transport)
+        yield transport, end
+
+    monkeypatch.setattr("enchannel.testing._check_transport.PATIENCE", 1)
+    with pytest.raises((AssertionError, EnchannelError, TimeoutError), match=BREAKS[break_it]):
+        await check_transport(make)
+
+
+@pytest.mark.anyio
+async def test_a_pair_carries_messages_both_ways_as_copies() -> None:
+    transport, end = memory_transport_pair("key")
+    async with open_channels(transport) as ch:
+        sent = await ch.shell.send({"header": {"msg_type": "x"}, "content": {"list": [1]}})
+        identity, received = await end.receive("shell")
+        assert received == sent
+        assert received.content["list"] is not sent.content["list"]
+        end.send("shell", identity, message(1))
+        end.publish(message(2))
+        assert numbers([await ch.shell.receive(), await ch.iopub.receive()]) == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_messages_are_dropped_and_duplicated_on_command() -> None:
+    transport, end = memory_transport_pair()
+    async with open_channels(transport) as ch:
+        pipe = transport.inbound["iopub"]
+        pipe.drop(2)
+        pipe.duplicate()
+        for number in range(4):
+            end.publish(message(number))
+        assert numbers([await ch.iopub.receive() for _ in range(3)]) == [2, 2, 3]
+
+
+@pytest.mark.anyio
+async def test_a_stall_holds_everything_back_until_it_is_resumed() -> None:
+    transport, end = memory_transport_pair()
+    async with open_channels(transport) as ch:
+        transport.inbound["iopub"].stall()
+        end.publish(message(0))
+        await anyio.wait_all_tasks_blocked()
+        assert ch.statistics().received["iopub"] == 0
+        transport.inbound["iopub"].resume()
+        assert numbers([await ch.iopub.receive()]) == [0]
+
+
+@pytest.mark.anyio
+async def test_a_shorter_delay_overtakes_nothing() -> None:
+    transport, end = memory_transport_pair()
+    async with open_channels(transport) as ch:
+        transport.inbound["iopub"].delay = 0.02
+        end.publish(message(0))
+        transport.inbound["iopub"].delay = 0
+        end.publish(message(1))
+        assert numbers([await ch.iopub.receive(), await ch.iopub.receive()]) == [0, 1]
+
+
+def test_delays_take_no_real_time_on_a_virtual_clock() -> None:
+    async def main() -> None:
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            start = trio.current_time()
+            kernel.clients[0].inbound["iopub"].delay = 100
+            kernel.script("go", pause(1000), stream("late"))
+            await ch.shell.send({"msg_type": "execute_request", "content": {"code": "go"}})
+            async for msg in ch.iopub:
+                if msg.msg_type == "stream":
+                    break
+            assert trio.current_time() - start == 1100
+            # A thousand seconds of silence are as quick.
+            with trio.move_on_after(1000) as scope:
+                await ch.stdin.receive()
+            assert scope.cancelled_caught
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.anyio
+async def test_the_transcript_is_asserted_and_shows_the_conversation(
+    fake_kernel: FakeKernel,
+) -> None:
+    async with fake_kernel.open_channels() as ch:
+        await ch.shell.send({"msg_type": "kernel_info_request"})
+        with anyio.fail_after(5):
+            await fake_kernel.transcript.wait_for("< iopub status idle")
+    transcript = fake_kernel.transcript
+    transcript.assert_has("> shell kernel_info_request", "< shell kernel_info_reply")
+    with pytest.raises(
+        AssertionError, match="no '> shell kernel_info_request' after '< shell"
+    ) as e:
+        transcript.assert_has("< shell kernel_info_reply", "> shell kernel_info_request")
+    for line in transcript.lines:
+        assert line in str(e.value)
+    with pytest.raises(AssertionError, match="and not"):
+        transcript.assert_is("> shell kernel_info_request")
