@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["lint", "typing", "tests", "tests_trio", "docs"]
+nox.options.sessions = ["lint", "typing", "tests", "tests_trio", "examples", "docs"]
 nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -51,6 +51,16 @@ def tests_trio(session: nox.Session) -> None:
     """The tests that a user of pytest-trio would write."""
     session.install(EXTRAS, *group("tests"))
     session.run("pytest", "-c", "tests/pytest_trio/pytest.ini", "tests/pytest_trio")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The example project's own tests, in both styles, against the installed wheel."""
+    session.install(EXTRAS, "pytest>=8", "pytest-trio>=0.8")
+    session.chdir("docs/examples/notebook_runner")
+    session.run("pytest", "-p", "no:anyio", "tests/test_with_pytest_trio.py")
+    session.run("pytest", "-p", "no:trio", "tests/test_with_anyio.py")
+    session.run("python", "runner.py")
 
 
 @nox.session

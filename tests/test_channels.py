@@ -12,7 +12,6 @@ import anyio.abc
 import pytest
 
 from enchannel import (
-    KernelChannels,
     KernelDied,
     LocalProtocolError,
     Message,
@@ -24,31 +23,13 @@ from enchannel import (
     open_stdin_channel,
     wrap_sockets,
 )
-from enchannel import _delivery as delivery
+from helpers import numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
+    pass
 
 pytestmark = pytest.mark.anyio
-
-
-def numbered(count: int, start: int = 0) -> list[Message]:
-    return [message("stream", text=str(number)) for number in range(start, start + count)]
-
-
-def texts(messages: list[Message]) -> list[int]:
-    return [int(each.content["text"]) for each in messages]
-
-
-async def take(stream: anyio.abc.ObjectReceiveStream[Any], count: int) -> list[Any]:
-    return [await stream.receive() for _ in range(count)]
-
-
-async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
-    """Waits until `count` messages have been delivered."""
-    while channels.statistics().received[channel] < count:
-        await anyio.sleep(0.001)
 
 
 # Sending.
@@ -102,36 +83,6 @@ async def test_without_an_identity_each_client_has_its_own(raw_kernel: RawKernel
         assert len(identities) == 2
 
 
-BAD_BODIES: list[tuple[str, Any, str]] = [
-    ("iopub", request(), "iopub only receives; you may send on shell, control and stdin"),
-    ("shel", request(), "unknown channel 'shel'; there are shell, control, stdin, iopub"),
-    ("shell", {"content": {}}, "needs a message type"),
-    ("shell", request(code=object()), "the content is no JSON"),
-    ("shell", None, "a body is a dict or a Message, not NoneType"),
-]
-
-
-@pytest.mark.parametrize(("channel", "body", "complaint"), BAD_BODIES)
-async def test_a_bad_call_sends_nothing_and_the_channel_works_on(
-    raw_kernel: RawKernel, channel: str, body: Any, complaint: str
-) -> None:
-    async with raw_kernel.open() as ch:
-        with pytest.raises(LocalProtocolError, match=complaint):
-            await ch.main.send(channel, body)
-        sent = await ch.shell.send(request())
-        assert (await raw_kernel.receive("shell"))[1] == sent
-
-
-async def test_a_cancelled_send_has_sent_nothing(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await ch.shell.send(request())
-        assert scope.cancelled_caught
-        sent = await ch.shell.send(request())
-        assert (await raw_kernel.receive("shell"))[1] == sent
-
-
 async def test_a_send_does_not_put_the_reader_to_sleep(raw_kernel: RawKernel) -> None:
     # The descriptor is edge-triggered, and a send may eat the edge of a reply that comes meanwhile.
     async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
@@ -163,82 +114,6 @@ async def test_sockets_are_multiplexed_in_order_with_their_channel(raw_kernel: R
         received = await take(ch.main, 200)
     for channel in ("shell", "control", "stdin", "iopub"):
         assert texts([each for name, each in received if name == channel]) == list(range(50))
-
-
-async def test_every_listening_stream_gets_every_message(raw_kernel: RawKernel) -> None:
-    async with (
-        raw_kernel.open() as ch,
-        ch.subscribe("iopub") as some,
-        ch.subscribe() as all_channels,
-        anyio.create_task_group() as tasks,
-    ):
-        received: dict[str, list[Message]] = {}
-
-        async def collect(name: str, stream: Any) -> None:
-            received[name] = await take(stream, 20)
-
-        for name, stream in (
-            ("main", ch.main),
-            ("iopub", ch.iopub),
-            ("some", some),
-            ("all", all_channels),
-        ):
-            tasks.start_soon(collect, name, stream)
-        while ch.statistics().listeners < 4:
-            await anyio.sleep(0.001)
-        raw_kernel.publish(*numbered(20))
-    assert texts(received["iopub"]) == list(range(20))
-    for name in ("main", "some", "all"):
-        assert received[name] == [("iopub", each) for each in received["iopub"]]
-
-
-async def test_what_nobody_listened_for_waits_for_the_first_listener(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open(b"me") as ch:
-        await ch.shell.send(request())
-        await raw_kernel.receive("shell")
-        raw_kernel.publish(*numbered(3))
-        await arrived(ch, "iopub", 4)
-        raw_kernel.send("shell", b"me", *numbered(2, start=3))
-        await arrived(ch, "shell", 2)
-        raw_kernel.publish(*numbered(1, start=5))
-        await arrived(ch, "iopub", 5)
-        assert ch.statistics().backlog == {"shell": 2, "control": 0, "stdin": 0, "iopub": 4}
-        # The first stream takes all of it, in the order of arrival; a later one starts from now.
-        received = await take(ch.main, 6)
-        assert texts([each for _, each in received]) == list(range(6))
-        assert ch.statistics().backlog["iopub"] == 0
-        with anyio.move_on_after(0.01) as scope:
-            await ch.iopub.receive()
-        assert scope.cancelled_caught
-
-
-async def test_a_full_backlog_drops_the_oldest_and_says_so(
-    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(delivery, "BACKLOG", 10)
-    async with raw_kernel.open() as ch:
-        raw_kernel.publish(*numbered(25))
-        await arrived(ch, "iopub", 26)
-        assert ch.statistics().backlog_dropped == 15
-        assert texts(await take(ch.iopub, 10)) == list(range(15, 25))
-    assert len(caplog.records) == 1
-    assert "nobody listens on iopub" in caplog.text
-
-
-async def test_two_tasks_cannot_receive_from_one_stream(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
-        received: list[Message] = []
-
-        async def receive() -> None:
-            received.append(await ch.iopub.receive())
-
-        tasks.start_soon(receive)
-        await anyio.wait_all_tasks_blocked()
-        with pytest.raises(anyio.BusyResourceError, match="receiving from"):
-            await ch.iopub.receive()
-        raw_kernel.publish(*numbered(2))
-        await arrived(ch, "iopub", 3)
-        assert texts([*received, await ch.iopub.receive()]) == [0, 1]
 
 
 async def test_a_cancelled_receive_loses_nothing(raw_kernel: RawKernel) -> None:
@@ -300,46 +175,6 @@ async def test_a_bounded_stream_makes_the_reader_wait(raw_kernel: RawKernel) -> 
         assert texts(received) == list(range(1000))
 
 
-async def test_a_closed_stream_no_longer_holds_up_the_others(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open(max_buffer_size=10) as ch:
-        async with ch.subscribe("iopub") as fast:
-            async with ch.subscribe("iopub"):
-                raw_kernel.publish(*numbered(100))
-                await take(fast, 10)
-            received = await take(fast, 90)
-        assert texts([each for _, each in received]) == list(range(10, 100))
-
-
-async def test_a_busy_stream_lets_others_run(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        raw_kernel.publish(*numbered(1000))
-        await arrived(ch, "iopub", 1001)
-        turns = 0
-
-        async def count_turns() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await anyio.lowlevel.checkpoint()
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(count_turns)
-            await take(ch.iopub, 1000)
-            tasks.cancel_scope.cancel()
-        assert turns >= 1000 // (2 * delivery.TURN)
-
-
-async def test_every_message_is_a_cancellation_point(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        raw_kernel.publish(*numbered(100))
-        await arrived(ch, "iopub", 101)
-        with anyio.CancelScope() as scope:
-            async for each in ch.iopub:
-                if each.content["text"] == "7":
-                    scope.cancel()
-        assert texts([await ch.iopub.receive()]) == [8]
-
-
 async def test_a_narrow_subscription_takes_effect_once_iopub_is_proven(
     raw_kernel: RawKernel,
 ) -> None:
@@ -355,58 +190,6 @@ async def test_a_narrow_subscription_takes_effect_once_iopub_is_proven(
 
 
 # The ends of streams.
-
-
-async def test_a_closed_channel_is_closed_and_the_others_go_on(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        await ch.shell.aclose()
-        with pytest.raises(anyio.ClosedResourceError):
-            await ch.shell.send(request())
-        with pytest.raises(anyio.ClosedResourceError):
-            await ch.shell.receive()
-        await ch.main.send("shell", request())
-        raw_kernel.publish(*numbered(1))
-        assert (await ch.main.receive())[0] == "iopub"
-
-
-async def test_after_send_eof_a_channel_only_receives(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open(b"me") as ch:
-        await ch.main.send("shell", request())
-        await raw_kernel.receive("shell")
-        await ch.shell.send_eof()
-        with pytest.raises(anyio.ClosedResourceError):
-            await ch.shell.send(request())
-        raw_kernel.send("shell", b"me", message("reply"))
-        assert (await ch.shell.receive()).msg_type == "reply"
-
-
-async def test_when_the_block_is_left_every_stream_ends(raw_kernel: RawKernel) -> None:
-    seen: list[str] = []
-
-    async def iterate(ch: KernelChannels) -> None:
-        async for _, each in ch.main:
-            seen.append(each.content["text"])
-        seen.append("ended")
-        with pytest.raises(anyio.ClosedResourceError):
-            await ch.main.receive()
-
-    async with anyio.create_task_group() as tasks:
-        async with raw_kernel.open() as ch, ch.subscribe() as unread:
-            tasks.start_soon(iterate, ch)
-            await anyio.wait_all_tasks_blocked()
-            raw_kernel.publish(*numbered(3))
-            await arrived(ch, "iopub", 4)
-        assert unread.buffered == 0
-    assert seen == ["0", "1", "2", "ended"]
-    with pytest.raises(anyio.ClosedResourceError):
-        await ch.iopub.receive()
-    with pytest.raises(anyio.ClosedResourceError):
-        await ch.shell.send(request())
-    with pytest.raises(anyio.ClosedResourceError):
-        await ch.main.send("shell", request())
-    with pytest.raises(anyio.ClosedResourceError):
-        async with ch.subscribe():
-            pass
 
 
 async def test_the_loss_of_the_kernel_reaches_everybody_who_waits(raw_kernel: RawKernel) -> None:
@@ -464,32 +247,6 @@ async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKern
                 await anyio.sleep(0.1)
                 raw_kernel.rebind("shell", endpoint)
             assert (await raw_kernel.receive("shell"))[1].msg_type == "late_request"
-
-
-# What leaves the block.
-
-
-class Mine(Exception):
-    pass
-
-
-@pytest.mark.parametrize(
-    "error", [Mine("mine"), ExceptionGroup("the user's", [Mine("inside")]), SystemExit(3)]
-)
-async def test_the_bodys_exception_leaves_as_itself(
-    raw_kernel: RawKernel, error: BaseException
-) -> None:
-    context, cause = KeyError("context"), OSError("cause")
-    error.__context__, error.__cause__ = context, cause
-    caught: BaseException | None = None
-    try:
-        async with raw_kernel.open():
-            raise error
-    except BaseException as leaving:
-        caught = leaving
-    assert caught is error
-    assert error.__context__ is context
-    assert error.__cause__ is cause
 
 
 async def test_the_death_of_the_kernel_leaves_as_itself(raw_kernel: RawKernel) -> None:
@@ -588,15 +345,3 @@ CONFIG = {f"{name}_port": 1 for name in ("shell", "control", "stdin", "iopub", "
 def test_wrong_arguments_are_refused_at_the_call(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(LocalProtocolError, match=complaint):
         open_kernel_channels(arguments.pop("identity", None), CONFIG, **arguments)
-
-
-async def test_reprs_show_the_state(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        assert repr(ch) == "<KernelChannels shell, control, stdin, iopub open>"
-        assert repr(ch.shell) == "<Channel shell not listening yet>"
-        raw_kernel.publish(*numbered(2))
-        await take(ch.main, 1)
-        await arrived(ch, "iopub", 3)
-        assert repr(ch.main) == "<MainChannel listening, 1 waiting>"
-    assert repr(ch) == "<KernelChannels shell, control, stdin, iopub closed>"
-    assert repr(ch.iopub) == "<Listener iopub closed>"

@@ -156,10 +156,10 @@ class KernelChannels:
         self._iopub_proven = anyio.Event()
         self.session = session
         self.username = username
-        self.main = MainChannel(self)
-        self.shell = Channel(self, "shell")
-        self.control = Channel(self, "control")
-        self.stdin = Channel(self, "stdin")
+        self.main: MainChannel = MainChannel(self)
+        self.shell: Channel = Channel(self, "shell")
+        self.control: Channel = Channel(self, "control")
+        self.stdin: Channel = Channel(self, "stdin")
         self.iopub: Listener[Message] = Listener(self._delivery, ("iopub",), tagged=False)
 
     def subscribe(self, *channels: str) -> Subscription:

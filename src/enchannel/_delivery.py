@@ -57,7 +57,7 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
     def __init__(
         self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
     ) -> None:
-        self.channels = tuple(channels)
+        self.channels: tuple[ChannelName, ...] = tuple(channels)
         self._delivery = delivery
         self._tagged = tagged
         self._buffer: deque[Any] = deque()
@@ -170,9 +170,9 @@ class Delivery:
 
     def __init__(self, channels: Sequence[ChannelName], max_buffer_size: float) -> None:
         self.died: KernelDied | None = None
-        self.left = False
-        self.backlog_dropped = 0
-        self.received = dict.fromkeys(channels, 0)
+        self.left: bool = False
+        self.backlog_dropped: int = 0
+        self.received: dict[ChannelName, int] = dict.fromkeys(channels, 0)
         self._max_buffer_size = max_buffer_size
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
         self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {

@@ -82,7 +82,7 @@ class KernelConnectError(EnchannelError, TimeoutError):
 
     def __init__(self, message: str, unconnected: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.unconnected = dict(unconnected or {})
+        self.unconnected: dict[str, str] = dict(unconnected or {})
 
 
 class KernelDied(EnchannelError, anyio.BrokenResourceError):

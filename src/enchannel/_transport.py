@@ -119,7 +119,7 @@ class FrameTransport(Transport):
     """
 
     def __init__(self, channels: Sequence[ChannelName], wire: Wire) -> None:
-        self.channels = tuple(channels)
+        self.channels: Sequence[ChannelName] = tuple(channels)
         self._wire = wire
         self._dropped: Counter[str] = Counter()
 

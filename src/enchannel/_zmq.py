@@ -201,7 +201,7 @@ class ZmqTransport(FrameTransport):
         self, links: Mapping[ChannelName, Link], wire: Wire, topics: tuple[bytes, ...] | None
     ) -> None:
         super().__init__(tuple(links), wire)
-        self.iopub_needs_proof = topics is not None and "iopub" in links
+        self.iopub_needs_proof: bool = topics is not None and "iopub" in links
         self._links = links
         self._owned = topics is not None
         # Until iopub is proven it is subscribed to everything, for the proof may have any topic; what

@@ -22,7 +22,7 @@ def python_blocks() -> list[str]:
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None:
-    (example,) = python_blocks()
+    example, _ = python_blocks()
     assert example.endswith("\ntrio.run(main)")
     if backend == "asyncio":
         last = "import asyncio; asyncio.run(main())"
@@ -42,3 +42,22 @@ def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None
     assert iopub[:2] + iopub[-1:] == ["iopub status", "iopub execute_input", "iopub status"]
     assert set(iopub[2:-1]) == {"iopub stream"}
     assert [line for line in lines if line not in iopub] == ["shell execute_reply"]
+
+
+def test_the_example_of_a_test_runs(tmp_path: Path) -> None:
+    _, example = python_blocks()
+    run = 'await kernel_channels.shell.send({"msg_type": "execute_request", "content": CODE})'
+    wait = 'await fake_kernel.transcript.wait_for("< iopub status idle")'
+    example = example.replace('...  # run "1/0" over kernel_channels', f"{run}; {wait}")
+    (tmp_path / "test_example.py").write_text(
+        f"import pytest\npytestmark = pytest.mark.anyio\nCODE = {{'code': '1/0'}}\n{example}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:trio", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert " passed" in result.stdout, result.stdout
+    assert result.returncode == 0

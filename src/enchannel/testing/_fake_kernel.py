@@ -101,9 +101,9 @@ class FakeKernel:
     """
 
     def __init__(self, end: KernelEnd, transport: TransportName) -> None:
-        self.transcript = Transcript()
-        self.session = str(uuid.uuid4())
-        self.execution_count = 0
+        self.transcript: Transcript = Transcript()
+        self.session: str = str(uuid.uuid4())
+        self.execution_count: int = 0
         self._transport: TransportName = transport
         self._end = end
         self._numbers = itertools.count(1)
@@ -340,6 +340,8 @@ class FakeKernel:
             reply = handler(request)
             if inspect.isawaitable(reply):
                 reply = await reply
+            if self._dead:
+                return  # by the handler's hand
             if reply is not None and msg_type not in _NO_REPLY:
                 request.reply(reply)
         request.publish("status", {"execution_state": "idle"})

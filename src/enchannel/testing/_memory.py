@@ -54,7 +54,7 @@ class Pipe:
     """
 
     def __init__(self, signal: _Signal | None = None) -> None:
-        self.delay = 0.0
+        self.delay: float = 0.0
         self._signal = signal or _Signal()
         self._queue: deque[tuple[float, list[bytes]]] = deque()
         self._stalled = False
@@ -113,7 +113,7 @@ def _now(due: float) -> float:
 
 
 class MemoryTransport(FrameTransport):
-    """The client's end; made by :func:`memory_transport_pair` and :meth:`MemoryKernelEnd.connect`.
+    """The client's end; made by :func:`memory_transport_pair`.
 
     Attributes:
         identity: What the kernel knows this client by.
@@ -126,8 +126,10 @@ class MemoryTransport(FrameTransport):
     ) -> None:
         super().__init__(CHANNELS, wire)
         self.identity = identity
-        self.inbound = {channel: Pipe() for channel in CHANNELS}
-        self.outbound = {channel: Pipe(end.signals[channel]) for channel in CHANNELS}
+        self.inbound: dict[ChannelName, Pipe] = {name: Pipe() for name in CHANNELS}
+        self.outbound: dict[ChannelName, Pipe] = {
+            name: Pipe(end.signals[name]) for name in CHANNELS
+        }
         self._end = end
         self._topics = topics
         self._lost = anyio.Event()
@@ -170,7 +172,7 @@ class MemoryKernelEnd(KernelEnd):
 
     def __init__(self, key: bytes = b"") -> None:
         super().__init__(Wire(key))
-        self.signals = {channel: _Signal() for channel in CHANNELS}
+        self.signals: dict[ChannelName, _Signal] = {name: _Signal() for name in CHANNELS}
         self.clients: list[MemoryTransport] = []
         self._key = key
         self._gone = ""

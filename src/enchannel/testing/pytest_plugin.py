@@ -4,8 +4,8 @@
 ``fake_kernel``           a :class:`~enchannel.testing.FakeKernel` in memory
 ``kernel_channels``       its open channels
 ``new_fake_kernel``       ``await new_fake_kernel(...)`` opens one more, any number of times
-``real_kernel``           a real :class:`~enchannel.Kernel`; skips where its kernelspec is not installed;
-                          ``"python3"``, or what indirect parametrisation names
+``real_kernel``           a real :class:`~enchannel.Kernel`; skips where its kernelspec is not installed
+``real_kernel_name``      which: ``"python3"``, unless overridden or parametrised
 ========================  ==========================================================================
 
 They are async fixtures and nothing more, so they run under whatever runs the test: pytest-trio (strict
@@ -16,11 +16,12 @@ test; the one that there is adds the conversation with each fake kernel to the r
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Only what is cheap: pytest imports this module wherever enchannel is installed.
+# pytest imports this module wherever enchannel is installed: the rest waits until a fixture is used.
 if TYPE_CHECKING:
     from enchannel import Kernel, KernelChannels
 
@@ -73,16 +74,28 @@ async def new_fake_kernel(
 
 
 @pytest.fixture
-async def real_kernel(request: pytest.FixtureRequest) -> AsyncIterator[Kernel]:
-    """A real kernel, launched for this test."""
+def real_kernel_name() -> str:
+    """The kernelspec that `real_kernel` launches: override it, or parametrise a test with it."""
+    return "python3"
+
+
+@pytest.fixture
+def _real_kernel_opening(real_kernel_name: str) -> AbstractAsyncContextManager[Kernel]:
     from enchannel import KernelLaunchError, open_kernel
 
-    name = getattr(request, "param", "python3")
+    # Not in the async fixture: pytest-trio loses the reason of what is skipped there.
     try:
-        opening = open_kernel(name)
+        return open_kernel(real_kernel_name)
     except KernelLaunchError as error:
         pytest.skip(f"needs a real kernel: {error}")
-    async with opening as kernel:
+
+
+@pytest.fixture
+async def real_kernel(
+    _real_kernel_opening: AbstractAsyncContextManager[Kernel],
+) -> AsyncIterator[Kernel]:
+    """A real kernel, launched for this test."""
+    async with _real_kernel_opening as kernel:
         yield kernel
 
 

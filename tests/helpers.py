@@ -1,0 +1,29 @@
+"""What several test modules say in the same words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from enchannel import KernelChannels, Message
+from raw_kernel import message
+
+
+def numbered(count: int, start: int = 0) -> list[Message]:
+    return [message("stream", text=str(number)) for number in range(start, start + count)]
+
+
+def texts(messages: list[Message]) -> list[int]:
+    return [int(each.content["text"]) for each in messages]
+
+
+async def take(stream: anyio.abc.ObjectReceiveStream[Any], count: int) -> list[Any]:
+    return [await stream.receive() for _ in range(count)]
+
+
+async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
+    """Waits until `count` messages have been delivered."""
+    while channels.statistics().received[channel] < count:
+        await anyio.sleep(0.001)

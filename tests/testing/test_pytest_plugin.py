@@ -1,0 +1,95 @@
+"""The fixtures under each plugin and mode that people use, each in a pytest of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIXTURES = """
+import pytest, sniffio_free
+from enchannel.testing import stream
+
+{mark}
+async def test_it({backend}fake_kernel, kernel_channels, new_fake_kernel):
+    assert sniffio_free.library() == {expected}
+    other = await new_fake_kernel()
+    await kernel_channels.shell.send({{"msg_type": "kernel_info_request"}})
+    assert (await kernel_channels.shell.receive()).msg_type == "kernel_info_reply"
+    async with other.open_channels() as ch:
+        await ch.shell.send({{"msg_type": "kernel_info_request"}})
+        assert (await ch.shell.receive()).session == other.session
+"""
+
+LIBRARY = """
+import sys
+
+def library():
+    trio = sys.modules.get("trio")
+    return "trio" if trio and trio.lowlevel.in_trio_run() else "asyncio"
+"""
+
+
+def run(path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    (path / "sniffio_free.py").write_text(LIBRARY)
+    (path / "test_sample.py").write_text(code)
+    (path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\npythonpath = .\n")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:randomly", *options],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+TRIO = FIXTURES.format(mark="@pytest.mark.trio", backend="", expected="'trio'")
+BARE = FIXTURES.format(mark="", backend="", expected="'trio'")
+ANYIO = FIXTURES.format(
+    mark="@pytest.mark.anyio", backend="anyio_backend_name, ", expected="anyio_backend_name"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "passed"),
+    [
+        (TRIO, ["-p", "no:anyio"], 1),
+        (BARE, ["-p", "no:anyio", "-o", "trio_mode=true"], 1),
+        (ANYIO, ["-p", "no:trio"], 2),
+        (TRIO, [], 1),
+        (ANYIO, [], 2),
+    ],
+    ids=["trio strict", "trio mode", "anyio", "trio, both loaded", "anyio, both loaded"],
+)
+def test_the_fixtures_run_under(tmp_path: Path, code: str, options: list[str], passed: int) -> None:
+    result = run(tmp_path, code, *options)
+    assert f"{passed} passed" in result.stdout, result.stdout
+    assert result.returncode == 0
+
+
+def test_a_failed_test_shows_the_conversation(tmp_path: Path) -> None:
+    code = TRIO + "    assert False, 'on purpose'\n"
+    result = run(tmp_path, code, "-p", "no:anyio")
+    assert "conversation with fake kernel 1" in result.stdout
+    assert "conversation with fake kernel 2" in result.stdout
+    assert "> shell kernel_info_request" in result.stdout
+    assert "< iopub status busy" in result.stdout
+
+
+def test_a_passed_test_shows_none(tmp_path: Path) -> None:
+    assert "conversation" not in run(tmp_path, TRIO, "-p", "no:anyio", "-rA").stdout
+
+
+def test_without_a_kernelspec_a_real_kernel_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    code = (
+        "import pytest\n"
+        "@pytest.mark.trio\n"
+        "@pytest.mark.parametrize('real_kernel_name', ['cobol'])\n"
+        "async def test_it(real_kernel): raise AssertionError('it ran')\n"
+    )
+    result = run(tmp_path, code, "-p", "no:anyio", "-rs")
+    assert "1 skipped" in result.stdout
+    assert "needs a real kernel: no kernelspec 'cobol'" in result.stdout
