@@ -272,3 +272,10 @@ async def test_reprs_show_the_state(peer: Peer) -> None:
         assert repr(ch.main) == "<MainChannel listening, 1 waiting>"
     assert repr(ch) == "<KernelChannels shell, control, stdin, iopub closed>"
     assert repr(ch.iopub) == "<Listener iopub closed>"
+
+
+async def test_a_block_may_be_left_at_once(peer: Peer) -> None:
+    with anyio.fail_after(5):
+        for _ in range(100):
+            async with peer.open():
+                pass

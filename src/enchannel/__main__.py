@@ -101,7 +101,10 @@ async def _run(source: str, kernel: str, existing: str | None, printer: _Printer
                 if not msg.is_child_of(sent):
                     continue
                 printer(channel, msg)
-                if channel == "shell":
+                if msg.msg_type == "input_request":
+                    # Some kernels ask although stdin is not allowed; without an answer they would wait.
+                    await ch.stdin.send(_no_input(msg))
+                elif channel == "shell":
                     status = str(msg.content.get("status", "ok"))
                     scope.deadline = trio.current_time() + AFTER_REPLY
                 elif msg.msg_type == "status":
@@ -109,6 +112,14 @@ async def _run(source: str, kernel: str, existing: str | None, printer: _Printer
                 if status and idle:
                     break
         return status == "ok"
+
+
+def _no_input(asked: Message) -> dict[str, Any]:
+    return {
+        "header": {"msg_type": "input_reply"},
+        "parent_header": asked.header,
+        "content": {"value": ""},
+    }
 
 
 @asynccontextmanager

@@ -240,13 +240,15 @@ class KernelChannels:
 
     # The life of the channels, which the openers drive.
 
-    async def _run(self) -> None:
+    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """Reads and watches every channel, until the kernel is lost or the block is left."""
         async with unwrapping_task_group() as tasks:
             self._tasks = tasks.cancel_scope
             for channel in self._transport.channels:
                 tasks.start_soon(self._watch, channel, name=f"enchannel {channel} watcher")
                 tasks.start_soon(self._read, channel, name=f"enchannel {channel} reader")
+            # From here on _stop() reaches them; a block may be left before this task runs again.
+            task_status.started()
 
     async def _read(self, channel: ChannelName) -> None:
         transport, delivery = self._transport, self._delivery
@@ -285,11 +287,12 @@ class KernelChannels:
         self._delivery.end(died)
 
     def _drain(self, channel: ChannelName) -> None:
+        self._delivery.deliver_all(channel, ())
         try:
             while True:
                 self._delivery.deliver_all(channel, self._transport.receive_nowait(channel))
         except anyio.WouldBlock:
-            self._delivery.deliver_all(channel, ())
+            pass
         except Exception:  # noqa: BLE001, S110
             # The reader met the same error, and it is what the streams end with.
             pass

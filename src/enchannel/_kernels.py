@@ -187,7 +187,13 @@ class Kernel:
 
         Like :func:`~enchannel.open_kernel_channels`; when the kernel's process exits, the streams know
         at once.
+
+        Raises:
+            KernelDied: The process has exited already.
+            KernelConnectError: A channel did not answer in time.
         """
+        if self.returncode is not None:
+            raise KernelDied(f"the kernel's process {_exit_text(self.returncode)}")
         opening = open_kernel_channels(
             identity, self.connection_info, subscription=subscription, **options
         )

@@ -307,7 +307,7 @@ async def _opened(
             transport, session=session, username=username, max_buffer_size=max_buffer_size
         )
         async with unwrapping_task_group() as tasks:
-            tasks.start_soon(channels._run, name="enchannel")
+            await tasks.start(channels._run, name="enchannel")
             try:
                 await _become_ready(channels, connect_timeout)
                 yield channels

@@ -169,3 +169,6 @@ async def test_the_exit_of_a_kernel_of_our_own_is_told_with_its_status(kernel: K
                     seen.append((channel, msg))
     assert output(seen) == "last words\n"
     assert kernel.returncode == -signal.SIGKILL
+    with pytest.raises(KernelDied, match="process was ended by SIGKILL"):
+        async with kernel.open_channels():
+            pytest.fail("the block was entered")
