@@ -314,6 +314,20 @@ async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool
         iopub.close(linger=0)
 
 
+async def test_a_context_that_is_terminated_is_survived(raw_kernel: RawKernel) -> None:
+    import zmq
+
+    context = zmq.Context()
+    async with anyio.create_task_group() as tasks:
+        async with raw_kernel.open(context=context) as ch:
+            # It waits for its sockets, which leaving the block closes.
+            tasks.start_soon(anyio.to_thread.run_sync, context.term)
+            with anyio.fail_after(5), pytest.raises(KernelDied, match="can no longer be"):
+                await ch.main.receive()
+            with pytest.raises(KernelDied):
+                await ch.shell.send(request())
+
+
 def test_wrong_sockets_are_refused() -> None:
     with pytest.raises(LocalProtocolError, match="unknown channel 'hb'"):
         wrap_sockets({"hb": None})  # type: ignore[dict-item]

@@ -279,3 +279,40 @@ async def test_a_block_may_be_left_at_once(peer: Peer) -> None:
         for _ in range(100):
             async with peer.open():
                 pass
+
+
+async def test_a_subscription_that_is_cancelled_on_entry_does_not_listen(peer: Peer) -> None:
+    async with peer.open() as ch:
+        peer.publish(*numbered(3))
+        await arrived(ch, "iopub", 3)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with ch.subscribe():
+                pytest.fail("the block was entered")
+        assert ch.statistics().listeners == 0
+        assert texts(await take(ch.iopub, 3)) == [0, 1, 2]
+
+
+async def test_closing_a_stream_does_not_replace_an_exception(peer: Peer) -> None:
+    error = Mine("mine")
+    with anyio.CancelScope() as scope, pytest.raises(Mine) as caught:
+        async with peer.open() as ch, ch.subscribe():
+            scope.cancel()
+            raise error
+    assert caught.value is error
+    assert error.__context__ is None
+
+
+async def test_a_channel_named_twice_is_heard_once(peer: Peer) -> None:
+    async with peer.open() as ch, ch.subscribe("iopub", "iopub") as output:
+        output.listen()
+        peer.publish(*numbered(2))
+        assert texts([each for _, each in await take(output, 2)]) == [0, 1]
+        assert output.buffered == 0
+
+
+async def test_a_bound_holds_nobody_up_where_nobody_listens(peer: Peer) -> None:
+    async with peer.open(max_buffer_size=1) as ch:
+        peer.publish(*numbered(100))
+        await arrived(ch, "iopub", 100)
+        assert texts(await take(ch.iopub, 100)) == list(range(100))

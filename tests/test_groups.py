@@ -117,6 +117,18 @@ async def test_a_cancellation_goes_to_its_scope() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_cancellation_from_outside_hides_no_error() -> None:
+    error = Mine("mine")
+    with anyio.CancelScope() as scope, pytest.raises(Mine) as caught:
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            await anyio.lowlevel.checkpoint()
+            scope.cancel()
+            raise error
+    assert caught.value is error
+    assert error.__context__ is None
+
+
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit])
 async def test_even_what_generators_use_leaves_as_itself(kind: type[BaseException]) -> None:
     error = kind()

@@ -122,8 +122,9 @@ class Subscription(Listener[tuple[ChannelName, Message]]):
     """One more listener, live while its ``async with`` block lasts."""
 
     async def __aenter__(self) -> Self:
-        self.listen()
+        # First: an entry that is cancelled has no exit, and would listen for ever.
         await checkpoint_if_cancelled()
+        self.listen()
         return self
 
 
@@ -175,7 +176,7 @@ class KernelChannels:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        names: list[ChannelName] = [self._name(channel) for channel in channels]
+        names: list[ChannelName] = [self._name(channel) for channel in dict.fromkeys(channels)]
         names = names or list(self._transport.channels)
         return Subscription(self._delivery, names, tagged=True)
 

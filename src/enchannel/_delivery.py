@@ -28,7 +28,7 @@ from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._connection_info import ChannelName
 from ._exceptions import KernelDied, LocalProtocolError
@@ -122,8 +122,9 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
         """Begins to listen, and takes over what waits in the backlog of its channels."""
         if self._closed:
             raise anyio.ClosedResourceError
-        self._delivery.add(self)
-        self._listening = True
+        if not self._listening:
+            self._delivery.add(self)
+            self._listening = True
 
     def put(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         if self._tagged:
@@ -149,9 +150,12 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
         return f"<{type(self).__name__} {' '.join(self.channels)} {self._state()}>"
 
     async def aclose(self) -> None:
-        """Stops listening and drops what was not received; the other streams go on. A checkpoint."""
+        """Stops listening and drops what was not received; the other streams go on.
+
+        Closing is never cancelled: it must not replace the exception that a block is left with.
+        """
         self.close()
-        await checkpoint()
+        await cancel_shielded_checkpoint()
 
     def close(self) -> None:
         self._closed = True
@@ -244,9 +248,11 @@ class Delivery:
         """Hands on `messages`, waiting for the slowest listener where the buffers are bounded."""
         messages = self._route(channel, messages)
         while messages:
-            room = self._max_buffer_size - max(
-                (listener.buffered for listener in self._listeners[channel]), default=0
-            )
+            listeners = self._listeners[channel]
+            if not listeners:
+                self._keep(channel, messages)
+                return
+            room = self._max_buffer_size - max(listener.buffered for listener in listeners)
             if room >= len(messages):
                 self._hand_over(channel, messages)
                 return

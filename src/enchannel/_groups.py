@@ -9,6 +9,7 @@ in the group                                what leaves
 one exception (or a group that was raised)  itself, its ``__context__`` and ``__cause__`` as they were
 a ``KeyboardInterrupt`` or ``SystemExit``   that; others beside it are its ``__cause__``
 two or more others                          the group, with a note
+a cancellation from outside, beside those   nothing of its own: the scope that cancelled knows
 ==========================================  =======================================================
 """
 
@@ -44,9 +45,14 @@ async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
 
 def _raise_single(group: BaseExceptionGroup[BaseException], raised: BaseException | None) -> None:
     """Raises what stands for `group` in the table above; `raised` is what left the body."""
-    errors: Sequence[BaseException] = group.exceptions
+    # Where the block was cancelled from outside, our tasks say so too: that goes to its scope.
+    cancelled = anyio.get_cancelled_exc_class()
+    errors: Sequence[BaseException] = [e for e in group.exceptions if not isinstance(e, cancelled)]
+    if not errors:
+        raise group
     leaving = next((e for e in errors if isinstance(e, (KeyboardInterrupt, SystemExit))), None)
     if len(errors) > 1 and leaving is None:
+        group = group.derive(errors)
         group.add_note(NOTE)
         raise group
     error = leaving or next(iter(errors))

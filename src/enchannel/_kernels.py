@@ -242,8 +242,9 @@ class Kernel:
 
             tasks.start_soon(stop_waiting)
             try:
-                async with self.open_channels(connect_timeout=startup_timeout) as channels:
-                    proven = channels.statistics().iopub_proven
+                info = self.connection_info
+                async with open_kernel_channels(None, info, connect_timeout=startup_timeout) as ch:
+                    proven = ch.statistics().iopub_proven
             except KernelConnectError as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -264,24 +265,29 @@ class Kernel:
 
     async def _stop(self) -> None:
         """Ends the process and all that it started; bounded, and to be called shielded."""
-        if self.returncode is None and self._was_ready:
-            if self.spec.interrupt_mode == "signal":
-                # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.send_signal(signal.SIGINT)
-            with anyio.move_on_after(SHUTDOWN_DEADLINE):
-                async with unwrapping_task_group() as tasks:
-                    tasks.start_soon(self._ask_to_shut_down)
+        try:
+            if self.returncode is None and self._was_ready:
+                with anyio.move_on_after(SHUTDOWN_DEADLINE):
+                    await self._shut_down()
+            if self.returncode is None:
+                self._signal(signal.SIGTERM)
+                with anyio.move_on_after(TERMINATE_DEADLINE):
                     await self._process.wait()
-                    tasks.cancel_scope.cancel()
-        if self.returncode is None:
-            self._signal(signal.SIGTERM)
-            with anyio.move_on_after(TERMINATE_DEADLINE):
-                await self._process.wait()
-        # Also when the kernel is gone: what it left behind in its session goes with it.
-        self._signal(signal.SIGKILL)
+        finally:
+            # Also when the kernel is gone: what it left behind in its session goes with it.
+            self._signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
             await self._process.wait()
+
+    async def _shut_down(self) -> None:
+        if self.spec.interrupt_mode == "signal":
+            # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGINT)
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(self._ask_to_shut_down)
+            await self._process.wait()
+            tasks.cancel_scope.cancel()
 
     async def _ask_to_shut_down(self) -> None:
         body = {"header": {"msg_type": "shutdown_request"}, "content": {"restart": False}}

@@ -10,14 +10,16 @@ The facts it stands on:
   between ZeroMQ reconnects by itself, and the kernel counts as lost after :data:`RECONNECT_GRACE`.
 * A PUB socket drops what its subscriber's queue does not hold, so our receive high-water mark is 0:
   memory is the limit.
-* The send high-water mark is 0 as well and ``IMMEDIATE`` is set: a send waits for a connection, and for
-  nothing else.
+* The send high-water mark is 0 as well, and a send waits for a connection and for nothing else. That is
+  decided here, by the monitor's word, and not by ``IMMEDIATE``: with it a disconnection takes away what
+  has arrived and was not read yet (measured: a kernel's last ten replies gone in 49 of 120 deaths).
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. A context that the caller gave is never terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -138,12 +140,17 @@ class Link:
         self._writable.set()
 
     def send(self, frames: Sequence[Buffer]) -> None:
+        if self.monitored and not self.connected.is_set():
+            raise anyio.WouldBlock
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            try:
+                self.socket.send_multipart(frames, zmq.NOBLOCK)
+            finally:
+                self.recheck()
         except zmq.Again:
             raise anyio.WouldBlock from None
-        finally:
-            self.recheck()
+        except zmq.ZMQError as error:
+            raise KernelDied(f"{self.endpoint} can no longer be sent to: {error}") from error
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
@@ -187,7 +194,8 @@ class Link:
     def close(self, *, owned: bool = True) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
         if self._monitor is not None and not self._monitor.closed:
-            if not self.socket.closed:
+            # Where the socket or its context is gone already, so is the monitor's other end.
+            with contextlib.suppress(zmq.ZMQError):
                 self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
         if owned:
@@ -314,23 +322,34 @@ def connect_endpoints(
     links: dict[ChannelName, Link] = {}
     try:
         for channel, endpoint in endpoints.items():
-            socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
-            # inproc is connected from the start, and has no connection to watch.
-            inproc = endpoint.startswith("inproc:")
-            links[channel] = Link(context, socket, endpoint, monitor=not inproc, connected=inproc)
-            _configure(socket, identity, channel)
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                seen = f"{endpoint} ({error.strerror})"
-                raise KernelConnectError(
-                    f"cannot connect {channel} to {seen}", {channel: seen}
-                ) from error
+            links[channel] = _connect(context, channel, endpoint, identity)
     except BaseException:
         for link in links.values():
             link.close()
         raise
     return ZmqTransport(links, wire, topics)
+
+
+def _connect(
+    context: zmq.Context[zmq.Socket[bytes]], channel: ChannelName, endpoint: str, identity: bytes
+) -> Link:
+    # inproc is connected from the start, and has no connection to watch.
+    inproc = endpoint.startswith("inproc:")
+    with contextlib.ExitStack() as undo:
+        try:
+            socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
+            undo.callback(socket.close, linger=0)
+            _configure(socket, identity, channel)
+            link = Link(context, socket, endpoint, monitor=not inproc, connected=inproc)
+            undo.callback(link.close)
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            seen = f"{endpoint} ({error.strerror})"
+            raise KernelConnectError(
+                f"cannot connect {channel} to {seen}", {channel: seen}
+            ) from error
+        undo.pop_all()
+    return link
 
 
 def _configure(socket: zmq.Socket[bytes], identity: bytes, channel: ChannelName) -> None:
@@ -342,7 +361,6 @@ def _configure(socket: zmq.Socket[bytes], identity: bytes, channel: ChannelName)
         socket.subscribe(b"")
     else:
         socket.set(zmq.SNDHWM, 0)
-        socket.set(zmq.IMMEDIATE, 1)
         socket.set(zmq.ROUTING_ID, identity)
 
 
@@ -366,7 +384,6 @@ def wrap_sockets(
         LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
     """
     wire = Wire(key, signature_scheme)
-    links: dict[ChannelName, Link] = {}
     for channel, socket in sockets.items():
         if channel not in CHANNELS:
             raise LocalProtocolError(
@@ -375,13 +392,17 @@ def wrap_sockets(
         given: object = socket
         if not isinstance(given, zmq.Socket) or given.closed:
             raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
-        endpoint = bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
-        # inproc has no connection to watch.
-        monitor = not endpoint.startswith("inproc:")
-        # Synchronous views, for the methods of the caller's own objects may be coroutines.
-        context, plain = zmq.Context(socket.context), zmq.Socket(socket)
-        links[channel] = Link(context, plain, endpoint, monitor=monitor, connected=True)
+    links = {channel: _wrap(socket) for channel, socket in sockets.items()}
     return ZmqTransport(links, wire, topics=None)
+
+
+def _wrap(socket: zmq.Socket[bytes]) -> Link:
+    endpoint = bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+    # Synchronous views, for the methods of the caller's own objects may be coroutines.
+    context, plain = zmq.Context(socket.context), zmq.Socket(socket)
+    # inproc has no connection to watch.
+    monitor = not endpoint.startswith("inproc:")
+    return Link(context, plain, endpoint, monitor=monitor, connected=True)
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
