@@ -392,7 +392,7 @@ def wrap_sockets(
         given: object = socket
         if not isinstance(given, zmq.Socket) or given.closed:
             raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
-    links = {channel: _wrap(socket) for channel, socket in sockets.items()}
+    links: dict[ChannelName, Link] = {name: _wrap(socket) for name, socket in sockets.items()}
     return ZmqTransport(links, wire, topics=None)
 
 
