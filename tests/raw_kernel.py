@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 import uuid
 from contextlib import AbstractAsyncContextManager
+from socket import create_connection
 from typing import Any
 
 import anyio
@@ -69,6 +71,15 @@ class RawKernel:
         """Closes every socket, as the death of a kernel does."""
         for socket in self.sockets.values():
             socket.close()
+
+    def unbind(self, channel: str) -> None:
+        """Closes one tcp socket, and returns when nobody listens on its port any more."""
+        self.sockets[channel].close()
+        address = ("127.0.0.1", self.config[f"{channel}_port"])
+        with contextlib.suppress(ConnectionError):  # refused, or reset on the way
+            while True:
+                # ZeroMQ stops listening on a thread of its own, and accepts until then.
+                create_connection(address).close()
 
     def rebind(self, channel: str, endpoint: str) -> None:
         """Opens a fresh socket where a closed one was, as a restarted kernel does."""

@@ -210,7 +210,7 @@ async def test_nobody_listening_is_told_in_time(transport: str, tmp_path: Path) 
 
 
 async def test_only_the_channel_that_is_missing_is_named(raw_kernel: RawKernel) -> None:
-    raw_kernel.sockets["stdin"].close()
+    raw_kernel.unbind("stdin")
     with pytest.raises(KernelConnectError) as caught:
         async with raw_kernel.open(connect_timeout=0.3):
             pytest.fail("the block was entered")
@@ -235,7 +235,7 @@ async def test_an_endpoint_that_zeromq_refuses_is_named(raw_kernel: RawKernel) -
 async def test_a_kernel_that_comes_late_is_waited_for() -> None:
     with RawKernel() as kernel:
         endpoint = kernel.info.endpoint("shell")
-        kernel.sockets["shell"].close()
+        kernel.unbind("shell")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(kernel.greet)
 

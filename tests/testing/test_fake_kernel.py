@@ -246,6 +246,30 @@ async def test_a_restart_brings_a_new_session_at_the_same_place(transport: Any) 
         assert after.session == kernel.session != before.session
 
 
+@everywhere
+async def test_requests_from_before_a_restart_are_gone(transport: Any) -> None:
+    if transport == "inproc":
+        pytest.skip("inproc does not reconnect")
+    async with open_fake_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
+        kernel.go_silent()
+        first, *_ = [await ch.shell.send(body("execute_request", code="x")) for _ in range(3)]
+
+        def die(request: Request) -> None:
+            kernel.die()
+
+        kernel.on("execute_request", die)
+        kernel.wake()
+        with pytest.raises(KernelDied):
+            async for _ in ch.main:
+                pass
+        await kernel.restart()
+        async with kernel.open_channels() as ch2:
+            sent = await ch2.shell.send(body("kernel_info_request"))
+            with anyio.fail_after(5):
+                await conversation(ch2, sent)
+        assert kernel.transcript.messages("> shell execute_request") == [first]
+
+
 async def test_it_comes_back_from_the_dead() -> None:
     async with open_fake_kernel() as kernel:
         async with kernel.open_channels() as ch:

@@ -59,6 +59,7 @@ class KernelEnd(ABC):
     @abstractmethod
     async def appear(self) -> None:
         """Listens; after :meth:`vanish` again where it did before, and what was under way is gone."""
+        self._taken.clear()
 
     async def serve(self) -> None:
         """What a kernel does besides answering messages, for as long as it lives."""

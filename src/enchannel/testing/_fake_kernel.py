@@ -316,7 +316,7 @@ class FakeKernel:
                 channels._lose(KernelDied(self._reason))
 
     async def _serve(self, channel: ChannelName) -> None:
-        while True:
+        while not self._dead:
             while self._silent:
                 await self._awake.wait()
             try:

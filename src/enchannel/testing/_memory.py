@@ -220,6 +220,7 @@ class MemoryKernelEnd(KernelEnd):
             client.lose(reason)
 
     async def appear(self) -> None:
+        await super().appear()
         self._gone = ""
         for channel in CHANNELS:
             for pipe in self._pipes(channel):

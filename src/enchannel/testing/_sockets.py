@@ -61,6 +61,7 @@ class ZmqKernelEnd(KernelEnd):
         }
 
     async def appear(self) -> None:
+        await super().appear()
         context = shared_context()
         for name, kind in _KINDS.items():
             socket = context.socket(kind)
