@@ -316,7 +316,7 @@ class FakeKernel:
                 channels._lose(KernelDied(self._reason))
 
     async def _serve(self, channel: ChannelName) -> None:
-        while not self._dead:
+        while True:
             while self._silent:
                 await self._awake.wait()
             try:
@@ -326,6 +326,8 @@ class FakeKernel:
                 continue
             while self._silent:
                 await self._awake.wait()
+            if self._dead:
+                return  # the cancellation comes at the next checkpoint, and there was none since
             self.transcript.received(channel, message)
             if channel == "stdin":
                 self._answer(identity, message)
