@@ -21,6 +21,8 @@ and a sent one the other: ``_channels`` -> ``_zmq`` -> ``_wire`` -> socket.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._channels import Channel, ChannelStatistics, KernelChannels, MainChannel, Subscription
 from ._connection_info import ConnectionInfo
 from ._delivery import Listener
@@ -37,7 +39,6 @@ from ._exceptions import (
     RemoteProtocolError,
     ReplayedMessage,
 )
-from ._kernels import Kernel, KernelSpec, open_kernel
 from ._open_channels import (
     get_username,
     open_channels,
@@ -50,6 +51,9 @@ from ._open_channels import (
 from ._transport import Transport
 from ._zmq import wrap_sockets
 from .messages import Message
+
+if TYPE_CHECKING:
+    from ._kernels import Kernel, KernelSpec, open_kernel
 
 __all__ = [
     "Channel",
@@ -84,3 +88,16 @@ __all__ = [
     "open_stdin_channel",
     "wrap_sockets",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Launching kernels takes subprocesses and paths, which who only connects to one never needs.
+    if name in ("Kernel", "KernelSpec", "open_kernel"):
+        from . import _kernels
+
+        return getattr(_kernels, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,8 +22,9 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -45,7 +46,17 @@ point; the scheduler, at some 4 µs a turn, is paid for once in so many."""
 
 T = TypeVar("T")
 
+NOBODY = (None, False)
+
 Taker = Callable[[ChannelName, Message], None]
+
+
+def _native_checkpoint_if_cancelled() -> Callable[[], Awaitable[None]]:
+    """AnyIO's looks the backend up at each call: 0.9 µs a message, where Trio's own takes 0.2."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return cast("Callable[[], Awaitable[None]]", trio.lowlevel.checkpoint_if_cancelled)
+    return checkpoint_if_cancelled
 
 
 class Listener(anyio.abc.ObjectReceiveStream[T]):
@@ -66,6 +77,15 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
         self._closed = False
         self._wakeup: anyio.Event | None = None
         self._turn = TURN
+        self._checkpoint_if_cancelled: Callable[[], Awaitable[None]] = checkpoint_if_cancelled
+
+    async def __anext__(self) -> T:
+        # Like AnyIO's, but for the coroutine that it saves on a busy stream.
+        if self._turn and self._buffer and not self._receiving:
+            self._turn -= 1
+            await self._checkpoint_if_cancelled()
+            return self._take()
+        return await super().__anext__()
 
     async def receive(self) -> T:
         """The next message.
@@ -78,45 +98,48 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
             anyio.BusyResourceError: Another task is receiving from this stream.
             KernelDied: The kernel is lost, and all it sent has been received.
         """
+        if self._turn and self._buffer and not self._receiving:
+            # The busy stream: nothing here but a look at the cancellation.
+            self._turn -= 1
+            await self._checkpoint_if_cancelled()
+        else:
+            await self._wait()
+        return self._take()
+
+    async def _wait(self) -> None:
         if self._receiving:
             raise anyio.BusyResourceError("receiving from")
         if not self._listening:
             self.listen()
         self._receiving = True
+        self._turn = TURN
         try:
-            if not self._buffer:
-                await checkpoint_if_cancelled()
-                await self._wait()
-                self._turn = TURN
-            elif self._turn:
-                self._turn -= 1
-                await checkpoint_if_cancelled()
-            else:
-                self._turn = TURN
+            if self._buffer:
                 await checkpoint()
-            return self._take()
+                return
+            await checkpoint_if_cancelled()
+            while not self._buffer and not self._closed and not self._delivery.ended:
+                self._wakeup = anyio.Event()
+                try:
+                    await self._wakeup.wait()
+                finally:
+                    self._wakeup = None
         finally:
             self._receiving = False
 
-    async def _wait(self) -> None:
-        while not self._buffer and not self._closed and not self._delivery.ended:
-            self._wakeup = anyio.Event()
-            try:
-                await self._wakeup.wait()
-            finally:
-                self._wakeup = None
-
     def _take(self) -> T:
+        delivery = self._delivery
+        if self._buffer:
+            item = self._buffer.popleft()
+            if delivery.waiting_for_room is not None:
+                delivery.room_made()
+            return cast("T", item)
         if self._closed:
             raise anyio.ClosedResourceError
-        if not self._buffer:
-            self._closed = self._delivery.left
-            if self._delivery.died is not None:
-                raise self._delivery.error()
-            raise anyio.EndOfStream
-        item = self._buffer.popleft()
-        self._delivery.room_made()
-        return cast("T", item)
+        self._closed = delivery.left
+        if delivery.died is not None:
+            raise delivery.error()
+        raise anyio.EndOfStream
 
     def listen(self) -> None:
         """Begins to listen, and takes over what waits in the backlog of its channels."""
@@ -125,6 +148,7 @@ class Listener(anyio.abc.ObjectReceiveStream[T]):
         if not self._listening:
             self._delivery.add(self)
             self._listening = True
+            self._checkpoint_if_cancelled = _native_checkpoint_if_cancelled()
 
     def put(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         if self._tagged:
@@ -185,7 +209,7 @@ class Delivery:
         self._arrivals = itertools.count()
         self._held: dict[ChannelName, Sequence[Message]] = {}
         self._expected: dict[str, tuple[Taker, bool]] = {}
-        self._room: anyio.Event | None = None
+        self.waiting_for_room: anyio.Event | None = None
 
     @property
     def ended(self) -> bool:
@@ -231,9 +255,9 @@ class Delivery:
         self._expected.pop(msg_id, None)
 
     def room_made(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        if self.waiting_for_room is not None:
+            self.waiting_for_room.set()
+            self.waiting_for_room = None
 
     def error(self) -> KernelDied:
         """A fresh exception for one waiter, so that tracebacks of several do not mix."""
@@ -261,8 +285,8 @@ class Delivery:
                 messages = messages[int(room) :]
             # Held here and not in the reader, which may be cancelled while it waits.
             self._held[channel] = messages
-            self._room = self._room or anyio.Event()
-            await self._room.wait()
+            self.waiting_for_room = self.waiting_for_room or anyio.Event()
+            await self.waiting_for_room.wait()
             messages = self._held.pop(channel)
 
     def deliver_all(self, channel: ChannelName, messages: Sequence[Message]) -> None:
@@ -274,8 +298,9 @@ class Delivery:
         """Serves the requests in flight, and returns what the streams get."""
         self.received[channel] += len(messages)
         for_streams = []
+        expected = self._expected
         for message in messages:
-            taker, exclusive = self._expected.get(message.parent_id, (None, False))
+            taker, exclusive = expected.get(message.parent_id, NOBODY) if expected else NOBODY
             if taker is not None:
                 taker(channel, message)
             if not exclusive and (message.parent_header or message.msg_type != "iopub_welcome"):

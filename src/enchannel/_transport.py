@@ -18,18 +18,14 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 
 from ._connection_info import ChannelName
 from ._exceptions import RemoteProtocolError
-from ._wire import Wire
+from ._wire import Frame, Wire
 from .messages import Message
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["FrameTransport", "Transport"]
 
@@ -124,7 +120,7 @@ class FrameTransport(Transport):
         self._dropped: Counter[str] = Counter()
 
     @abstractmethod
-    def take(self, channel: ChannelName) -> list[list[bytes]]:
+    def take(self, channel: ChannelName) -> Sequence[Sequence[Frame]]:
         """The frames of each message that has arrived, some tens at the most.
 
         Raises:
@@ -132,7 +128,7 @@ class FrameTransport(Transport):
         """
 
     @abstractmethod
-    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         """Takes over all of `frames` as one message, or none of them.
 
         Raises:
@@ -140,22 +136,23 @@ class FrameTransport(Transport):
         """
 
     def receive_nowait(self, channel: ChannelName) -> list[Message]:
+        return self.decode_all(channel, self.take(channel))
+
+    def decode_all(self, channel: ChannelName, arrived: Iterable[Sequence[Frame]]) -> list[Message]:
+        """The messages among `arrived`, the others refused."""
         decode = self._wire.decode
-        messages = []
-        for frames in self.take(channel):
+        messages: list[Message] = []
+        for frames in arrived:
             try:
                 messages.append(decode(frames))
             except RemoteProtocolError as error:
-                self._drop(channel, error)
+                messages += self.refuse(channel, frames, error)
         return messages
 
-    def send_nowait(self, channel: ChannelName, message: Message) -> None:
-        self.give(channel, self._wire.encode(message))
-
-    def dropped(self) -> Mapping[str, int]:
-        return dict(self._dropped)
-
-    def _drop(self, channel: ChannelName, error: RemoteProtocolError) -> None:
+    def refuse(
+        self, channel: ChannelName, frames: Sequence[Frame], error: RemoteProtocolError
+    ) -> list[Message]:
+        """Counts `frames`, which are no message because of `error`; returns what is saved from them."""
         kind = type(error).__name__
         self._dropped[kind] += 1
         if self._dropped[kind] == 1:
@@ -164,3 +161,10 @@ class FrameTransport(Transport):
                 channel,
                 error,
             )
+        return []
+
+    def send_nowait(self, channel: ChannelName, message: Message) -> None:
+        self.give(channel, self._wire.encode(message))
+
+    def dropped(self) -> Mapping[str, int]:
+        return dict(self._dropped)

@@ -26,19 +26,30 @@ Source: "The Wire Protocol" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
+from binascii import hexlify
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
+import msgspec.json
 
-from ._exceptions import InvalidSignature, LocalProtocolError, MalformedMessage, ReplayedMessage
+from ._exceptions import (
+    InvalidSignature,
+    LocalProtocolError,
+    MalformedMessage,
+    RemoteProtocolError,
+    ReplayedMessage,
+)
 from .messages import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+Frame: TypeAlias = "bytes | memoryview"
+"""One frame on the wire: a view where it is large, of bytes either way."""
 
 DELIMITER = b"<IDS|MSG>"
 REPLAY_WINDOW = 65_536
@@ -62,7 +73,7 @@ class Wire:
         self._signer = signer if key else None
         self._replays = _ReplayGuard(REPLAY_WINDOW)
 
-    def encode(self, message: Message, prefix: Iterable[bytes] = ()) -> list[Buffer]:
+    def encode(self, message: Message, prefix: Iterable[bytes] = ()) -> list[Frame]:
         """The frames of `message`, behind the routing or topic frames in `prefix`.
 
         Raises:
@@ -78,7 +89,12 @@ class Wire:
         buffers = [_flat(buffer) for buffer in message.buffers]
         return [*prefix, DELIMITER, signature, *parts, *buffers]
 
-    def decode(self, frames: Sequence[bytes]) -> Message:
+    @property
+    def signed(self) -> bool:
+        """Whether messages are signed."""
+        return self._signer is not None
+
+    def decode(self, frames: Sequence[Frame]) -> Message:
         """The message in `frames`; its buffers are views of them.
 
         Raises:
@@ -92,15 +108,13 @@ class Wire:
             raise MalformedMessage("no <IDS|MSG> delimiter") from None
         if len(frames) < start + 5:
             raise MalformedMessage(f"{len(frames) - start} frames behind the delimiter, not 5")
-        signature, *parts = frames[start : start + 5]
+        parts = frames[start + 1 : start + 5]
         if self._signer is not None:
-            digest = self._signer.digest(parts)
-            # In constant time, so that the time taken tells nothing of the right signature.
-            if not hmac.compare_digest(digest.hex().encode(), signature):
-                raise InvalidSignature("the signature does not belong to the message")
-            if not self._replays.add(digest):
-                raise ReplayedMessage("a message with this signature came before")
-        header, parent_header, metadata, content = map(_from_json, parts)
+            self._verify(self._signer.digest(parts), frames[start])
+        try:
+            header, parent_header, metadata, content = map(msgspec.json.decode, parts)
+        except (ValueError, RecursionError):
+            header, parent_header, metadata, content = map(_from_json, parts)
         if type(header) is not dict or type(content) is not dict:
             raise MalformedMessage("the header or the content is no JSON object")
         if type(header.get("msg_id")) is not str or type(header.get("msg_type")) is not str:
@@ -109,8 +123,32 @@ class Wire:
             parent_header = _null_as_empty("parent_header", parent_header)
         if type(metadata) is not dict:
             metadata = _null_as_empty("metadata", metadata)
-        buffers = tuple(memoryview(frame) for frame in frames[start + 5 :])
-        return Message(header, parent_header, metadata, content, buffers)
+        return Message(
+            header, parent_header, metadata, content, tuple(map(memoryview, frames[start + 5 :]))
+        )
+
+    def decode_last(self, frames: Sequence[Frame]) -> Message | None:
+        """The message that `frames` end with, where the remains of malformed ones stand before it.
+
+        The first delimiter is theirs, and one of the five frames from there on may be the last of them.
+        Where the message begins, its signature tells.
+        """
+        if DELIMITER not in frames:
+            return None
+        first = frames.index(DELIMITER)
+        # Behind the end, one is found always; nothing follows that could be a message.
+        followed = [*frames, *[DELIMITER] * 5]
+        for at in sorted({followed.index(DELIMITER, first + end) for end in range(1, 6)}):
+            with contextlib.suppress(RemoteProtocolError):
+                return self.decode(frames[at:])
+        return None
+
+    def _verify(self, digest: bytes, signature: Frame) -> None:
+        # In constant time, so that the time taken tells nothing of the right signature.
+        if not hmac.compare_digest(hexlify(digest), signature):
+            raise InvalidSignature("the signature does not belong to the message")
+        if not self._replays.add(digest):
+            raise ReplayedMessage("a message with this signature came before")
 
 
 class _Hmac:
@@ -134,7 +172,7 @@ class _Hmac:
         outer.update(bytes(byte ^ 0x5C for byte in key))
         self._inner, self._outer = inner, outer
 
-    def digest(self, parts: Iterable[bytes]) -> bytes:
+    def digest(self, parts: Iterable[Frame]) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(b"".join(parts))
         outer.update(inner.digest())
@@ -171,11 +209,8 @@ class _ReplayGuard:
         return True
 
 
-def _from_json(part: bytes) -> Any:
-    try:
-        return msgspec.json.decode(part)
-    except (ValueError, RecursionError):
-        pass
+def _from_json(part: Frame) -> Any:
+    """By the standard library, for what msgspec refuses."""
     try:
         return json.loads(str(part, "utf-8"))
     except (ValueError, RecursionError):
@@ -188,14 +223,20 @@ def _null_as_empty(name: str, value: object) -> dict[str, Any]:
     return {}
 
 
+# json.dumps() with arguments makes one for every call, which is a third of its time.
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def _to_json(name: str, part: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(part, allow_nan=False, separators=(",", ":")).encode()
+        return _encoder.encode(part).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalProtocolError(f"the {name} is no JSON: {error}") from error
 
 
-def _flat(buffer: Buffer) -> Buffer:
+def _flat(buffer: Buffer) -> Frame:
+    if isinstance(buffer, bytes):
+        return buffer
     try:
         view = memoryview(buffer)
     except TypeError:
@@ -203,4 +244,5 @@ def _flat(buffer: Buffer) -> Buffer:
             f"a buffer has the buffer protocol (bytes, memoryview, array, ...), "
             f"which {type(buffer).__name__} has not"
         ) from None
-    return buffer if isinstance(buffer, bytes) else view if view.c_contiguous else view.tobytes()
+    # A view without content has no shape to cast.
+    return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()

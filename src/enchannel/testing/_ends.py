@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 
 from .._connection_info import CHANNELS, ChannelName
-from .._wire import Wire
+from .._wire import Frame, Wire
 from ..messages import Message
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["KernelEnd"]
 
@@ -34,10 +30,10 @@ class KernelEnd(ABC):
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self._taken: dict[ChannelName, list[list[bytes]]] = {}
+        self._taken: dict[ChannelName, list[Sequence[Frame]]] = {}
 
     @abstractmethod
-    def take(self, channel: ChannelName) -> list[list[bytes]]:
+    def take(self, channel: ChannelName) -> Sequence[Sequence[Frame]]:
         """The frames of what has arrived, each led by its sender's identity.
 
         Raises:
@@ -49,7 +45,7 @@ class KernelEnd(ABC):
         """Waits until something may have arrived on `channel`; may return too early."""
 
     @abstractmethod
-    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         """Sends `frames` to the client that the first of them names; on iopub to all its subscribers."""
 
     @abstractmethod
@@ -84,9 +80,9 @@ class KernelEnd(ABC):
             except anyio.WouldBlock:
                 await self.wait_readable(channel)
             else:
-                return identity, self.wire.decode(frames)
+                return bytes(identity), self.wire.decode(frames)
 
-    def take_one(self, channel: ChannelName) -> list[bytes]:
+    def take_one(self, channel: ChannelName) -> Sequence[Frame]:
         """The frames of the next message, led by its sender's identity.
 
         Raises:

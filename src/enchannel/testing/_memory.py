@@ -14,7 +14,6 @@ import math
 import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -22,11 +21,8 @@ from anyio.lowlevel import checkpoint
 from .._connection_info import CHANNELS, ChannelName
 from .._exceptions import KernelDied
 from .._transport import FrameTransport
-from .._wire import Wire
+from .._wire import Frame, Wire
 from ._ends import KernelEnd
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]
 
@@ -141,7 +137,7 @@ class MemoryTransport(FrameTransport):
             raise anyio.WouldBlock
         return arrived
 
-    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         self.outbound[channel].put([self.identity, *map(bytes, frames)])
 
     async def wait_readable(self, channel: ChannelName) -> None:
@@ -204,7 +200,7 @@ class MemoryKernelEnd(KernelEnd):
         if due > -math.inf:
             await self.signals[channel].wait(due)
 
-    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         if self._gone:
             return
         copied = [bytes(frame) for frame in frames]

@@ -5,21 +5,16 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import zmq
 
 from .._connection_info import CHANNELS, ChannelName, ConnectionInfo
-from .._wire import Wire
-from .._zmq import Link, connect_endpoints, shared_context
+from .._wire import Frame, Wire
+from .._zmq import Link, ZmqTransport, connect_endpoints, shared_context
 from ..messages import Message
 from ._ends import KernelEnd
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-    from .._zmq import ZmqTransport
 
 __all__ = ["ZmqKernelEnd"]
 
@@ -105,7 +100,7 @@ class ZmqKernelEnd(KernelEnd):
         endpoints: dict[ChannelName, str] = {name: self.endpoints[name] for name in CHANNELS}
         return connect_endpoints(endpoints, Wire(self._key), identity, topics)
 
-    def take(self, channel: ChannelName) -> list[list[bytes]]:
+    def take(self, channel: ChannelName) -> list[list[Frame]]:
         arrived = self._links[channel].receive()
         if not arrived:
             raise anyio.WouldBlock
@@ -114,7 +109,7 @@ class ZmqKernelEnd(KernelEnd):
     async def wait_readable(self, channel: ChannelName) -> None:
         await self._links[channel].wait_readable()
 
-    def give(self, channel: ChannelName, frames: Sequence[Buffer]) -> None:
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         self._links[channel].send(frames)
 
     def vanish(self, reason: str = "") -> None:
@@ -134,7 +129,7 @@ class ZmqKernelEnd(KernelEnd):
     async def _welcome_subscribers(self) -> None:
         link = self._links["iopub"]
         while True:
-            for frame in (frames[0] for frames in link.receive()):
+            for frame in (bytes(frames[0]) for frames in link.receive()):
                 if frame[:1] == b"\1":
                     topic = frame[1:]
                     header = {"msg_id": str(uuid.uuid4()), "msg_type": "iopub_welcome"}
