@@ -1,85 +1,362 @@
-"""How fast messages that wait in a socket are delivered, beside a bare blocking loop in the same run.
+"""``python -m benchmarks``: every figure as a ratio within one run, with its spread.
 
-Ratios within one run are what counts: the machine may be shared, and absolute figures drift.
+The machine may be shared and its clock may drift: what counts are ratios of clients that took turns, with
+their median and the smallest and the largest of all repetitions.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import zmq
 
-from enchannel import Message, open_channels, wrap_sockets
+from enchannel import KernelChannels, Message, open_kernel_channels, open_shell_channel
 from enchannel._wire import Wire
 
-KEY = b"the key of the benchmarks"
-COUNT = 20_000
-REPETITIONS = 5
+from . import clients
+from .clients import Client, Config
+from .kernel import KEY, Driver, stand_in
+
+FLOOD = 20_000
+SLOW_FLOOD = 4_000
+"""Messages for the clients that take five times as long."""
+
+KERNELS = 10
+"""Processes among which the channels of many kernels are spread."""
+
+BACKENDS = ("trio", "asyncio")
 
 
-def flooded(context: zmq.Context) -> zmq.Socket:
-    """A subscriber in whose queue distinct, signed messages wait."""
-    wire, publisher, subscriber = Wire(KEY), context.socket(zmq.PUB), context.socket(zmq.SUB)
-    publisher.set(zmq.SNDHWM, 0)
-    subscriber.set(zmq.RCVHWM, 0)
-    endpoint = f"inproc://{uuid.uuid4()}"
-    publisher.bind(endpoint)
-    subscriber.subscribe(b"")
-    subscriber.connect(endpoint)
-    parent = {"msg_id": str(uuid.uuid4()), "msg_type": "execute_request", "version": "5.4"}
-    for number in range(COUNT):
-        header = {"msg_id": f"{uuid.uuid4()}_{number}", "msg_type": "stream", "version": "5.4"}
-        content = {"name": "stdout", "text": f"line {number}\n"}
-        message = Message(header, parent, {}, content)
-        publisher.send_multipart(wire.encode(message, [b"kernel.stream"]))
-    publisher.close()
-    return subscriber
+def spread(values: Sequence[float], unit: str = "x") -> str:
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):6.2f} {unit:3} ({low:.2f} to {high:.2f})"
 
 
-def bare_loop(subscriber: zmq.Socket) -> float:
-    """Receives, verifies and decodes in a blocking loop."""
-    decode = Wire(KEY).decode
-    start = time.perf_counter()
-    for _ in range(COUNT):
-        decode(subscriber.recv_multipart())
-    return time.perf_counter() - start
+def flood(repetitions: int, *, waiting: bool) -> None:
+    """Messages of one flood delivered a second."""
+    ours = {
+        f"enchannel {name} on {backend}": clients.enchannel(consume, backend)
+        for backend in BACKENDS
+        for name, consume in (
+            ("ch.iopub", clients.iopub),
+            ("ch.main", clients.main),
+            ("1,000 in flight", clients.with_requests_in_flight),
+        )
+    }
+    peers: dict[str, Client] = {"bare blocking loop": clients.bare}
+    if importlib.util.find_spec("jupyter_client"):
+        peers["jupyter_client"] = clients.jupyter_client
+    if importlib.util.find_spec("zmq_anyio"):
+        peers["zmq-anyio"] = clients.zmq_anyio
+    if not waiting and clients.node_command():
+        peers["enchannel-zmq-backend"] = clients.enchannel_zmq_backend
+    rates: dict[str, list[float]] = {name: [] for name in (*ours, *peers)}
+    slow = ("jupyter_client", "zmq-anyio")
+    with stand_in() as (config, driver):
+        for _ in range(repetitions):
+            for name, client in {**ours, **peers}.items():
+                count = SLOW_FLOOD if name in slow else FLOOD
+                rates[name].append(client(config, driver, count, waiting))
+    where = "waiting in the socket" if waiting else "live from another process"
+    print(f"\nFlood {where}: messages a second, and how many times those of")
+    report(rates, list(ours), list(peers))
 
 
-def enchannel(backend: str) -> Callable[[zmq.Socket], float]:
-    """An ``async for`` over ``ch.iopub``."""
+def report(rates: dict[str, list[float]], ours: list[str], peers: list[str]) -> None:
+    for name in ours:
+        print(f"  {name:34} {statistics.median(rates[name]):9,.0f}")
+        for peer in peers if name == "enchannel ch.iopub on trio" else peers[:1]:
+            print(f"      {peer:30} {spread(ratios(rates[name], rates[peer]))}")
+    for peer in peers:
+        print(f"  {peer:34} {statistics.median(rates[peer]):9,.0f}")
+    for backend in BACKENDS:
+        one, many = (
+            rates[f"enchannel {name} on {backend}"] for name in ("ch.iopub", "1,000 in flight")
+        )
+        print(f"  cost per message, 1,000 to 0 in flight, {backend:8}  {spread(ratios(one, many))}")
 
-    async def consume(subscriber: zmq.Socket) -> float:
-        transport = wrap_sockets({"iopub": subscriber}, key=KEY)
+
+def ratios(ours: Iterable[float], theirs: Iterable[float]) -> list[float]:
+    return [our / their for our, their in zip(ours, theirs, strict=True)]
+
+
+def round_trips(repetitions: int, count: int = 500) -> None:
+    """A kernel_info_request and its reply, one after the other."""
+    for what, channels in (("shell alone", 1), ("shell, with iopub read beside it", 4)):
+        took: dict[str, list[list[float]]] = {"bare": [], **{backend: [] for backend in BACKENDS}}
+        with stand_in() as (config, _):
+            for _ in range(repetitions):
+                for name, runs in took.items():
+                    if name == "bare":
+                        runs.append(sorted(bare_round_trips(config, count, channels)))
+                    else:
+                        args = (config, count, channels)
+                        runs.append(sorted(anyio.run(our_round_trips, *args, backend=name)))
+        print(f"\nRound trip of a kernel_info_request, {what}: µs, and times the blocking loop's")
+        for name, runs in took.items():
+            for label, at in (("p50", count // 2), ("p99", count * 99 // 100)):
+                mine, bare = ([run[at] * 1e6 for run in each] for each in (runs, took["bare"]))
+                ratio = spread(ratios(mine, bare))
+                print(f"  {name:10} {label} {statistics.median(mine):7.0f} {ratio}")
+
+
+def kernel_info() -> dict[str, Any]:
+    return {"header": {"msg_type": "kernel_info_request"}, "content": {}}
+
+
+def bare_round_trips(config: Config, count: int, channels: int) -> list[float]:
+    wire, took = Wire(KEY), []
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as socket,
+        clients.subscriber(context, config) as iopub,
+    ):
+        socket.connect(f"tcp://127.0.0.1:{config['shell_port']}")
+        if channels == 1:
+            iopub.close()
+        poller = zmq.Poller()
+        for each in (socket, iopub)[:channels]:
+            poller.register(each, zmq.POLLIN)
+        for _ in range(count):
+            start = time.perf_counter()
+            header = {"msg_id": str(uuid.uuid4()), "session": "bare", "username": "bench"}
+            header |= {"msg_type": "kernel_info_request", "date": "2026-01-01T00:00:00Z"}
+            socket.send_multipart(wire.encode(Message(header)))
+            ready: dict[Any, int] = {}
+            while channels > 1 and socket not in ready:
+                ready = dict(poller.poll())
+                if iopub in ready:
+                    wire.decode(iopub.recv_multipart())
+            wire.decode(socket.recv_multipart())
+            took.append(time.perf_counter() - start)
+    return took
+
+
+async def our_round_trips(config: Config, count: int, channels: int) -> list[float]:
+    took = []
+    async with contextlib.AsyncExitStack() as stack:
+        if channels == 1:
+            shell = await stack.enter_async_context(open_shell_channel(None, config))
+        else:
+            shell = (await stack.enter_async_context(open_kernel_channels(None, config))).shell
+        for _ in range(count):
+            start = time.perf_counter()
+            sent = await shell.send(kernel_info())
+            assert (await shell.receive()).is_child_of(sent)
+            took.append(time.perf_counter() - start)
+    return took
+
+
+def big_buffers(repetitions: int, size: int = 256 << 20) -> None:
+    """One message with a big buffer."""
+    rates: dict[str, list[float]] = {"bare": [], **{backend: [] for backend in BACKENDS}}
+    with stand_in() as (config, driver):
+        for _ in range(repetitions):
+            for name in rates:
+                if name == "bare":
+                    seconds = bare_buffer(config, driver, size)
+                else:
+                    seconds = anyio.run(our_buffer, config, driver, size, backend=name)
+                rates[name].append(size / seconds / 1e6)
+    print(f"\nOne buffer of {size >> 20} MiB: MB/s, and how many times the blocking loop's")
+    for name, rate in rates.items():
+        print(f"  {name:10} {statistics.median(rate):7.0f} {spread(ratios(rate, rates['bare']))}")
+
+
+def bare_buffer(config: Config, driver: Driver, size: int) -> float:
+    with zmq.Context() as context, clients.subscriber(context, config) as socket:
+        socket.recv_multipart()
         start = time.perf_counter()
-        async with open_channels(transport) as ch:
-            count = 0
-            async for _ in ch.iopub:
-                count += 1
-                if count == COUNT:
-                    return time.perf_counter() - start
-        raise AssertionError("the stream ended")
+        driver.command(f"buffer {size}")
+        while len(socket.recv_multipart(copy=False)) < 8:
+            pass
+        seconds = time.perf_counter() - start
+        driver.wait()
+    return seconds
 
-    return lambda subscriber: anyio.run(consume, subscriber, backend=backend)
+
+async def our_buffer(config: Config, driver: Driver, size: int) -> float:
+    async with open_kernel_channels(None, config) as ch:
+        start = time.perf_counter()
+        driver.command(f"buffer {size}")
+        async for msg in ch.iopub:
+            if msg.buffers:
+                break
+        seconds = time.perf_counter() - start
+        driver.wait()
+    return seconds
+
+
+def fairness() -> None:
+    """The worst gap between two turns of a task that only takes turns, beside a flood."""
+
+    async def run(config: Config, driver: Driver) -> tuple[float, float]:
+        async with open_kernel_channels(None, config) as ch, anyio.create_task_group() as tasks:
+            gaps: list[float] = []
+
+            async def take_turns() -> None:
+                last = time.perf_counter()
+                while True:
+                    await anyio.lowlevel.checkpoint()
+                    now = time.perf_counter()
+                    gaps.append(now - last)
+                    last = now
+
+            clock = clients.Clock(driver, FLOOD, waiting=True)
+            tasks.start_soon(take_turns)
+            await clients.iopub(ch, clock)
+            tasks.cancel_scope.cancel()
+        return statistics.median(gaps), max(gaps)
+
+    print(f"\nA task that only takes turns, beside a flood of {FLOOD}: ms between two of them")
+    for backend in BACKENDS:
+        with stand_in() as (config, driver):
+            usual, worst = anyio.run(run, config, driver, backend=backend)
+        print(f"  {backend:10} usually {usual * 1e3:.2f}, at worst {worst * 1e3:.2f}")
+
+
+def importing(repetitions: int) -> None:
+    """What importing enchannel adds to its dependencies."""
+    code = (
+        "import time, anyio, zmq, attrs, msgspec\n"
+        "start = time.perf_counter()\nimport enchannel\nprint(time.perf_counter() - start)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    took = []
+    for _ in range(repetitions + 1):
+        command = [sys.executable, "-c", code]
+        output = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+        took.append(float(output) * 1e3)
+    # The first may have compiled.
+    print("\nimport enchannel, behind anyio, zmq, attrs and msgspec")
+    print(f"  {spread(took[1:], 'ms')}")
+
+
+def opening(repetitions: int) -> None:
+    """Opening the channels of a running kernel until the first request may be sent, and closing them."""
+
+    async def ours(config: Config) -> None:
+        async with open_kernel_channels(None, config):
+            pass
+
+    async def theirs(config: Config) -> None:
+        from jupyter_client.asynchronous import AsyncKernelClient
+
+        client = AsyncKernelClient()
+        client.load_connection_info({**config, "key": KEY.encode()})
+        client.start_channels(hb=False)
+        await client.wait_for_ready()
+        client.stop_channels()
+        client.context.destroy(linger=0)
+
+    ways: dict[str, tuple[Any, str]] = {backend: (ours, backend) for backend in BACKENDS}
+    if importlib.util.find_spec("jupyter_client"):
+        ways["jupyter_client"] = (theirs, "asyncio")
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    with stand_in() as (config, _):
+        for _ in range(repetitions):
+            for name, (way, backend) in ways.items():
+                start = time.perf_counter()
+                anyio.run(way, config, backend=backend)
+                took[name].append((time.perf_counter() - start) * 1e3)
+    print("\nOpening the channels until they are ready, and closing them")
+    for name, values in took.items():
+        print(f"  {name:16} {spread(values, 'ms')}")
+
+
+def many_kernels() -> None:
+    """What the open channels of a kernel take, in a process of their own for each number."""
+    print("\nChannels of many kernels open in one process: per kernel")
+    for backend in BACKENDS:
+        for count in (50, 100, 200):
+            with contextlib.ExitStack() as stack:
+                configs = [stack.enter_context(stand_in())[0] for _ in range(KERNELS)]
+                command = [sys.executable, "-m", "benchmarks", "--hold", str(count), backend]
+                given = json.dumps(configs).encode()
+                output = subprocess.run(command, input=given, capture_output=True, check=True)
+            figures = json.loads(output.stdout)
+            print(
+                f"  {backend:8} {count:4}: {figures['kB'] / count:6.0f} kB, "
+                f"{figures['descriptors'] / count:.1f} descriptors, "
+                f"{figures['tasks'] / count:.0f} tasks; "
+                f"{figures['threads']} threads in all; "
+                f"opened in {figures['seconds'] / count * 1e3:.1f} ms each"
+            )
+
+
+async def hold(configs: list[Config], count: int) -> dict[str, float]:
+    """Opens `count` kernels' channels; how much more this process holds then."""
+
+    def now() -> dict[str, float]:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return {
+            "kB": int(status["VmRSS"].split()[0]),
+            "threads": int(status["Threads"]),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "tasks": len(anyio.get_running_tasks()),
+            "seconds": time.perf_counter(),
+        }
+
+    async with anyio.create_task_group() as tasks:
+
+        async def one(config: Config, *, task_status: anyio.abc.TaskStatus[KernelChannels]) -> None:
+            async with open_kernel_channels(None, config) as ch:
+                task_status.started(ch)
+                # As a user would, or the others' greetings would pile up.
+                async for _ in ch.main:
+                    pass
+
+        before = now()
+        for number in range(count):
+            await tasks.start(one, configs[number % len(configs)])
+        after = now()
+        tasks.cancel_scope.cancel()
+    return {name: after[name] - before[name] for name in after}
 
 
 def main() -> None:
-    """Prints one line for each way, as a ratio to the bare loop of the same repetition."""
-    ways = {"trio": enchannel("trio"), "asyncio": enchannel("asyncio")}
-    ratios: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(REPETITIONS):
-        with zmq.Context() as context, flooded(context) as subscriber:
-            bare = bare_loop(subscriber)
-        for name, way in ways.items():
-            with zmq.Context() as context, flooded(context) as subscriber:
-                ratios[name].append(bare / way(subscriber))
-    print(f"{COUNT} messages waiting in the socket, speed against a bare blocking loop:")
-    for name, values in ratios.items():
-        spread = f"{min(values):.2f} to {max(values):.2f}"
-        print(f"  ch.iopub on {name:8} {statistics.median(values):.2f} x   ({spread})")
+    runs: dict[str, Callable[[int], None]] = {
+        "waiting": lambda repetitions: flood(repetitions, waiting=True),
+        "live": lambda repetitions: flood(repetitions, waiting=False),
+        "round-trips": round_trips,
+        "buffers": big_buffers,
+        "fairness": lambda _: fairness(),
+        "import": importing,
+        "opening": opening,
+        "many": lambda _: many_kernels(),
+    }
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("runs", nargs="*", help=f"of {', '.join(runs)}; by default all")
+    parser.add_argument("--repetitions", type=int, default=9)
+    parser.add_argument("--hold", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.hold:
+        count, backend = arguments.hold
+        figures = anyio.run(hold, json.load(sys.stdin), int(count), backend=backend)
+        print(json.dumps(figures))
+        return
+    unknown = set(arguments.runs) - set(runs)
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(runs)}")
+    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} CPUs")
+    for name in arguments.runs or runs:
+        runs[name](arguments.repetitions)
 
 
 if __name__ == "__main__":

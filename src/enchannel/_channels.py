@@ -19,7 +19,7 @@ import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._connection_info import ChannelName
-from ._delivery import Delivery, Listener
+from ._delivery import TURN, Delivery, Listener
 from ._exceptions import KernelDied, LocalProtocolError
 from ._groups import unwrapping_task_group
 from ._transport import Transport
@@ -155,6 +155,7 @@ class KernelChannels:
         self._blocked_sends: set[anyio.CancelScope] = set()
         self._sent = dict.fromkeys(transport.channels, 0)
         self._iopub_proven = anyio.Event()
+        self._turn = TURN
         self.session = session
         self.username = username
         self.main: MainChannel = MainChannel(self)
@@ -227,8 +228,11 @@ class KernelChannels:
             except anyio.WouldBlock:
                 await self._wait_writable(name)
         self._sent[name] += 1
-        # The message is out: a cancellation that comes now belongs to the next checkpoint.
-        await cancel_shielded_checkpoint()
+        self._turn -= 1
+        if not self._turn:
+            # Let the others run. The message is out: a cancellation belongs to the next checkpoint.
+            self._turn = TURN
+            await cancel_shielded_checkpoint()
         return message
 
     async def _wait_writable(self, channel: ChannelName) -> None:
@@ -258,13 +262,14 @@ class KernelChannels:
                 try:
                     messages = transport.receive_nowait(channel)
                 except anyio.WouldBlock:
-                    await transport.wait_readable(channel)
-                    continue
-                if channel == "iopub":
-                    # Whatever arrives, be it no message at all: the subscription works.
-                    self._iopub_proven.set()
-                await delivery.deliver(channel, messages)
-                await checkpoint()
+                    pass
+                else:
+                    if channel == "iopub":
+                        # Whatever arrives, be it no message at all: the subscription works.
+                        self._iopub_proven.set()
+                    await delivery.deliver(channel, messages)
+                # Most often the batch was all there was, and another look would find nothing.
+                await transport.wait_readable(channel)
         except Exception as error:  # noqa: BLE001
             # Recorded: it is the cause of what every stream raises from here on.
             self._lose(KernelDied(f"{channel} can no longer be read: {error!r}"), error)

@@ -55,7 +55,7 @@ class Transport(ABC):
     async def wait_readable(self, channel: ChannelName) -> None:
         """Waits until something may have arrived on `channel`; may return too early.
 
-        Cancellation loses nothing.
+        Always a checkpoint, also where something is there already. Cancellation loses nothing.
         """
 
     @abstractmethod

@@ -123,8 +123,13 @@ class Wire:
             parent_header = _null_as_empty("parent_header", parent_header)
         if type(metadata) is not dict:
             metadata = _null_as_empty("metadata", metadata)
+        buffers = frames[start + 5 :]
         return Message(
-            header, parent_header, metadata, content, tuple(map(memoryview, frames[start + 5 :]))
+            header,
+            parent_header,
+            metadata,
+            content,
+            tuple(map(memoryview, buffers)) if buffers else (),
         )
 
     def decode_last(self, frames: Sequence[Frame]) -> Message | None:

@@ -177,10 +177,11 @@ def prepare(body: Body, *, session: str, username: str) -> Message:
     header["version"] = _text(given, "version") or PROTOCOL_VERSION
     date = given.get("date") or datetime.now(timezone.utc)
     header["date"] = date.isoformat() if isinstance(date, datetime) else date
+    content = message.content
     if message.msg_type == "input_reply":
         # One kernel fails on an input_reply without a status, none minds it.
-        message.content.setdefault("status", "ok")
-    return attrs.evolve(message, header=header)
+        content = {"status": "ok", **content}
+    return Message(header, message.parent_header, message.metadata, content, message.buffers)
 
 
 def _text(header: Mapping[str, Any], name: str) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -172,3 +174,30 @@ async def test_the_exit_of_a_kernel_of_our_own_is_told_with_its_status(kernel: K
     with pytest.raises(KernelDied, match="process was ended by SIGKILL"):
         async with kernel.open_channels():
             pytest.fail("the block was entered")
+
+
+FLOOD = """
+import pathlib
+from IPython.display import display
+for number in range(4_000):
+    display({"text/plain": str(number)}, raw=True)
+pathlib.Path(%r).touch()
+"""
+
+
+async def test_a_consumer_that_blocks_the_event_loop_gets_all_of_a_flood(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    async with kernel.open_channels() as ch:
+        sent = await ch.shell.send(execute(FLOOD % str(done)))
+        while not done.exists():
+            time.sleep(0.01)  # not only this task: nothing else runs either
+        numbers = []
+        with anyio.fail_after(60):
+            async for _, msg in ch.main:
+                if msg.is_child_of(sent) and msg.msg_type == "display_data":
+                    numbers.append(int(msg.content["data"]["text/plain"]))
+                if msg.is_child_of(sent) and msg.content.get("execution_state") == "idle":
+                    break
+        assert numbers == list(range(4_000))

@@ -144,6 +144,8 @@ class MemoryTransport(FrameTransport):
         pipe = self.inbound[channel]
         if pipe.due > -math.inf:
             await pipe._signal.wait(pipe.due)
+        else:
+            await checkpoint()
 
     async def watch(self, channel: ChannelName) -> None:
         await self._lost.wait()

@@ -1,0 +1,157 @@
+"""Nothing is lost, whatever its consumer does, and nobody is starved."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import subprocess
+import sys
+import tracemalloc
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from enchannel._delivery import TURN
+from helpers import arrived, numbered, take, texts
+from raw_kernel import RawKernel, message, request
+
+pytestmark = pytest.mark.anyio
+
+MEBIBYTE = 1 << 20
+
+
+async def test_a_consumer_that_blocks_the_event_loop_gets_all_of_a_flood(
+    raw_kernel: RawKernel,
+) -> None:
+    count = 20_000
+    async with raw_kernel.open() as ch:
+        # Published by this very thread: nothing of ours can read meanwhile.
+        raw_kernel.publish(*numbered(count))
+        assert texts(await take(ch.iopub, count)) == list(range(count))
+
+
+async def test_a_thousand_cancellations_lose_nothing(raw_kernel: RawKernel) -> None:
+    count, cancellations, dice = 10_000, 1_000, random.Random(0)
+    got: dict[str, list[int]] = {"iopub": [], "main": []}
+    cancelled = 0
+    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
+        scopes: dict[str, anyio.CancelScope] = {}
+
+        async def consume(name: str, stream: Any) -> None:
+            while len(got[name]) < count:
+                with anyio.CancelScope() as scopes[name]:
+                    async for item in stream:
+                        got[name] += texts([item[1] if isinstance(item, tuple) else item])
+                        if len(got[name]) == count:
+                            break
+
+        tasks.start_soon(consume, "iopub", ch.iopub)
+        tasks.start_soon(consume, "main", ch.main)
+        while ch.statistics().listeners < 2:
+            await checkpoint()
+        each = count // cancellations
+        for step in range(cancellations):
+            raw_kernel.publish(*numbered(each, start=step * each))
+            for _ in range(dice.randrange(6)):
+                await checkpoint()
+            for scope in scopes.values():
+                scope.cancel()
+                cancelled += 1
+    assert cancelled == 2 * cancellations
+    assert got["iopub"] == got["main"] == list(range(count))
+
+
+async def test_every_message_is_a_cancellation_point(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        raw_kernel.publish(*numbered(TURN // 2))
+        await arrived(ch, "iopub", TURN // 2)
+        got = []
+        while len(got) < TURN // 2:
+            with anyio.CancelScope() as scope:
+                async for msg in ch.iopub:
+                    got.append(msg)
+                    scope.cancel()
+        assert texts(got) == list(range(TURN // 2))
+
+
+async def test_others_take_their_turns_beside_a_flood(raw_kernel: RawKernel) -> None:
+    count = 50 * TURN
+    async with raw_kernel.open() as ch, anyio.create_task_group() as tasks:
+        raw_kernel.publish(*numbered(count))
+        got: list[int] = []
+        seen_at_each_turn = [0]
+
+        async def take_turns() -> None:
+            while True:
+                await checkpoint()
+                seen_at_each_turn.append(len(got))
+
+        tasks.start_soon(take_turns)
+        async for msg in ch.iopub:
+            got += texts([msg])
+            if len(got) == count:
+                break
+        tasks.cancel_scope.cancel()
+    assert got == list(range(count))
+    between = [after - before for before, after in itertools.pairwise(seen_at_each_turn)]
+    assert max(between) <= 3 * TURN
+
+
+async def test_a_big_buffer_arrives_without_a_copy(raw_kernel: RawKernel) -> None:
+    size = 256 * MEBIBYTE
+    big = message("display_data")
+    frames = raw_kernel.wire.encode(big, [b"topic"])
+    data = bytes(size)
+    async with raw_kernel.open() as ch:
+        tracemalloc.start()
+        try:
+            raw_kernel.sockets["iopub"].send_multipart([*frames, data], copy=False)
+            received = await ch.iopub.receive()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        (view,) = received.buffers
+        assert isinstance(view, memoryview)
+        assert (view.nbytes, view.readonly) == (size, True)
+        assert peak < MEBIBYTE
+
+
+async def test_a_big_buffer_goes_out_without_a_copy(raw_kernel: RawKernel) -> None:
+    data = bytes(256 * MEBIBYTE)
+    async with raw_kernel.open() as ch:
+        tracemalloc.start()
+        try:
+            await ch.shell.send({**request(), "buffers": [data]})
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < MEBIBYTE
+        _, received = await raw_kernel.receive("shell")
+        assert received.buffers == (data,)
+
+
+@pytest.mark.parametrize("size", [10, 2 * MEBIBYTE])
+async def test_a_buffer_may_be_changed_once_it_was_sent(raw_kernel: RawKernel, size: int) -> None:
+    data = bytearray(b"x" * size)
+    async with raw_kernel.open() as ch:
+        await ch.shell.send({**request(), "buffers": [data]})
+        data[:] = b"y" * size
+        _, received = await raw_kernel.receive("shell")
+        assert received.buffers == (b"x" * size,)
+
+
+NOT_NEEDED = ("asyncio", "trio", "pytest", "click", "jupyter_core", "subprocess", "zmq.asyncio")
+
+
+def test_an_import_brings_what_is_used_and_no_more() -> None:
+    code = "import sys, enchannel; print(*sys.modules, sep='\\n')"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = output.stdout.split()
+    assert "enchannel._channels" in imported
+    assert [name for name in NOT_NEEDED if name in imported] == []
+    assert "enchannel._kernels" not in imported
+    assert not any(name.startswith("enchannel.testing") for name in imported)
