@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from enchannel import LocalProtocolError, Message
-from enchannel.messages import prepare
+from enchannel._message import prepare
 
 HEADER = {"msg_id": "1", "msg_type": "status", "session": "s", "username": "u", "extra": 1}
 

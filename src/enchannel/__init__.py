@@ -9,11 +9,13 @@ A received message travels one way::
 
 and a sent one the other: ``_channels`` -> ``_zmq`` -> ``_wire`` -> socket.
 
-* ``messages``: the message as a value.
+* ``_message``: the message as a value; ``messages``: a creator and a content type for each.
 * ``_wire``: frames to messages and back; no sockets, no tasks.
 * ``_transport``: the interface between the channels and whatever carries messages.
 * ``_zmq``: ZeroMQ as a transport; nothing else imports zmq.
 * ``_delivery``: who gets a message.
+* ``_execution``, ``_outputs``: requests and executions; ``_comms``, ``_sessions``: comms, subshells and
+  debugging; ``operators``: picking from streams.
 * ``_channels``: the channels as their user holds them, and the tasks behind them.
 * ``_open_channels``: the openers.
 * ``_kernels``: kernelspecs, launching and stopping.
@@ -35,10 +37,14 @@ from ._exceptions import (
     KernelLaunchError,
     LocalProtocolError,
     MalformedMessage,
+    NotImplementedByKernel,
     ProtocolError,
     RemoteProtocolError,
     ReplayedMessage,
+    ReplyError,
 )
+from ._execution import Execution, raise_for_status
+from ._message import Message
 from ._open_channels import (
     get_username,
     open_channels,
@@ -50,17 +56,23 @@ from ._open_channels import (
 )
 from ._transport import Transport
 from ._zmq import wrap_sockets
-from .messages import Message
 
 if TYPE_CHECKING:
+    from . import messages, operators
+    from ._comms import Comm, IncomingComms
     from ._kernels import Kernel, KernelSpec, open_kernel
+    from ._sessions import DebugSession, Subshell
 
 __all__ = [
     "Channel",
     "ChannelStatistics",
+    "Comm",
     "ConnectionFileError",
     "ConnectionInfo",
+    "DebugSession",
     "EnchannelError",
+    "Execution",
+    "IncomingComms",
     "InvalidSignature",
     "Kernel",
     "KernelChannels",
@@ -73,12 +85,16 @@ __all__ = [
     "MainChannel",
     "MalformedMessage",
     "Message",
+    "NotImplementedByKernel",
     "ProtocolError",
     "RemoteProtocolError",
     "ReplayedMessage",
+    "ReplyError",
     "Subscription",
+    "Subshell",
     "Transport",
     "get_username",
+    "messages",
     "open_channels",
     "open_control_channel",
     "open_iopub_channel",
@@ -86,16 +102,31 @@ __all__ = [
     "open_kernel_channels",
     "open_shell_channel",
     "open_stdin_channel",
+    "operators",
+    "raise_for_status",
     "wrap_sockets",
 ]
 
+# Imported by who uses it: launching kernels takes subprocesses and paths, which others never need.
+_LATER = {
+    "Comm": "_comms",
+    "DebugSession": "_sessions",
+    "IncomingComms": "_comms",
+    "Kernel": "_kernels",
+    "KernelSpec": "_kernels",
+    "Subshell": "_sessions",
+    "messages": "messages",
+    "open_kernel": "_kernels",
+    "operators": "operators",
+}
+
 
 def __getattr__(name: str) -> object:
-    # Launching kernels takes subprocesses and paths, which who only connects to one never needs.
-    if name in ("Kernel", "KernelSpec", "open_kernel"):
-        from . import _kernels
+    if name in _LATER:
+        from importlib import import_module
 
-        return getattr(_kernels, name)
+        module = import_module(f".{_LATER[name]}", __name__)
+        return module if name == _LATER[name] else getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,23 +10,33 @@ message is an error of the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.abc
 import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
+from . import messages
 from ._connection_info import ChannelName
 from ._delivery import TURN, Delivery, Listener
 from ._exceptions import KernelDied, LocalProtocolError
+from ._execution import Conversation, Execution, OnInput, checked_code, run_execution
 from ._groups import unwrapping_task_group
+from ._kernel_state import KernelState
+from ._message import Body, Message, prepare
+from ._outputs import Displays
 from ._transport import Transport
-from .messages import Body, Message, prepare
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Buffer, Self
+
+    from ._comms import Comm, Comms, IncomingComms
+    from ._contents import KernelInfoReply
+    from ._sessions import DebugSession, Subshell
 
 __all__ = ["Channel", "ChannelStatistics", "KernelChannels", "MainChannel", "Subscription"]
 
@@ -50,6 +60,8 @@ class ChannelStatistics:
     """Messages that nobody listened for until the backlog was full."""
     listeners: int
     """Streams that are listening."""
+    restarts: int = 0
+    """How often the kernel came back with a new session."""
 
 
 class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
@@ -156,6 +168,13 @@ class KernelChannels:
         self._sent = dict.fromkeys(transport.channels, 0)
         self._iopub_proven = anyio.Event()
         self._turn = TURN
+        self._kernel = KernelState()
+        self._delivery.observers.append(self._kernel.observe)
+        self._delivery.at_end[self._kernel.end] = None
+        self._displays = Displays()
+        self._comms: Comms | None = None
+        self._info: tuple[int, dict[str, Any]] | None = None
+        self._interrupter: Callable[[], None] | None = None
         self.session = session
         self.username = username
         self.main: MainChannel = MainChannel(self)
@@ -163,6 +182,246 @@ class KernelChannels:
         self.control: Channel = Channel(self, "control")
         self.stdin: Channel = Channel(self, "stdin")
         self.iopub: Listener[Message] = Listener(self._delivery, ("iopub",), tagged=False)
+
+    # Conversations.
+
+    async def request(
+        self,
+        request: str | Message,
+        content: Mapping[str, Any] | None = None,
+        *,
+        channel: str | None = None,
+    ) -> Message:
+        """Sends a request and returns the reply to it, whatever else is in flight.
+
+        Any number of tasks may do so at a time. A reply with ``status: error`` is returned like any other;
+        :func:`enchannel.raise_for_status` makes an exception of it.
+
+        A checkpoint; a cancelled request may have been sent, and its reply is passed over.
+
+        Args:
+            request: A type (``"inspect_request"``) with its `content`, or a message as the creators in
+                :mod:`enchannel.messages` make it.
+            content: What the request says, where only its type is given.
+            channel: ``"shell"`` or ``"control"``; by default the one that the specification names.
+
+        Raises:
+            LocalProtocolError: No message, or no channel for requests. Nothing was sent.
+            NotImplementedByKernel: The kernel is done with the request, and sent no reply within a second.
+            anyio.ClosedResourceError: The block of the channels was left.
+            KernelDied: The kernel is lost.
+        """
+        name, prepared = self._prepare_request(request, content, channel)
+        with Conversation(self, prepared) as conversation:
+            await self._send_prepared(name, prepared)
+            return await conversation.wait_reply()
+
+    def execute(
+        self,
+        code: str,
+        *,
+        silent: bool = False,
+        store_history: bool | None = None,
+        user_expressions: Mapping[str, str] | None = None,
+        stop_on_error: bool = True,
+        on_input: OnInput | None = None,
+        interrupt_on_cancel: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+        subshell_id: str | None = None,
+        channel: str = "shell",
+    ) -> AbstractAsyncContextManager[Execution]:
+        """Runs `code`, as an async context manager that gives an :class:`Execution`.
+
+        ::
+
+            async with ch.execute("print('woo')") as execution:
+                async for msg in execution:
+                    print(msg.msg_type)
+            print(execution.outputs, execution.reply.content["status"])
+
+        Cancelled, the block is left at once; the code goes on in the kernel unless it is interrupted.
+
+        Args:
+            code: What to run.
+            silent: Whether the kernel is to be quiet, and to count nothing.
+            store_history: Whether it goes into the history; by default where it is not silent.
+            user_expressions: Expressions to evaluate behind it, by name.
+            stop_on_error: Whether an error aborts the requests that wait behind it.
+            on_input: Answers the code's prompts: called with the prompt and with whether a password is
+                asked for, it returns the text, or an awaitable of it. Without it the code may not ask.
+            interrupt_on_cancel: Whether to interrupt the kernel where the block is left by a cancellation
+                or an exception before the execution is complete; bounded by two seconds.
+            metadata: Of the request, for example a ``cellId``.
+            subshell_id: The subshell that runs it.
+            channel: ``"shell"``, or ``"control"`` for kernels that execute there.
+
+        Raises:
+            LocalProtocolError: At the call, for arguments that are none.
+            anyio.ClosedResourceError: The block of the channels was left.
+            KernelDied: The kernel is lost.
+        """
+        checked_code(code, user_expressions)
+        request = messages.execute_request(
+            code,
+            silent=silent,
+            store_history=store_history,
+            user_expressions=user_expressions,
+            allow_stdin=on_input is not None,
+            stop_on_error=stop_on_error,
+            metadata=metadata,
+            subshell_id=subshell_id,
+        )
+        name, prepared = self._prepare_request(request, None, channel)
+        return run_execution(
+            self, name, prepared, on_input, interrupt_on_cancel=interrupt_on_cancel
+        )
+
+    async def interrupt(self) -> None:
+        """Interrupts what the kernel runs.
+
+        By an ``interrupt_request`` on control; a kernel that was launched here and wants a signal gets it.
+        A checkpoint; cancelled, it may have interrupted.
+
+        Raises:
+            NotImplementedByKernel: The kernel does not know the request.
+            KernelDied: The kernel is lost.
+        """
+        if self._interrupter is not None:
+            await checkpoint()
+            self._interrupter()
+        else:
+            await self.request(messages.interrupt_request())
+
+    async def kernel_info(self) -> KernelInfoReply:
+        """The content of the kernel's ``kernel_info_reply``, asked for once in each session of the kernel.
+
+        Raises:
+            NotImplementedByKernel: The kernel sent none.
+            KernelDied: The kernel is lost.
+        """
+        if self._info is None or self._info[0] != self._kernel.restarts:
+            restarts = self._kernel.restarts
+            reply = await self.request(messages.kernel_info_request())
+            self._info = (restarts, reply.content)
+        else:
+            await checkpoint()
+        return cast("KernelInfoReply", self._info[1])
+
+    @property
+    def status(self) -> str:
+        """``"starting"``, ``"busy"``, ``"idle"``, or ``"unknown"`` until the kernel says so on iopub."""
+        return self._kernel.status
+
+    async def wait_idle(self) -> None:
+        """Waits until the kernel is idle. A checkpoint; cancellation changes nothing.
+
+        Raises:
+            anyio.ClosedResourceError: The block of the channels was left.
+            KernelDied: The kernel is lost.
+        """
+        await checkpoint()
+        while self._kernel.status != "idle":
+            if self._delivery.died is not None:
+                raise self._delivery.error()
+            if self._delivery.left:
+                raise anyio.ClosedResourceError
+            await self._kernel.changed.wait()
+
+    def open_comm(
+        self,
+        target_name: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        buffers: Sequence[Buffer] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AbstractAsyncContextManager[Comm]:
+        """Opens a comm to a target of the kernel, as an async context manager that gives a :class:`Comm`.
+
+        The kernel is told when the block is left. A kernel without that target closes the comm at once.
+
+        Args:
+            target_name: What the kernel registered.
+            data: What the ``comm_open`` says.
+            buffers: Binary data with it.
+            metadata: Beside it.
+
+        Raises:
+            LocalProtocolError: At the call, for a target that is no name.
+            KernelDied: The kernel is lost.
+        """
+        from ._comms import new_comm
+
+        return self._all_comms().open(new_comm(target_name, data, buffers, metadata))
+
+    def accept_comms(self, target_name: str) -> AbstractAsyncContextManager[IncomingComms]:
+        """Accepts the comms that the kernel opens to `target_name`, as an async context manager.
+
+        It gives a stream of :class:`Comm`; they are closed when the block is left. While any target is
+        accepted, comms to others are answered with ``comm_close``.
+
+        Raises:
+            LocalProtocolError: On entry, where they are accepted already.
+        """
+        return self._all_comms().accept(target_name)
+
+    def _all_comms(self) -> Comms:
+        # Imported and asked by who has comms: it looks at every message.
+        from ._comms import Comms
+
+        if self._comms is None:
+            self._comms = Comms(self)
+        return self._comms
+
+    def open_subshell(self) -> AbstractAsyncContextManager[Subshell]:
+        """A subshell of the kernel, as an async context manager that gives a :class:`Subshell`.
+
+        Raises:
+            NotImplementedByKernel: On entry, where the kernel has none.
+            KernelDied: The kernel is lost.
+        """
+        from ._sessions import open_subshell
+
+        return open_subshell(self)
+
+    def open_debug_session(self) -> AbstractAsyncContextManager[DebugSession]:
+        """Attaches the kernel's debugger, as an async context manager that gives a :class:`DebugSession`.
+
+        Raises:
+            NotImplementedByKernel: On entry, where the kernel has none.
+            ReplyError: On entry, where the debugger refuses.
+            KernelDied: The kernel is lost.
+        """
+        from ._sessions import open_debug_session
+
+        return open_debug_session(self)
+
+    def _prepare_request(
+        self, request: str | Message, content: Mapping[str, Any] | None, channel: str | None
+    ) -> tuple[ChannelName, Message]:
+        if isinstance(request, str):
+            request = messages.message(request, content)
+        elif not isinstance(request, Message):
+            raise LocalProtocolError(
+                f"a request is a message type or a Message, not {type(request).__name__}"
+            )
+        elif content is not None:
+            raise LocalProtocolError("content goes with a message type; a Message has its own")
+        name = self._name(channel or request.channel)
+        if name not in ("shell", "control"):
+            raise LocalProtocolError(
+                f"{request.msg_type!r} goes to {name}, where nothing replies; requests go to shell "
+                "and control"
+            )
+        return name, prepare(request, session=self.session, username=self.username)
+
+    def _post(self, channel: ChannelName, body: Body) -> None:
+        """Sends without waiting, or not at all."""
+        message = prepare(body, session=self.session, username=self.username)
+        with contextlib.suppress(anyio.WouldBlock, KernelDied):
+            self._transport.send_nowait(channel, message)
+            self._sent[channel] += 1
+
+    # More of the streams.
 
     def subscribe(self, *channels: str) -> Subscription:
         """One more listener on `channels` (all by default), as an async context manager.
@@ -192,6 +451,7 @@ class KernelChannels:
             backlog=_by_channel(backlog),
             backlog_dropped=self._delivery.backlog_dropped,
             listeners=listeners,
+            restarts=self._kernel.restarts,
         )
 
     def __repr__(self) -> str:
@@ -210,13 +470,16 @@ class KernelChannels:
         )
 
     async def _send(self, channel: str, body: Body) -> Message:
-        await checkpoint_if_cancelled()
         name = self._name(channel)
         if name == "iopub":
             raise LocalProtocolError(
                 "iopub only receives; you may send on shell, control and stdin"
             )
         message = prepare(body, session=self.session, username=self.username)
+        return await self._send_prepared(name, message)
+
+    async def _send_prepared(self, name: ChannelName, message: Message) -> Message:
+        await checkpoint_if_cancelled()
         while True:
             if self._delivery.left:
                 raise anyio.ClosedResourceError
@@ -291,6 +554,12 @@ class KernelChannels:
         for channel in self._transport.channels:
             self._drain(channel)
         self._delivery.end(died)
+
+    def _catch_up(self) -> None:
+        """Delivers what has arrived, for who is about to conclude that nothing has."""
+        if not self._delivery.ended:
+            for channel in self._transport.channels:
+                self._drain(channel)
 
     def _drain(self, channel: ChannelName) -> None:
         self._delivery.deliver_all(channel, ())

@@ -33,12 +33,15 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 from ._connection_info import ChannelName
 from ._exceptions import KernelDied, LocalProtocolError
-from .messages import Message
+from ._message import Message
 
 _logger = logging.getLogger("enchannel")
 
 BACKLOG = 100_000
 """Messages a channel that wait for somebody to listen."""
+
+ANSWERED = 10_000
+"""Requests that were answered before their idle came, and whose idle is not worth keeping for anybody."""
 
 TURN = 64
 """Messages that a stream hands out before it lets other tasks run. Every one of them is a cancellation
@@ -49,6 +52,7 @@ T = TypeVar("T")
 NOBODY = (None, False)
 
 Taker = Callable[[ChannelName, Message], None]
+Observer = Callable[[ChannelName, "Sequence[Message]"], None]
 
 
 def _native_checkpoint_if_cancelled() -> Callable[[], Awaitable[None]]:
@@ -209,6 +213,11 @@ class Delivery:
         self._arrivals = itertools.count()
         self._held: dict[ChannelName, Sequence[Message]] = {}
         self._expected: dict[str, tuple[Taker, bool]] = {}
+        self._answered: dict[str, None] = {}
+        self.at_end: dict[Callable[[], None], None] = {}
+        """Called, in this order, when no more messages will come; must not raise."""
+        self.observers: list[Observer] = []
+        """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.waiting_for_room: anyio.Event | None = None
 
     @property
@@ -251,8 +260,13 @@ class Delivery:
         """
         self._expected[msg_id] = (taker, exclusive)
 
-    def forget(self, msg_id: str) -> None:
+    def forget(self, msg_id: str, *, idle_to_come: bool = False) -> None:
+        """Takes an :meth:`expect` back; `idle_to_come` says that a status is still on its way."""
         self._expected.pop(msg_id, None)
+        if idle_to_come:
+            self._answered[msg_id] = None
+            if len(self._answered) > ANSWERED:
+                del self._answered[next(iter(self._answered))]
 
     def room_made(self) -> None:
         if self.waiting_for_room is not None:
@@ -287,7 +301,7 @@ class Delivery:
             self._held[channel] = messages
             self.waiting_for_room = self.waiting_for_room or anyio.Event()
             await self.waiting_for_room.wait()
-            messages = self._held.pop(channel)
+            messages = self._held.pop(channel, ())
 
     def deliver_all(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Hands on `messages`, and what a cancelled reader held, at once and whatever the buffers hold."""
@@ -297,6 +311,8 @@ class Delivery:
     def _route(self, channel: ChannelName, messages: Sequence[Message]) -> list[Message]:
         """Serves the requests in flight, and returns what the streams get."""
         self.received[channel] += len(messages)
+        for observe in self.observers:
+            observe(channel, messages)
         for_streams = []
         expected = self._expected
         for message in messages:
@@ -318,7 +334,11 @@ class Delivery:
     def _keep(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         backlog = self._backlog[channel]
         for message in messages:
-            if message.parent_id in self._expected:
+            parent = message.parent_id
+            if parent in self._expected:
+                continue
+            if parent in self._answered and message.content.get("execution_state") == "idle":
+                del self._answered[parent]
                 continue
             if len(backlog) >= BACKLOG:
                 backlog.popleft()
@@ -341,6 +361,8 @@ class Delivery:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.wake()
+        for tell in tuple(self.at_end):
+            tell()
         self.room_made()
 
     def statistics(self) -> tuple[dict[ChannelName, int], int]:

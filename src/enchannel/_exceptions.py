@@ -12,7 +12,9 @@
     ├── ConnectionFileError         names the file and the field                    (also ValueError)
     ├── KernelConnectError          names what did not answer                       (also TimeoutError)
     ├── KernelDied                  says how it was noticed         (also anyio.BrokenResourceError)
-    └── KernelLaunchError           with the tail of the kernel's stderr
+    ├── KernelLaunchError           with the tail of the kernel's stderr
+    ├── NotImplementedByKernel      idle, but no reply
+    └── ReplyError                  a reply that is no success, where you asked for an exception
 
 Blame decides the branch: a *local* error is raised at the call that caused it, a *remote* one never
 reaches a user's stream: the message is dropped, counted and logged (see ``statistics()``).
@@ -23,6 +25,7 @@ The states of a stream use AnyIO's own words: ``ClosedResourceError``, ``EndOfSt
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import anyio
 
@@ -35,9 +38,11 @@ __all__ = [
     "KernelLaunchError",
     "LocalProtocolError",
     "MalformedMessage",
+    "NotImplementedByKernel",
     "ProtocolError",
     "RemoteProtocolError",
     "ReplayedMessage",
+    "ReplyError",
 ]
 
 
@@ -99,3 +104,30 @@ class KernelLaunchError(EnchannelError):
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(f"{message}\n{stderr}" if stderr else message)
         self.stderr = stderr
+
+
+class NotImplementedByKernel(EnchannelError):
+    """The kernel went idle for a request and sent no reply, or does not announce what was asked for."""
+
+
+class ReplyError(EnchannelError):
+    """A reply whose status is no success; raised by :func:`enchannel.raise_for_status` only.
+
+    Attributes:
+        reply: The reply's content.
+        ename: The name of the exception in the kernel, ``""`` where it says none.
+        evalue: Its text.
+        traceback: Its traceback, line by line, most often with colours for a terminal.
+    """
+
+    def __init__(self, reply: Mapping[str, Any]) -> None:
+        self.reply: dict[str, Any] = dict(reply)
+        self.ename: str = str(reply.get("ename") or "")
+        self.evalue: str = str(reply.get("evalue") or "")
+        traceback = reply.get("traceback") or []
+        self.traceback: list[str] = [traceback] if isinstance(traceback, str) else [*traceback]
+        super().__init__(
+            f"{self.ename}: {self.evalue}"
+            if self.ename
+            else f"the request was not successful: {reply.get('status')}"
+        )

@@ -40,9 +40,9 @@ from ._connection_info import CHANNELS, ChannelName, Config, ConnectionInfo
 from ._delivery import Listener
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
+from ._message import Message, prepare
 from ._transport import Transport
 from ._zmq import connect_zmq
-from .messages import Message, prepare
 
 if TYPE_CHECKING:
     import zmq

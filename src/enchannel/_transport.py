@@ -24,8 +24,8 @@ import anyio
 
 from ._connection_info import ChannelName
 from ._exceptions import RemoteProtocolError
+from ._message import Message
 from ._wire import Frame, Wire
-from .messages import Message
 
 __all__ = ["FrameTransport", "Transport"]
 

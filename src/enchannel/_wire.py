@@ -43,7 +43,7 @@ from ._exceptions import (
     RemoteProtocolError,
     ReplayedMessage,
 )
-from .messages import Message
+from ._message import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

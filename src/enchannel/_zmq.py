@@ -41,9 +41,9 @@ from ._exceptions import (
     MalformedMessage,
     RemoteProtocolError,
 )
+from ._message import Message
 from ._transport import FrameTransport
 from ._wire import DELIMITER, Frame, Wire
-from .messages import Message
 
 __all__ = ["Link", "ZmqTransport", "connect_endpoints", "connect_zmq", "wrap_sockets"]
 

@@ -12,8 +12,8 @@ import anyio
 from .._connection_info import ChannelName
 from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
+from .._message import Message
 from .._transport import Transport
-from ..messages import Message
 from ._ends import KernelEnd
 
 __all__ = ["check_transport"]

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import anyio
 
 from .._connection_info import CHANNELS, ChannelName
+from .._message import Message
 from .._wire import Frame, Wire
-from ..messages import Message
 
 __all__ = ["KernelEnd"]
 

@@ -26,6 +26,7 @@ from .._channels import KernelChannels
 from .._connection_info import ChannelName, ConnectionInfo
 from .._exceptions import KernelDied, LocalProtocolError, RemoteProtocolError
 from .._groups import unwrapping_task_group
+from .._message import Message
 from .._open_channels import (
     Identity,
     OpenOptions,
@@ -35,7 +36,6 @@ from .._open_channels import (
     parse_identity,
     parse_topics,
 )
-from ..messages import Message
 from ._ends import KernelEnd
 from ._memory import MemoryKernelEnd
 from ._steps import Step

@@ -11,9 +11,9 @@ import anyio
 import zmq
 
 from .._connection_info import CHANNELS, ChannelName, ConnectionInfo
+from .._message import Message
 from .._wire import Frame, Wire
 from .._zmq import Link, ZmqTransport, connect_endpoints, shared_context
-from ..messages import Message
 from ._ends import KernelEnd
 
 __all__ = ["ZmqKernelEnd"]

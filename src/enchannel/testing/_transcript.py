@@ -13,7 +13,7 @@ import anyio
 import attrs
 
 from .._connection_info import ChannelName
-from ..messages import Message
+from .._message import Message
 
 __all__ = ["Entry", "Transcript"]
 

@@ -1,0 +1,228 @@
+"""Comms as scopes: custom messages between a front end and a kernel.
+
+A comm is an object stream of :class:`Message`, closed on the kernel's side when its block is left. Comms that
+the *kernel* opens are offered to whoever accepts their target; while somebody accepts any, a target that
+nobody accepts is answered with ``comm_close``, as the specification asks. Without that the kernel's comms are
+left alone: another client may be their other end.
+
+Source: "Custom Messages" of the Jupyter messaging specification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+import anyio.abc
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from . import messages
+from ._connection_info import ChannelName
+from ._exceptions import KernelDied, LocalProtocolError
+from ._message import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ._channels import KernelChannels
+
+__all__ = ["Comm", "Comms", "IncomingComms"]
+
+CLOSE_DEADLINE = 1.0
+"""Seconds that telling the kernel of a comm's end may take on the way out."""
+
+T = TypeVar("T")
+
+
+class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
+    """What arrives for one receiver, until it is ended."""
+
+    def __init__(self, channels: KernelChannels) -> None:
+        self._channels = channels
+        self._items: deque[T] = deque()
+        self._news = anyio.Event()
+        self._ended = False
+
+    def _put(self, item: T) -> None:
+        self._items.append(item)
+        self._tell()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+
+    async def receive(self) -> T:
+        """The next one. A checkpoint; a cancelled receive has taken nothing.
+
+        Raises:
+            anyio.EndOfStream: The other side closed it, or the block was left.
+            KernelDied: The kernel is lost.
+        """
+        await checkpoint_if_cancelled()
+        while not self._items:
+            if self._ended:
+                raise anyio.EndOfStream
+            delivery = self._channels._delivery
+            if delivery.died is not None:
+                raise delivery.error()
+            if delivery.left:
+                raise anyio.EndOfStream
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self._items.popleft()
+
+    async def aclose(self) -> None:
+        """Receives no more."""
+        self._items.clear()
+        self._end()
+        await checkpoint()
+
+
+class Comm(_Queue[Message]):
+    """One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it.
+
+    Attributes:
+        comm_id: Its id.
+        target_name: What it was opened to.
+        opening: The ``comm_open`` message, as it was sent or received.
+        closing: The kernel's ``comm_close``, once it is in.
+    """
+
+    def __init__(self, channels: KernelChannels, opening: Message) -> None:
+        super().__init__(channels)
+        self.opening = opening
+        self.closing: Message | None = None
+        self.comm_id = str(opening.content.get("comm_id") or "")
+        self.target_name = str(opening.content.get("target_name") or "")
+
+    async def send(
+        self,
+        data: Mapping[str, Any] | None = None,
+        *,
+        buffers: Sequence[Buffer] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """Sends a ``comm_msg`` and returns it as it was sent; cancelled, it has sent nothing.
+
+        Raises:
+            anyio.ClosedResourceError: The comm is closed.
+            KernelDied: The kernel is lost.
+        """
+        if self._ended:
+            raise anyio.ClosedResourceError
+        body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
+        return await self._channels._send("shell", body)
+
+    def _take(self, message: Message) -> None:
+        if message.msg_type == "comm_close":
+            self.closing = message
+            self._end()
+        elif message.msg_type == "comm_msg":
+            self._put(message)
+
+    async def _close(self) -> None:
+        if self._ended or self._channels._delivery.ended:
+            return
+        self._end()
+        with (
+            anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_DEADLINE),
+            contextlib.suppress(KernelDied, anyio.ClosedResourceError),
+        ):
+            await self._channels._send("shell", messages.comm_close(self.comm_id))
+
+    def __repr__(self) -> str:
+        return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._ended else ''}>"
+
+
+class IncomingComms(_Queue[Comm]):
+    """The comms that the kernel opens to one target."""
+
+
+class Comms:
+    """The open comms of one kernel's channels; an observer of the delivery."""
+
+    def __init__(self, channels: KernelChannels) -> None:
+        self._channels = channels
+        self._comms: dict[str, Comm] = {}
+        self._targets: dict[str, IncomingComms] = {}
+        channels._delivery.observers.append(self.observe)
+        channels._delivery.at_end[self.end] = None
+
+    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
+        for message in arrived:
+            if message.header["msg_type"].startswith("comm_"):
+                self._see(message)
+
+    def _see(self, message: Message) -> None:
+        comm_id = message.content.get("comm_id")
+        if not isinstance(comm_id, str):
+            return
+        if message.msg_type == "comm_open" and comm_id not in self._comms:
+            self._offer(comm_id, message)
+        elif comm_id in self._comms:
+            self._comms[comm_id]._take(message)
+
+    def _offer(self, comm_id: str, opening: Message) -> None:
+        incoming = self._targets.get(str(opening.content.get("target_name")))
+        if incoming is not None:
+            self._comms[comm_id] = comm = Comm(self._channels, opening)
+            incoming._put(comm)
+        elif self._targets:
+            self._channels._post("shell", messages.comm_close(comm_id))
+
+    def end(self) -> None:
+        for comm in self._comms.values():
+            comm._tell()
+        for incoming in self._targets.values():
+            incoming._tell()
+
+    @asynccontextmanager
+    async def open(self, opening: Message) -> AsyncIterator[Comm]:
+        comm = Comm(self._channels, opening)
+        self._comms[comm.comm_id] = comm
+        try:
+            comm.opening = await self._channels._send("shell", opening)
+            yield comm
+        finally:
+            try:
+                await comm._close()
+            finally:
+                del self._comms[comm.comm_id]
+
+    @asynccontextmanager
+    async def accept(self, target_name: str) -> AsyncIterator[IncomingComms]:
+        if target_name in self._targets:
+            raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
+        incoming = IncomingComms(self._channels)
+        self._targets[target_name] = incoming
+        try:
+            yield incoming
+        finally:
+            del self._targets[target_name]
+            mine = [c for c in self._comms.values() if c.target_name == target_name]
+            for comm in mine:
+                try:
+                    await comm._close()
+                finally:
+                    self._comms.pop(comm.comm_id, None)
+
+
+def new_comm(
+    target_name: object,
+    data: Mapping[str, Any] | None,
+    buffers: Sequence[Buffer],
+    metadata: Mapping[str, Any] | None,
+) -> Message:
+    """The ``comm_open`` of a fresh comm."""
+    if not isinstance(target_name, str) or not target_name:
+        raise LocalProtocolError(f"target_name is the name of a comm target, not {target_name!r}")
+    comm_id = uuid.uuid4().hex
+    return messages.comm_open(comm_id, target_name, data, buffers=buffers, metadata=metadata)

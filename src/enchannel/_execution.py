@@ -1,0 +1,294 @@
+"""Requests and executions: who waits for what a kernel answers.
+
+A conversation is filed with the delivery rule before its request is sent, and taken back on every way out,
+so no answer can come too early and none is waited for in vain. Answers are told by the id in their parent
+header and by nothing else: kernels answer on the other channel, with another type, and in any order.
+
+Reply and idle status travel on two sockets and come in either order. What is missing when the other one is
+in is waited for a bounded time:
+
+* Idle and no reply: the kernel does not implement the request (:data:`REPLY_GRACE`).
+* Reply and no idle: some kernels never send one, behind an aborted request for example. An execution ends
+  when its messages have paused for :data:`IDLE_GRACE`.
+
+Before such a wait ends, what has arrived and was not read yet is looked at: a program that blocks its event
+loop is no kernel that does not answer.
+
+Neither reply nor idle: the caller's own deadline decides, or the loss of the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._connection_info import ChannelName
+from ._exceptions import KernelDied, LocalProtocolError, NotImplementedByKernel, ReplyError
+from ._groups import unwrapping_task_group
+from ._message import Message
+from ._outputs import OutputList
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._channels import KernelChannels
+
+__all__ = ["Conversation", "Execution", "raise_for_status"]
+
+REPLY_GRACE = 1.0
+"""Seconds that a reply may come behind its idle status."""
+
+IDLE_GRACE = 1.0
+"""Seconds without any message that an idle status may come behind its reply."""
+
+INTERRUPT_DEADLINE = 2.0
+"""Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
+
+OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
+"""Answers a prompt: called with its text, and whether what is typed is a password."""
+
+_COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
+
+
+def raise_for_status(reply: Message) -> Message:
+    """Returns `reply` where it is a success.
+
+    Kernels that leave the status out mean success.
+
+    Raises:
+        ReplyError: Its status is ``"error"``, ``"aborted"`` or another one that is no success.
+    """
+    status = reply.content.get("status", "ok")
+    if reply.content.get("success") is False:  # a debug_reply
+        raise ReplyError({**reply.content, "evalue": reply.content.get("message")})
+    if status in ("error", "aborted", "abort"):
+        raise ReplyError(reply.content)
+    return reply
+
+
+class Conversation:
+    """A request in flight. Enter it before sending; what answers it is collected while it is entered."""
+
+    def __init__(self, channels: KernelChannels, request: Message) -> None:
+        self.request = request
+        self.reply: Message | None = None
+        self.idle = False
+        self._channels = channels
+        self._news = anyio.Event()
+
+    def __enter__(self) -> Self:
+        delivery = self._channels._delivery
+        delivery.expect(self.request.msg_id, self._take)
+        delivery.at_end[self._tell] = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        delivery = self._channels._delivery
+        delivery.at_end.pop(self._tell, None)
+        idle_to_come = self.reply is not None and not self.idle
+        delivery.forget(self.request.msg_id, idle_to_come=idle_to_come)
+        if idle_to_come:
+            # Some kernels never send it.
+            self._channels._kernel.done(self.request.msg_id)
+
+    def _take(self, channel: ChannelName, message: Message) -> None:
+        if channel == "iopub":
+            self.idle = self.idle or (
+                message.msg_type == "status" and message.content.get("execution_state") == "idle"
+            )
+        elif channel != "stdin" and message.msg_type not in _COMM_TYPES and self.reply is None:
+            self.reply = message
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+
+    async def wait_reply(self) -> Message:
+        """The reply.
+
+        Raises:
+            NotImplementedByKernel: The kernel went idle, and sent none.
+            KernelDied: The kernel is lost.
+        """
+        while self.reply is None:
+            if not self.idle:
+                await self._wait_news()
+            elif not await self._wait_news_for(REPLY_GRACE):
+                raise self._not_implemented()
+        return self.reply
+
+    def _not_implemented(self) -> NotImplementedByKernel:
+        return NotImplementedByKernel(
+            f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
+            "it does not seem to implement it"
+        )
+
+    async def _wait_news(self) -> None:
+        delivery = self._channels._delivery
+        if delivery.died is not None:
+            raise delivery.error()
+        if delivery.left:
+            raise anyio.ClosedResourceError
+        self._news = anyio.Event()
+        await self._news.wait()
+
+    async def _wait_news_for(self, seconds: float) -> bool:
+        """Whether anything came within `seconds`."""
+        with anyio.move_on_after(seconds):
+            await self._wait_news()
+            return True
+        # The clock may have run while nobody read.
+        self._channels._catch_up()
+        return self._news.is_set()
+
+
+class Execution(Conversation):
+    """Code that the kernel runs: its messages, its outputs and its reply.
+
+    Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in their order,
+    and its input requests where no handler answers them; it ends when both the reply and the idle status
+    are in. While the block lasts, what comes later still (a thread that prints) changes :attr:`outputs`,
+    and iterating again gives it.
+
+    Attributes:
+        request: The ``execute_request`` as it was sent.
+        reply: The ``execute_reply``, ``None`` until it is in.
+    """
+
+    def __init__(
+        self, channels: KernelChannels, request: Message, on_input: OnInput | None
+    ) -> None:
+        super().__init__(channels, request)
+        self._on_input = on_input
+        self._buffer: deque[Message] = deque()
+        self._prompts: deque[Message] = deque()
+        self._prompted = anyio.Event()
+        self._outputs = OutputList(channels._displays)
+        self._idle_given_up = False
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far in nbformat's shape, as a notebook shows them."""
+        return self._outputs.outputs
+
+    @property
+    def execution_count(self) -> int | None:
+        """The number of this execution, where the kernel counts and has said it."""
+        count = self.reply.content.get("execution_count") if self.reply is not None else None
+        return count if isinstance(count, int) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the reply and the idle status are in."""
+        return self.reply is not None and (self.idle or self._idle_given_up)
+
+    async def wait(self) -> Message:
+        """Waits until the execution is complete, and returns the reply.
+
+        Messages that were not iterated are passed over; the outputs have them. A checkpoint; a cancelled
+        wait may be taken up again.
+
+        Raises:
+            NotImplementedByKernel: The kernel went idle, and sent no reply.
+            KernelDied: The kernel is lost.
+        """
+        async for _ in self:
+            pass
+        assert self.reply is not None
+        return self.reply
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        await checkpoint_if_cancelled()
+        while not self._buffer:
+            if self.complete:
+                await checkpoint()
+                raise StopAsyncIteration
+            if self.reply is None and not self.idle:
+                await self._wait_news()
+            elif self.reply is None:
+                if not await self._wait_news_for(REPLY_GRACE):
+                    raise self._not_implemented()
+            elif not await self._wait_news_for(IDLE_GRACE):
+                self._idle_given_up = True
+        return self._buffer.popleft()
+
+    def _take(self, channel: ChannelName, message: Message) -> None:
+        if channel == "iopub":
+            self._outputs.apply(message)
+            self._buffer.append(message)
+        elif channel == "stdin" and self._on_input is None:
+            self._buffer.append(message)
+        elif channel == "stdin":
+            self._prompts.append(message)
+            self._prompted.set()
+        super()._take(channel, message)
+
+    async def _answer_prompts(self) -> None:
+        assert self._on_input is not None
+        while True:
+            await self._prompted.wait()
+            self._prompted = anyio.Event()
+            while self._prompts:
+                prompt = self._prompts.popleft()
+                text, password = prompt.content.get("prompt"), prompt.content.get("password")
+                answer = self._on_input(str(text or ""), bool(password))
+                value = await answer if inspect.isawaitable(answer) else answer
+                if not isinstance(value, str):
+                    raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
+                body = {"header": {"msg_type": "input_reply"}, "parent_header": prompt.header}
+                await self._channels._send("stdin", {**body, "content": {"value": value}})
+
+    async def _interrupt(self) -> None:
+        """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
+        with (
+            anyio.CancelScope(shield=True, deadline=anyio.current_time() + INTERRUPT_DEADLINE),
+            contextlib.suppress(KernelDied, NotImplementedByKernel, anyio.ClosedResourceError),
+        ):
+            await self._channels.interrupt()
+            await self.wait()
+
+
+@asynccontextmanager
+async def run_execution(
+    channels: KernelChannels,
+    channel: ChannelName,
+    request: Message,
+    on_input: OnInput | None,
+    *,
+    interrupt_on_cancel: bool,
+) -> AsyncIterator[Execution]:
+    """The scope of an execution."""
+    execution = Execution(channels, request, on_input)
+    async with unwrapping_task_group() as tasks:
+        with execution:
+            if on_input is not None:
+                tasks.start_soon(execution._answer_prompts, name="enchannel prompts")
+            try:
+                await channels._send_prepared(channel, request)
+                yield execution
+            except BaseException:
+                if interrupt_on_cancel and not execution.complete:
+                    await execution._interrupt()
+                raise
+            finally:
+                tasks.cancel_scope.cancel()
+
+
+def checked_code(code: object, user_expressions: Mapping[str, str] | None) -> None:
+    """Raises LocalProtocolError for what a kernel would choke on."""
+    if not isinstance(code, str):
+        raise LocalProtocolError(f"code is a str, not {type(code).__name__}")
+    if user_expressions is not None and not isinstance(user_expressions, Mapping):
+        raise LocalProtocolError(
+            f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"
+        )

@@ -1,0 +1,81 @@
+"""What the kernel's own messages say of it: what it does, and whether it is still the same one.
+
+* The status is kept per request, because busy and idle of several overlap.
+* A kernel's session changes when it restarts. Many kernels write the *client's* session into their headers,
+  so only one that differs from its parent's is the kernel's own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import anyio
+
+from ._connection_info import ChannelName
+from ._message import Message
+
+__all__ = ["KernelState"]
+
+_logger = logging.getLogger("enchannel")
+
+BUSY = 10_000
+"""Requests that may be busy at once; the oldest are forgotten, since some kernels never send their idle."""
+
+
+class KernelState:
+    """Follows the statuses on iopub; an observer of the delivery."""
+
+    def __init__(self) -> None:
+        self.status: str = "unknown"
+        self.session: str | None = None
+        self.restarts: int = 0
+        self._busy: dict[str, None] = {}
+        self.changed = anyio.Event()
+
+    def observe(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        if channel != "iopub":
+            return
+        for message in messages:
+            if message.header["msg_type"] == "status":
+                self._see_session(message)
+                self._see(message)
+
+    def done(self, msg_id: str) -> None:
+        """The request is over, whether its idle status came or not."""
+        if msg_id in self._busy:
+            del self._busy[msg_id]
+            self._set("busy" if self._busy else "idle")
+
+    def _see(self, message: Message) -> None:
+        state, parent = str(message.content.get("execution_state")), message.parent_id
+        if state == "busy":
+            self._busy[parent] = None
+            if len(self._busy) > BUSY:
+                del self._busy[next(iter(self._busy))]
+            self._set("busy")
+        elif state == "idle":
+            self._busy.pop(parent, None)
+            self._set("busy" if self._busy else "idle")
+        elif state == "starting":
+            self._busy.clear()
+            self._set("starting")
+
+    def _see_session(self, message: Message) -> None:
+        session = message.session
+        if not session or session == message.parent_header.get("session"):
+            return
+        if self.session is not None and session != self.session:
+            self.restarts += 1
+            self._busy.clear()
+            _logger.info("the kernel has a new session: it was restarted")
+        self.session = session
+
+    def _set(self, status: str) -> None:
+        self.status = status
+        self.end()
+
+    def end(self) -> None:
+        """Wakes who waits for a change."""
+        self.changed.set()
+        self.changed = anyio.Event()

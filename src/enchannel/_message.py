@@ -1,0 +1,249 @@
+"""Jupyter messages as values.
+
+A :class:`Message` is what travels in both directions. Its five parts are the ones of the specification
+(`header`, `parent_header`, `metadata`, `content`, `buffers`); the four dicts keep every key that came,
+known to us or not, because kernels send more than the specification names.
+
+Reading is lenient: an unknown type is a value like any other, a missing or odd date is ``None``.
+Writing is strict: :func:`prepare` completes a body to a whole message and refuses what a kernel would
+drop without a word (no ``msg_type``, a misspelt part).
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from ._exceptions import LocalProtocolError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from ._connection_info import ChannelName
+
+__all__ = ["PROTOCOL_VERSION", "Body", "Message"]
+
+PROTOCOL_VERSION = "5.4"
+"""What the header of a sent message says where the body names no version."""
+
+
+_ON_CONTROL = frozenset(
+    ("shutdown", "interrupt", "debug", "create_subshell", "delete_subshell", "list_subshell")
+)
+_ON_IOPUB = frozenset(
+    (
+        "stream",
+        "display_data",
+        "update_display_data",
+        "execute_input",
+        "execute_result",
+        "error",
+        "status",
+        "clear_output",
+        "debug_event",
+        "iopub_welcome",
+    )
+)
+
+
+@attrs.frozen(repr=False)
+class Message:
+    """One Jupyter message.
+
+    Immutable to its users: replace a part with :func:`attrs.evolve`, leave the dicts as they are, since
+    several streams may hold the same message.
+
+    Source: "General Message Format" of the Jupyter messaging specification.
+    """
+
+    header: dict[str, Any]
+    """``msg_id``, ``msg_type``, ``session``, ``username``, ``date``, ``version`` and whatever else came."""
+    parent_header: dict[str, Any] = attrs.field(factory=dict)
+    """The header of the request that caused this message; empty where nothing did."""
+    metadata: dict[str, Any] = attrs.field(factory=dict)
+    """Rarely used; ``{}`` where the kernel sent ``null``."""
+    content: dict[str, Any] = attrs.field(factory=dict)
+    """What the message says; its fields depend on ``msg_type``."""
+    buffers: Sequence[Buffer] = ()
+    """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
+
+    @property
+    def msg_id(self) -> str:
+        """The id that replies and outputs carry as their parent's; not unique in every kernel."""
+        return str(self.header.get("msg_id", ""))
+
+    @property
+    def msg_type(self) -> str:
+        """For example ``"execute_reply"``; unknown types are delivered like known ones."""
+        return str(self.header.get("msg_type", ""))
+
+    @property
+    def parent_id(self) -> str:
+        """The ``msg_id`` of the request that caused this message, ``""`` where nothing did."""
+        return str(self.parent_header.get("msg_id", ""))
+
+    @property
+    def channel(self) -> ChannelName:
+        """The channel that a message of this type is sent on, by the specification.
+
+        Unknown types belong to shell. A ``comm_*`` is sent on shell by clients and on iopub by kernels.
+        """
+        kind = self.msg_type
+        if kind in _ON_IOPUB:
+            return "iopub"
+        if kind in ("input_request", "input_reply"):
+            return "stdin"
+        stem = kind.removesuffix("_request").removesuffix("_reply")
+        return "control" if stem in _ON_CONTROL and stem != kind else "shell"
+
+    @property
+    def session(self) -> str:
+        """The session of the sender; in a kernel's header it is often the client's."""
+        return str(self.header.get("session", ""))
+
+    @property
+    def date(self) -> datetime | None:
+        """When the message was made, always with a time zone (UTC where it names none).
+
+        ``None`` where the date is missing or no ISO 8601. Kernels disagree on dates: never order by them.
+        """
+        return _parse_date(self.header.get("date"))
+
+    def is_child_of(self, other: Message | str) -> bool:
+        """Whether this message answers `other` (a message, or a ``msg_id``)."""
+        msg_id = other if isinstance(other, str) else other.msg_id
+        return bool(msg_id) and self.parent_id == msg_id
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested-dict shape that jupyter_client uses, JSON-ready but for ``buffers``."""
+        return {
+            "header": self.header,
+            "msg_id": self.msg_id,
+            "msg_type": self.msg_type,
+            "parent_header": self.parent_header,
+            "metadata": self.metadata,
+            "content": self.content,
+            "buffers": list(self.buffers),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Message:
+        """A message from the nested-dict shape; ``msg_id`` and ``msg_type`` may stand beside the header.
+
+        Raises:
+            LocalProtocolError: `data` has no ``msg_type``, a part of the wrong type, or a key that is
+                no part of a message.
+        """
+        parts = _parts(data)
+        header = parts.pop("header")
+        for name in ("msg_id", "msg_type"):
+            beside = parts.pop(name, None)
+            if header.setdefault(name, beside) is None:
+                del header[name]
+            elif beside not in (None, header[name]):
+                raise LocalProtocolError(
+                    f"the body says {name} {beside!r}, its header {header[name]!r}"
+                )
+        msg_type = header.get("msg_type")
+        if not isinstance(msg_type, str) or not msg_type:
+            raise LocalProtocolError(
+                "the body needs a message type: "
+                '{"header": {"msg_type": "execute_request"}, "content": {...}}'
+            )
+        return cls(header, **parts)
+
+    def __repr__(self) -> str:
+        # Content stays out: a repr ends up in logs.
+        parent = f" child of {self.parent_id}" if self.parent_header else ""
+        return f"<Message {self.msg_type} {self.msg_id}{parent}>"
+
+
+Body: TypeAlias = "Message | Mapping[str, Any]"
+"""What may be sent: a :class:`Message`, or the dict of the Jupyter documentation."""
+
+_DICT_PARTS = ("header", "parent_header", "metadata", "content")
+# Written by jupyter_client and Jupyter Server; they say nothing that the parts do not.
+_IGNORED_KEYS = ("channel", "tracker", "msg_id", "msg_type", "buffers")
+
+
+def _parts(data: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise LocalProtocolError(f"a body is a dict or a Message, not {type(data).__name__}")
+    unknown = [key for key in data if key not in _DICT_PARTS and key not in _IGNORED_KEYS]
+    if unknown:
+        raise LocalProtocolError(
+            f"{unknown[0]!r} is no part of a message; the parts are header, parent_header, metadata, "
+            "content and buffers"
+        )
+    parts: dict[str, Any] = {}
+    for name in _DICT_PARTS:
+        part = data.get(name)
+        if part is None:
+            part = {}
+        if not isinstance(part, Mapping):
+            raise LocalProtocolError(f"the {name} of a body is a dict, not {type(part).__name__}")
+        parts[name] = dict(part)
+    buffers = data.get("buffers")
+    if isinstance(buffers, (str, bytes, bytearray, memoryview)):
+        raise LocalProtocolError(f"buffers is a list of buffers, not {type(buffers).__name__}")
+    parts["buffers"] = tuple(buffers or ())
+    parts["msg_id"], parts["msg_type"] = data.get("msg_id"), data.get("msg_type")
+    return parts
+
+
+def prepare(body: Body, *, session: str, username: str) -> Message:
+    """The whole message that `body` stands for.
+
+    ``session`` and ``username`` override what the body says; ``msg_id``, ``date`` and ``version`` are
+    kept where it has them and made where it has not.
+
+    Raises:
+        LocalProtocolError: See :meth:`Message.from_dict`.
+    """
+    message = Message.from_dict(body.to_dict() if isinstance(body, Message) else body)
+    given = message.header
+    header = {**given, "session": session, "username": username}
+    header["msg_id"] = _text(given, "msg_id") or str(uuid.uuid4())
+    header["version"] = _text(given, "version") or PROTOCOL_VERSION
+    date = given.get("date") or datetime.now(timezone.utc)
+    header["date"] = date.isoformat() if isinstance(date, datetime) else date
+    content = message.content
+    if message.msg_type == "input_reply":
+        # One kernel fails on an input_reply without a status, none minds it.
+        content = {"status": "ok", **content}
+    return Message(header, message.parent_header, message.metadata, content, message.buffers)
+
+
+def _text(header: Mapping[str, Any], name: str) -> str | None:
+    value = header.get(name)
+    if value is not None and not isinstance(value, str):
+        raise LocalProtocolError(f"the {name} of a header is a str, not {type(value).__name__}")
+    return value
+
+
+# Met in the field: nanoseconds, a zone name in brackets, no seconds, an offset without a colon, no zone.
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"\s*(Z|([+-])(\d\d):?(\d\d)?)?(?:\[.*\])?$",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def _parse_date(text: object) -> datetime | None:
+    match = _DATE.match(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    *numbers, fraction, _, sign, hours, minutes = match.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    microsecond = int((fraction or "0")[:6].ljust(6, "0"))
+    try:
+        zone = timezone(-offset if sign == "-" else offset)
+        year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
+        return datetime(year, month, day, hour, minute, second, microsecond, zone)
+    except ValueError:  # a 31st of February, an offset of 99 hours
+        return None

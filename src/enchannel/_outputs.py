@@ -1,0 +1,122 @@
+"""The outputs of an execution, as a notebook shows them.
+
+* Text of one stream that follows text of the same stream is appended to it.
+* ``clear_output`` clears at once, or (``wait``) when the next output comes.
+* ``update_display_data`` changes every display of that id, whichever execution of these channels showed it;
+  one that was never shown is not shown by its update.
+
+The shape is nbformat's: ``stream``, ``display_data``, ``execute_result`` and ``error``. Fields that a kernel
+leaves out, or sends as ``null``, are empty.
+
+Source: "Messages on the IOPub channel" of the Jupyter messaging specification; "Code cell outputs" of nbformat.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from ._message import Message
+
+__all__ = ["Displays", "OutputList", "output_of"]
+
+Output = dict[str, Any]
+
+
+def output_of(message: Message) -> Output | None:
+    """The output, in nbformat's shape, that `message` is; none where it is no output."""
+    content, kind = message.content, message.msg_type
+    if kind == "stream":
+        name, text = str(content.get("name") or "stdout"), str(content.get("text") or "")
+        return {"output_type": kind, "name": name, "text": text}
+    if kind == "error":
+        traceback = content.get("traceback") or []
+        return {
+            "output_type": kind,
+            "ename": content.get("ename") or "",
+            "evalue": content.get("evalue") or "",
+            "traceback": [traceback] if isinstance(traceback, str) else traceback,
+        }
+    if kind not in ("display_data", "execute_result"):
+        return None
+    output: Output = {"output_type": kind}
+    _show(output, content)
+    if kind == "execute_result":
+        output["execution_count"] = content.get("execution_count")
+    return output
+
+
+def display_id_of(message: Message) -> str | None:
+    """The id under which `message` may be, or is, updated."""
+    transient = message.content.get("transient")
+    display_id = transient.get("display_id") if isinstance(transient, dict) else None
+    return display_id if isinstance(display_id, str) else None
+
+
+def _show(output: Output, content: dict[str, Any]) -> None:
+    output["data"] = dict(content.get("data") or {})
+    output["metadata"] = dict(content.get("metadata") or {})
+
+
+class Displays:
+    """Who shows the display of an id; shared by the executions of one kernel."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, weakref.WeakSet[OutputList]] = {}
+
+    def add(self, display_id: str, outputs: OutputList) -> None:
+        shown = self._shown.setdefault(display_id, weakref.WeakSet())
+        shown.add(outputs)
+
+    def update(self, display_id: str, content: dict[str, Any]) -> None:
+        for outputs in tuple(self._shown.get(display_id, ())):
+            for output in outputs.displays.get(display_id, ()):
+                _show(output, content)
+        if not self._shown.get(display_id):
+            self._shown.pop(display_id, None)
+
+
+class OutputList:
+    """Applies messages to a list of outputs."""
+
+    def __init__(self, displays: Displays) -> None:
+        self.outputs: list[Output] = []
+        self.displays: dict[str, list[Output]] = {}
+        self._registry = displays
+        self._clear_at_next = False
+
+    def apply(self, message: Message) -> None:
+        kind = message.msg_type
+        if kind == "clear_output":
+            if message.content.get("wait"):
+                self._clear_at_next = True
+            else:
+                self._clear()
+        elif kind == "update_display_data":
+            display_id = display_id_of(message)
+            if display_id is not None:
+                self._registry.update(display_id, message.content)
+        else:
+            output = output_of(message)
+            if output is not None:
+                self._add(output, display_id_of(message))
+
+    def _add(self, output: Output, display_id: str | None) -> None:
+        if self._clear_at_next:
+            self._clear()
+        last = self.outputs[-1] if self.outputs else {}
+        if output["output_type"] == last.get("output_type") == "stream" and (
+            output["name"] == last["name"]
+        ):
+            last["text"] += output["text"]
+            return
+        self.outputs.append(output)
+        if display_id is not None:
+            self.displays.setdefault(display_id, []).append(output)
+            self._registry.add(display_id, self)
+
+    def _clear(self) -> None:
+        self._clear_at_next = False
+        # The list stays the same: somebody may hold it.
+        self.outputs.clear()
+        self.displays.clear()

@@ -1,0 +1,150 @@
+"""Comms, subshells and debug sessions against a scripted kernel in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel
+from enchannel.testing import FakeKernel, open_fake_kernel
+from raw_kernel import message
+from test_execution import conversation
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_comm_is_a_scope() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.open_comm("target", {"a": 1}, buffers=[b"b"]) as comm:
+            _, opened = await kernel.asked()
+            assert opened.content["target_name"] == "target"
+            assert (opened.content["data"], opened.buffers) == ({"a": 1}, (b"b",))
+            await comm.send({"n": 1}, buffers=[b"there"])
+            _, sent = await kernel.asked()
+            assert sent.content == {"comm_id": comm.comm_id, "data": {"n": 1}}
+            kernel.say("comm_msg", opened, comm_id="another's", data={})
+            kernel.say("comm_msg", opened, comm_id=comm.comm_id, data={"back": 1})
+            assert (await comm.receive()).content["data"] == {"back": 1}
+        _, closed = await kernel.asked()
+        assert (closed.msg_type, closed.content["comm_id"]) == ("comm_close", comm.comm_id)
+        with pytest.raises(anyio.ClosedResourceError):
+            await comm.send({})
+
+
+async def test_a_comm_ends_when_the_kernel_closes_it() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.open_comm("target") as comm:
+            _, opened = await kernel.asked()
+            kernel.say("comm_msg", opened, comm_id=comm.comm_id, data={"last": 1})
+            kernel.say("comm_close", opened, comm_id=comm.comm_id, data={"why": "done"})
+            assert [msg.content["data"] async for msg in comm] == [{"last": 1}]
+            assert comm.closing is not None
+            assert comm.closing.content["data"] == {"why": "done"}
+        # Nobody tells a kernel what it said itself.
+        await ch.shell.send({"header": {"msg_type": "x_request"}})
+        assert (await kernel.asked())[1].msg_type == "x_request"
+
+
+async def test_a_cancelled_comm_is_closed() -> None:
+    async with conversation() as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            async with ch.open_comm("target") as comm:
+                await kernel.asked()
+                scope.cancel()
+                await comm.receive()
+        assert (await kernel.asked())[1].msg_type == "comm_close"
+
+
+async def test_a_lost_kernel_ends_its_comms() -> None:
+    async with conversation() as (ch, kernel, _):
+        with pytest.raises(KernelDied):
+            async with ch.open_comm("target") as comm:
+                kernel.end.vanish("gone")
+                await comm.receive()
+
+
+async def test_comms_of_the_kernel_go_to_who_accepts_their_target() -> None:
+    async with conversation() as (ch, kernel, _):
+        parent = message("execute_request")
+        kernel.say("comm_open", parent, comm_id="0", target_name="mine", data={})
+        await anyio.wait_all_tasks_blocked()
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", parent, comm_id="1", target_name="mine", data={"a": 1})
+            kernel.say("comm_msg", parent, comm_id="1", data={"b": 2})
+            kernel.say("comm_open", parent, comm_id="2", target_name="nobody's", data={})
+            comm = await incoming.receive()
+            assert comm.opening.content["data"] == {"a": 1}
+            assert (await comm.receive()).content["data"] == {"b": 2}
+            _, closed = await kernel.asked()
+            assert (closed.msg_type, closed.content["comm_id"]) == ("comm_close", "2")
+            with pytest.raises(LocalProtocolError, match="being accepted already"):
+                async with ch.accept_comms("mine"):
+                    pass
+        _, closed = await kernel.asked()
+        assert (closed.msg_type, closed.content["comm_id"]) == ("comm_close", "1")
+
+
+async def test_without_anybody_accepting_the_comms_of_the_kernel_are_left_alone() -> None:
+    async with conversation() as (ch, kernel, _):
+        kernel.say("comm_open", message("execute_request"), comm_id="1", target_name="x", data={})
+        assert (await ch.iopub.receive()).msg_type == "comm_open"
+        await ch.shell.send({"header": {"msg_type": "x_request"}})
+        assert (await kernel.asked())[1].msg_type == "x_request"
+
+
+async def test_a_target_is_a_name() -> None:
+    async with conversation() as (ch, _, _tasks):
+        with pytest.raises(LocalProtocolError, match="target_name is the name of a comm target"):
+            ch.open_comm("")
+
+
+@pytest.mark.parametrize("what", ["open_subshell", "open_debug_session"])
+async def test_what_the_kernel_does_not_announce_is_not_asked_for(what: str) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.on("kernel_info_request", lambda request: {"status": "ok"})
+        with pytest.raises(NotImplementedByKernel, match="the kernel has no"):
+            async with getattr(ch, what)():
+                pytest.fail("the block was entered")
+        assert kernel.transcript.messages("> control *") == []
+
+
+async def test_a_subshell_is_deleted_on_the_way_out(fake_kernel: FakeKernel) -> None:
+    features = {"status": "ok", "supported_features": ["kernel subshells"]}
+    fake_kernel.on("kernel_info_request", lambda request: features)
+    fake_kernel.on("create_subshell_request", lambda request: {"subshell_id": "s"})
+    fake_kernel.on("delete_subshell_request", lambda request: {"status": "ok"})
+    async with fake_kernel.open_channels() as ch:
+        with pytest.raises(ZeroDivisionError):
+            async with ch.open_subshell() as sub:
+                await sub.request("is_complete_request", {"code": "1"})
+                async with sub.execute("1") as execution:
+                    await execution.wait()
+                raise ZeroDivisionError
+    for sent in ("> shell is_complete_request", "> shell execute_request"):
+        (request,) = fake_kernel.transcript.messages(sent)
+        assert request.header["subshell_id"] == "s"
+    (deleted,) = fake_kernel.transcript.messages("> control delete_subshell_request")
+    assert deleted.content == {"subshell_id": "s"}
+
+
+async def test_a_debug_session_counts_its_requests(fake_kernel: FakeKernel) -> None:
+    def answer(request: Any) -> dict[str, Any]:
+        number, command = request.content["seq"], request.content["command"]
+        if command == "attach":
+            request.publish("debug_event", {"type": "event", "event": "initialized"})
+        return {"request_seq": number, "success": True, "body": {"seq": number}}
+
+    features = {"status": "ok", "debugger": True}
+    fake_kernel.on("kernel_info_request", lambda request: features)
+    fake_kernel.on("debug_request", answer)
+    async with fake_kernel.open_channels() as ch:
+        async with ch.open_debug_session() as debug:
+            assert (await debug.receive()).content["event"] == "initialized"
+            assert await debug.request("threads") == {"seq": 3}
+    commands = [
+        (r.content["seq"], r.content["command"])
+        for r in fake_kernel.transcript.messages("> control debug_request")
+    ]
+    assert commands == [(1, "initialize"), (2, "attach"), (3, "threads"), (4, "disconnect")]

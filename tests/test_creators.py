@@ -1,0 +1,162 @@
+"""A creator for every message that a client may send, each on its channel."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import pytest
+
+from enchannel import Message, messages
+from raw_kernel import message
+
+CREATED: list[tuple[Message, str, str, dict[str, Any]]] = [
+    (
+        messages.execute_request("1"),
+        "shell",
+        "execute_request",
+        {
+            "code": "1",
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+        },
+    ),
+    (
+        messages.inspect_request("é𝒳x"),
+        "shell",
+        "inspect_request",
+        {"code": "é𝒳x", "cursor_pos": 3, "detail_level": 0},
+    ),
+    (
+        messages.complete_request("pri", 2),
+        "shell",
+        "complete_request",
+        {"code": "pri", "cursor_pos": 2},
+    ),
+    (
+        messages.history_range_request(0, 1, 5),
+        "shell",
+        "history_request",
+        {
+            "hist_access_type": "range",
+            "session": 0,
+            "start": 1,
+            "stop": 5,
+            "output": False,
+            "raw": True,
+        },
+    ),
+    (
+        messages.history_tail_request(3, output=True),
+        "shell",
+        "history_request",
+        {"hist_access_type": "tail", "n": 3, "output": True, "raw": True},
+    ),
+    (
+        messages.history_search_request("a*", 3, unique=True),
+        "shell",
+        "history_request",
+        {
+            "hist_access_type": "search",
+            "pattern": "a*",
+            "n": 3,
+            "unique": True,
+            "output": False,
+            "raw": True,
+        },
+    ),
+    (messages.is_complete_request("if"), "shell", "is_complete_request", {"code": "if"}),
+    (messages.connect_request(), "shell", "connect_request", {}),
+    (messages.comm_info_request(), "shell", "comm_info_request", {}),
+    (messages.comm_info_request("t"), "shell", "comm_info_request", {"target_name": "t"}),
+    (messages.kernel_info_request(), "shell", "kernel_info_request", {}),
+    (
+        messages.shutdown_request(restart=True),
+        "control",
+        "shutdown_request",
+        {"restart": True},
+    ),
+    (messages.interrupt_request(), "control", "interrupt_request", {}),
+    (
+        messages.debug_request("attach", {}, seq=2),
+        "control",
+        "debug_request",
+        {"type": "request", "seq": 2, "command": "attach", "arguments": {}},
+    ),
+    (messages.create_subshell_request(), "control", "create_subshell_request", {}),
+    (
+        messages.delete_subshell_request("s"),
+        "control",
+        "delete_subshell_request",
+        {"subshell_id": "s"},
+    ),
+    (messages.list_subshell_request(), "control", "list_subshell_request", {}),
+    (
+        messages.comm_open("c", "t", {"a": 1}),
+        "shell",
+        "comm_open",
+        {"comm_id": "c", "target_name": "t", "data": {"a": 1}},
+    ),
+    (messages.comm_msg("c"), "shell", "comm_msg", {"comm_id": "c", "data": {}}),
+    (messages.comm_close("c"), "shell", "comm_close", {"comm_id": "c", "data": {}}),
+    (
+        messages.input_reply("v", message("input_request")),
+        "stdin",
+        "input_reply",
+        {"value": "v", "status": "ok"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "channel", "msg_type", "content"), CREATED)
+def test_what_is_created(made: Message, channel: str, msg_type: str, content: Any) -> None:
+    assert (made.channel, made.msg_type, made.content) == (channel, msg_type, content)
+
+
+def test_a_silent_execution_stays_out_of_the_history() -> None:
+    assert messages.execute_request("1", silent=True).content["store_history"] is False
+    request = messages.execute_request("1", silent=True, store_history=True)
+    assert request.content["store_history"] is True
+
+
+def test_a_subshell_is_named_in_the_header() -> None:
+    assert messages.execute_request("1", subshell_id="s").header["subshell_id"] == "s"
+
+
+def test_an_input_reply_carries_the_header_of_its_prompt() -> None:
+    prompt = message("input_request")
+    assert messages.input_reply("v", prompt).parent_header == prompt.header
+
+
+def test_metadata_and_buffers_go_along() -> None:
+    made = messages.comm_msg("c", {}, metadata={"m": 1}, buffers=[b"b"])
+    assert (made.metadata, made.buffers) == ({"m": 1}, (b"b",))
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "channel"),
+    [
+        ("shutdown_reply", "control"),
+        ("interrupt_reply", "control"),
+        ("create_subshell_reply", "control"),
+        ("execute_reply", "shell"),
+        ("input_request", "stdin"),
+        ("stream", "iopub"),
+        ("debug_event", "iopub"),
+        ("status", "iopub"),
+        ("something_new", "shell"),
+    ],
+)
+def test_a_message_knows_its_channel(msg_type: str, channel: str) -> None:
+    assert message(msg_type).channel == channel
+
+
+def test_every_name_is_there() -> None:
+    for name in messages.__all__:
+        assert getattr(messages, name) is not None
+    assert typing.is_typeddict(messages.KernelInfoReply)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        messages.nothing  # noqa: B018

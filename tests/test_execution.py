@@ -1,0 +1,404 @@
+"""Requests and executions against a kernel that answers as the test says, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    LocalProtocolError,
+    Message,
+    NotImplementedByKernel,
+    ReplyError,
+    messages,
+    open_channels,
+    raise_for_status,
+)
+from enchannel.testing import MemoryKernelEnd, memory_transport_pair, open_fake_kernel
+from raw_kernel import message
+
+pytestmark = pytest.mark.anyio
+
+
+class Kernel:
+    """The other end: says what the test says, in the order of the test."""
+
+    def __init__(self, end: MemoryKernelEnd) -> None:
+        self.end = end
+
+    async def asked(self, channel: Any = "shell") -> tuple[bytes, Message]:
+        with anyio.fail_after(5):
+            return await self.end.receive(channel)
+
+    def say(self, msg_type: str, parent: Message, **content: Any) -> None:
+        self.end.publish(message(msg_type, parent, **content))
+
+    def status(self, parent: Message, state: str) -> None:
+        self.say("status", parent, execution_state=state)
+
+    def reply(self, to: tuple[bytes, Message], channel: Any = "shell", **content: Any) -> Message:
+        identity, request = to
+        kind = request.msg_type.replace("request", "reply")
+        reply = message(kind, request, **{"status": "ok", **content})
+        self.end.send(channel, identity, reply)
+        return reply
+
+
+@asynccontextmanager
+async def conversation() -> AsyncIterator[tuple[KernelChannels, Kernel, anyio.abc.TaskGroup]]:
+    transport, end = memory_transport_pair("key")
+    async with open_channels(transport) as ch, anyio.create_task_group() as tasks:
+        yield ch, Kernel(end), tasks
+        tasks.cancel_scope.cancel()
+
+
+class Task:
+    """What a coroutine returned or raised, for those that run beside the test."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    async def run(self, function: Any, *args: Any) -> None:
+        try:
+            self.value = await function(*args)
+        except Exception as error:
+            self.error = error
+        self.done.set()
+
+    async def result(self) -> Any:
+        with anyio.fail_after(5):
+            await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def start(tasks: anyio.abc.TaskGroup, function: Any, *args: Any) -> Task:
+    task = Task()
+    tasks.start_soon(task.run, function, *args)
+    return task
+
+
+async def executed(ch: KernelChannels, code: str, **options: Any) -> Any:
+    async with ch.execute(code, **options) as execution:
+        seen = [msg.msg_type async for msg in execution]
+    return execution, seen
+
+
+async def test_each_of_many_requests_gets_its_own_reply() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = [start(tasks, ch.request, messages.inspect_request(str(n))) for n in range(50)]
+        asked = [await kernel.asked() for _ in waiting]
+        replies = {r[1].content["code"]: kernel.reply(r) for r in reversed(asked)}
+        for number, task in enumerate(waiting):
+            assert (await task.result()).msg_id == replies[str(number)].msg_id
+
+
+@pytest.mark.parametrize("idle_first", [True, False])
+async def test_reply_and_idle_come_in_either_order(idle_first: bool) -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, executed, ch, "1")
+        asked = await kernel.asked()
+        kernel.status(asked[1], "busy")
+        if idle_first:
+            kernel.status(asked[1], "idle")
+            await anyio.wait_all_tasks_blocked()
+            assert not task.done.is_set()
+        reply = kernel.reply(asked, execution_count=7)
+        if not idle_first:
+            await anyio.wait_all_tasks_blocked()
+            assert not task.done.is_set()
+            kernel.status(asked[1], "idle")
+        execution, seen = await task.result()
+        assert seen == ["status", "status"]
+        assert execution.reply.msg_id == reply.msg_id
+        assert (execution.execution_count, execution.complete) == (7, True)
+
+
+async def test_an_execution_whose_idle_never_comes_ends_behind_its_reply() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, executed, ch, "1")
+        kernel.reply(await kernel.asked(), status="aborted")
+        execution, _ = await task.result()
+        assert execution.reply.content["status"] == "aborted"
+        assert ch.status == "unknown"
+
+
+async def test_a_request_that_is_not_implemented_raises() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "history_request", {})
+        _, request = await kernel.asked()
+        kernel.status(request, "busy")
+        kernel.status(request, "idle")
+        with pytest.raises(NotImplementedByKernel, match="no reply to the history_request"):
+            await task.result()
+
+
+async def test_a_reply_of_another_type_on_another_channel_is_the_reply() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, messages.interrupt_request())
+        identity, request = await kernel.asked("control")
+        odd = message("none", request)
+        kernel.end.send("shell", identity, odd)
+        assert (await task.result()).msg_id == odd.msg_id
+
+
+async def test_what_nobody_asked_for_answers_nothing() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "inspect_request", {})
+        asked = await kernel.asked()
+        stranger = message("inspect_request")
+        kernel.end.send("shell", asked[0], message("inspect_reply", stranger))
+        kernel.end.send("shell", asked[0], message("comm_open", asked[1], comm_id="c"))
+        kernel.status(stranger, "idle")
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done.is_set()
+        assert (await ch.shell.receive()).parent_id == stranger.msg_id
+        reply = kernel.reply(asked)
+        assert (await task.result()).msg_id == reply.msg_id
+
+
+async def test_interleaved_conversations_stay_apart() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        running = [start(tasks, executed, ch, code) for code in "ab"]
+        asked = {r[1].content["code"]: r for r in [await kernel.asked(), await kernel.asked()]}
+        for text in "123":
+            for code, (_, request) in asked.items():
+                kernel.say("stream", request, name="stdout", text=code + text)
+        for request in asked.values():
+            kernel.reply(request)
+            kernel.status(request[1], "idle")
+        outputs = [(await task.result())[0].outputs for task in running]
+        assert [output["text"] for (output,) in outputs] == ["a1a2a3", "b1b2b3"]
+
+
+async def test_output_behind_the_idle_is_reachable() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("thread()") as execution:
+            asked = await kernel.asked()
+            kernel.reply(asked)
+            kernel.status(asked[1], "idle")
+            await execution.wait()
+            kernel.say("stream", asked[1], name="stdout", text="late")
+            await anyio.wait_all_tasks_blocked()
+            assert [msg.content["text"] async for msg in execution] == ["late"]
+            assert execution.outputs[0]["text"] == "late"
+        kernel.say("stream", asked[1], name="stdout", text="later")
+        assert (await ch.iopub.receive()).content["text"] == "later"
+
+
+async def test_a_lost_kernel_is_told_to_every_waiter() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = [start(tasks, ch.request, "inspect_request", {}) for _ in range(10)]
+        waiting += [start(tasks, executed, ch, "1"), start(tasks, ch.wait_idle)]
+        await anyio.wait_all_tasks_blocked()
+        kernel.end.vanish("gone")
+        for task in waiting:
+            with pytest.raises(KernelDied, match="gone"):
+                await task.result()
+
+
+async def test_a_reply_that_is_in_is_returned_though_the_kernel_died() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "shutdown_request", {"restart": False})
+        reply = kernel.reply(await kernel.asked("control"), "control")
+        kernel.end.vanish("gone")
+        assert (await task.result()).msg_id == reply.msg_id
+
+
+async def test_leaving_the_block_ends_who_waits() -> None:
+    transport, _ = memory_transport_pair()
+    async with anyio.create_task_group() as tasks:
+        async with open_channels(transport) as ch:
+            task = start(tasks, ch.request, "inspect_request", {})
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.ClosedResourceError):
+            await task.result()
+
+
+async def test_a_cancelled_request_leaves_nothing_behind() -> None:
+    async with conversation() as (ch, _, _tasks):
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                await ch.request("inspect_request", {})
+        assert ch._delivery._expected == {}
+        assert list(ch._delivery.at_end) == [ch._kernel.end]
+
+
+async def test_idles_behind_their_replies_do_not_pile_up() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        for _ in range(5):
+            task = start(tasks, ch.request, "inspect_request", {})
+            asked = await kernel.asked()
+            kernel.status(asked[1], "busy")
+            kernel.reply(asked)
+            await task.result()
+            kernel.status(asked[1], "idle")
+            await anyio.wait_all_tasks_blocked()
+        assert set(ch.statistics().backlog.values()) == {0}
+        assert ch.status == "idle"
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_prompts_are_answered_with_their_header(asynchronous: bool) -> None:
+    asked_for = []
+
+    def answer(prompt: str, password: bool) -> str:
+        asked_for.append((prompt, password))
+        return "me"
+
+    async def answer_later(prompt: str, password: bool) -> str:
+        await anyio.sleep(0)
+        return answer(prompt, password)
+
+    async with conversation() as (ch, kernel, tasks):
+        on_input = answer_later if asynchronous else answer
+        task = start(tasks, lambda: executed(ch, "input()", on_input=on_input))
+        identity, request = await kernel.asked()
+        assert request.content["allow_stdin"] is True
+        for content in ({"prompt": "who?"}, {"prompt": None, "password": True}):
+            prompt = message("input_request", request, **content)
+            kernel.end.send("stdin", identity, prompt)
+            _, reply = await kernel.asked("stdin")
+            assert reply.parent_header == prompt.header
+            assert reply.content == {"status": "ok", "value": "me"}
+        kernel.reply((identity, request))
+        kernel.status(request, "idle")
+        await task.result()
+    assert asked_for == [("who?", False), ("", True)]
+
+
+async def test_without_a_handler_a_prompt_is_a_message() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("input()") as execution:
+            identity, request = await kernel.asked()
+            assert request.content["allow_stdin"] is False
+            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            prompt = await execution.__anext__()
+            await ch.main.send("stdin", messages.input_reply("me", prompt))
+            _, reply = await kernel.asked("stdin")
+            assert reply.parent_header["msg_id"] == prompt.msg_id
+
+
+async def test_a_handler_that_fails_fails_the_execution() -> None:
+    def fail(prompt: str, password: bool) -> str:
+        raise ZeroDivisionError
+
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, lambda: executed(ch, "input()", on_input=fail))
+        identity, request = await kernel.asked()
+        kernel.end.send("stdin", identity, message("input_request", request))
+        with pytest.raises(ZeroDivisionError):
+            await task.result()
+
+
+async def test_a_handler_is_cancelled_with_its_execution() -> None:
+    cancelled = anyio.Event()
+
+    async def ponder(prompt: str, password: bool) -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=ponder):
+            identity, request = await kernel.asked()
+            kernel.end.send("stdin", identity, message("input_request", request))
+            await anyio.wait_all_tasks_blocked()
+            assert not cancelled.is_set()
+        assert cancelled.is_set()
+
+
+async def test_cancellation_interrupts_where_asked() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        with anyio.CancelScope() as scope:
+
+            async def obey() -> None:
+                asked = await kernel.asked()
+                scope.cancel()
+                interrupt = await kernel.asked("control")
+                assert interrupt[1].msg_type == "interrupt_request"
+                kernel.reply(interrupt, "control")
+                kernel.reply(asked, status="error")
+                kernel.status(asked[1], "idle")
+
+            tasks.start_soon(obey)
+            async with ch.execute("while True: pass", interrupt_on_cancel=True) as execution:
+                await execution.wait()
+        assert scope.cancelled_caught
+        assert execution.complete
+
+
+async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> None:
+    monkeypatch.setattr("enchannel._execution.INTERRUPT_DEADLINE", 0.05)
+    async with conversation() as (ch, _, _tasks):
+        with anyio.fail_after(5), pytest.raises(ZeroDivisionError):
+            async with ch.execute("while True: pass", interrupt_on_cancel=True):
+                raise ZeroDivisionError
+
+
+async def test_a_late_reader_does_not_mistake_the_kernel(monkeypatch: Any) -> None:
+    # The reply has arrived when the grace is over, and was not read: somebody held the event loop.
+    monkeypatch.setattr("enchannel._execution.REPLY_GRACE", 0)
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "inspect_request", {})
+        asked = await kernel.asked()
+        kernel.status(asked[1], "idle")
+        kernel.reply(asked)
+        assert (await task.result()).msg_type == "inspect_reply"
+
+
+def test_replies_that_are_no_success_can_be_raised() -> None:
+    assert raise_for_status(reply := message("execute_reply")) is reply
+    failed = message("execute_reply", status="error", ename="E", evalue="why", traceback=["t"])
+    with pytest.raises(ReplyError, match="^E: why$") as caught:
+        raise_for_status(failed)
+    assert (caught.value.ename, caught.value.traceback) == ("E", ["t"])
+    with pytest.raises(ReplyError, match="not successful: aborted"):
+        raise_for_status(message("execute_reply", status="aborted"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "complaint"),
+    [
+        ((3,), {}, "a request is a message type or a Message, not int"),
+        (("input_request",), {}, "goes to stdin, where nothing replies"),
+        ((message("status"),), {}, "goes to iopub, where nothing replies"),
+        ((message("inspect_request"), {}), {}, "content goes with a message type"),
+        (("inspect_request",), {"channel": "nowhere"}, "unknown channel 'nowhere'"),
+    ],
+)
+async def test_what_is_no_request_is_refused(arguments: Any, options: Any, complaint: str) -> None:
+    async with conversation() as (ch, _, _tasks):
+        with pytest.raises(LocalProtocolError, match=complaint):
+            await ch.request(*arguments, **options)
+
+
+async def test_code_that_is_no_text_is_refused_at_the_call() -> None:
+    async with conversation() as (ch, _, _tasks):
+        with pytest.raises(LocalProtocolError, match="code is a str, not bytes"):
+            ch.execute(b"1")  # type: ignore[arg-type]
+
+
+async def test_the_kernel_is_asked_for_its_facts_once_a_session() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        info = await ch.kernel_info()
+        assert await ch.kernel_info() is info
+        assert ch.status in ("busy", "idle")
+        await ch.wait_idle()
+        assert len(kernel.transcript.messages("> shell kernel_info_request")) == 1
+        await kernel.restart()
+        await ch.request("is_complete_request", {"code": "1"})
+        await ch.wait_idle()
+        assert ch.statistics().restarts == 1
+        await ch.kernel_info()
+        assert len(kernel.transcript.messages("> shell kernel_info_request")) == 2
