@@ -132,7 +132,7 @@ def test_good_messages_arrive_whatever_stands_beside_them(
 
 @pytest.mark.parametrize("key", [KEY, ""])
 @pytest.mark.parametrize(
-    "bad", [[b""], [b"topic", DELIMITER], [b"x"] * 10_000, [b"t", DELIMITER, b""]]
+    "bad", [[b""], [b"topic", DELIMITER], [b"x"] * 2_000, [b"t", DELIMITER, b""]]
 )
 def test_each_bad_message_among_good_ones_counts_once(key: str, bad: list[bytes]) -> None:
     wire, count = Wire(key), BATCH + 8

@@ -100,8 +100,8 @@ class Comm(_Queue[Message]):
         super().__init__(channels)
         self.opening = opening
         self.closing: Message | None = None
-        self.comm_id = str(opening.content.get("comm_id") or "")
-        self.target_name = str(opening.content.get("target_name") or "")
+        self.comm_id: str = str(opening.content.get("comm_id") or "")
+        self.target_name: str = str(opening.content.get("target_name") or "")
 
     async def send(
         self,

@@ -79,7 +79,7 @@ class Conversation:
     def __init__(self, channels: KernelChannels, request: Message) -> None:
         self.request = request
         self.reply: Message | None = None
-        self.idle = False
+        self.idle: bool = False
         self._channels = channels
         self._news = anyio.Event()
 

@@ -1,7 +1,7 @@
 """The messages of the Jupyter protocol: what a client may send, and what their contents hold.
 
 One creator for each message that a client may send; what it returns is completed and sent by
-``ch.request``, ``ch.main.send`` or the channel's own ``send``. :attr:`Message.channel` names the channel
+``ch.request``, ``ch.main.send`` or the channel's own ``send``. :attr:`enchannel.Message.channel` names the channel
 that the specification sends it on. One ``TypedDict`` for the content of every message in both directions;
 kernels leave fields out and add others, so those of what a kernel sends are all optional.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import stat
@@ -21,20 +20,6 @@ pytestmark = pytest.mark.anyio
 AddSpec = Callable[..., Path]
 
 
-@pytest.fixture
-def add_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddSpec:
-    """Installs a kernelspec for this test."""
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-
-    def add(name: str, *argv: str, **fields: Any) -> Path:
-        directory = tmp_path / "kernels" / name
-        directory.mkdir(parents=True)
-        (directory / "kernel.json").write_text(json.dumps({"argv": argv, **fields}))
-        return directory
-
-    return add
-
-
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -48,13 +33,8 @@ IPYKERNEL = ("python", "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f")
 
 async def run(ch: Any, code: str) -> dict[str, Any]:
     """The user expression x of a cell."""
-    await ch.shell.send(
-        {
-            "header": {"msg_type": "execute_request"},
-            "content": {"code": code, "user_expressions": {"x": "x"}},
-        }
-    )
-    reply = await ch.shell.receive()
+    async with ch.execute(code, user_expressions={"x": "x"}) as execution:
+        reply = await execution.wait()
     return reply.content["user_expressions"]["x"]["data"]["text/plain"]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import docutils.core
 import docutils.nodes
 import pytest
+
+from enchannel import Kernel
 
 README = Path(__file__).parents[2] / "README.rst"
 
@@ -22,7 +26,7 @@ def python_blocks() -> list[str]:
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None:
-    example, _ = python_blocks()
+    example, _, _ = python_blocks()
     assert example.endswith("\ntrio.run(main)")
     if backend == "asyncio":
         last = "import asyncio; asyncio.run(main())"
@@ -44,8 +48,25 @@ def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None
     assert [line for line in lines if line not in iopub] == ["shell execute_reply"]
 
 
+@pytest.mark.anyio
+async def test_the_example_of_an_execution_runs(
+    kernel: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, example, _ = python_blocks()
+    names: dict[str, Any] = {}
+    exec(f"async def run(ch):\n{textwrap.indent(example, '    ')}", names)
+    async with kernel.open_channels() as ch:
+        await names["run"](ch)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["status", "execute_input"]
+    assert lines[-1].startswith(
+        "[{'output_type': 'execute_result', 'data': {'text/plain': \"'me'\"}"
+    )
+    assert lines[-1].endswith("] ok")
+
+
 def test_the_example_of_a_test_runs(tmp_path: Path) -> None:
-    _, example = python_blocks()
+    _, _, example = python_blocks()
     run = 'await kernel_channels.shell.send({"msg_type": "execute_request", "content": CODE})'
     wait = 'await fake_kernel.transcript.wait_for("< iopub status idle")'
     example = example.replace('...  # run "1/0" over kernel_channels', f"{run}; {wait}")

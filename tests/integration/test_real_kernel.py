@@ -179,7 +179,7 @@ async def test_the_exit_of_a_kernel_of_our_own_is_told_with_its_status(kernel: K
 FLOOD = """
 import pathlib
 from IPython.display import display
-for number in range(4_000):
+for number in range(2_000):
     display({"text/plain": str(number)}, raw=True)
 pathlib.Path(%r).touch()
 """
@@ -200,4 +200,4 @@ async def test_a_consumer_that_blocks_the_event_loop_gets_all_of_a_flood(
                     numbers.append(int(msg.content["data"]["text/plain"]))
                 if msg.is_child_of(sent) and msg.content.get("execution_state") == "idle":
                     break
-        assert numbers == list(range(4_000))
+        assert numbers == list(range(2_000))

@@ -13,16 +13,21 @@ from typing_extensions import assert_type
 from enchannel import (
     Channel,
     ChannelStatistics,
+    Comm,
     ConnectionInfo,
+    Execution,
     Kernel,
     KernelChannels,
     Listener,
     Message,
+    messages,
     open_channels,
     open_iopub_channel,
     open_kernel,
     open_kernel_channels,
     open_shell_channel,
+    operators,
+    raise_for_status,
     wrap_sockets,
 )
 
@@ -49,6 +54,30 @@ async def channels(config: dict[str, Any], info: ConnectionInfo) -> None:
         assert_type(ch.statistics(), ChannelStatistics)
         await an_anyio_function(ch.shell)
         await another(ch.iopub)
+
+
+async def conversations(ch: KernelChannels) -> None:
+    reply = await ch.request("inspect_request", {"code": "x", "cursor_pos": 1})
+    assert_type(raise_for_status(reply), Message)
+    assert_type(await ch.request(messages.complete_request("x")), Message)
+    async with ch.execute("x", on_input=lambda prompt, password: prompt) as execution:
+        assert_type(execution, Execution)
+        async for msg in execution:
+            assert_type(msg, Message)
+        assert_type(await execution.wait(), Message)
+        assert_type(execution.outputs, list[dict[str, Any]])
+    info = await ch.kernel_info()
+    features: list[str] = info.get("supported_features", [])
+    async with ch.open_comm("target") as comm, ch.accept_comms("target") as incoming:
+        assert_type(await comm.receive(), Message)
+        assert_type(await incoming.receive(), Comm)
+    async with ch.open_subshell() as sub, ch.open_debug_session() as debug:
+        assert_type(await sub.request("x_request"), Message)
+        assert_type(await debug.request("threads"), dict[str, Any])
+    async for output in operators.outputs(operators.children_of(ch.main, reply)):
+        print(output, features)
+    async for msg in operators.of_type(ch.iopub, "stream"):
+        assert_type(msg, Message)
 
 
 async def an_anyio_function(stream: anyio.abc.ObjectStream[Message]) -> None:

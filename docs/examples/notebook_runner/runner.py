@@ -15,32 +15,11 @@ class CellFailed(Exception):
 
 async def run_cell(channels: KernelChannels, code: str) -> str:
     """Runs one cell and returns what it printed."""
-    sent = await channels.main.send(
-        "shell",
-        {
-            "header": {"msg_type": "execute_request"},
-            "content": {"code": code, "allow_stdin": False},
-        },
-    )
-    printed: list[str] = []
-    error = ""
-    missing = {"reply", "idle"}
-    async for channel, msg in channels.main:
-        if not msg.is_child_of(sent):
-            continue
-        if msg.msg_type == "stream":
-            printed.append(msg.content["text"])
-        elif msg.msg_type == "error":
-            error = f"{msg.content['ename']}: {msg.content['evalue']}"
-        elif channel == "shell":
-            missing.discard("reply")
-        elif msg.content.get("execution_state") == "idle":
-            missing.discard("idle")
-        if not missing:
-            break
-    if error:
-        raise CellFailed(error)
-    return "".join(printed)
+    async with channels.execute(code) as execution:
+        reply = await execution.wait()
+    if reply.content["status"] == "error":
+        raise CellFailed(f"{reply.content['ename']}: {reply.content['evalue']}")
+    return "".join(output["text"] for output in execution.outputs if "text" in output)
 
 
 async def run_notebook(channels: KernelChannels, cells: Sequence[str]) -> AsyncIterator[str]:

@@ -1,0 +1,268 @@
+"""Conversations with real kernels: ipykernel, xeus-python (C++) and bash_kernel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import (
+    Kernel,
+    KernelChannels,
+    KernelLaunchError,
+    NotImplementedByKernel,
+    messages,
+    open_kernel,
+    raise_for_status,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def ch(kernel: Kernel) -> AsyncIterator[KernelChannels]:
+    async with kernel.open_channels() as ch:
+        yield ch
+
+
+async def outputs(ch: KernelChannels, code: str, **options: Any) -> list[dict[str, Any]]:
+    async with ch.execute(code, **options) as execution:
+        await execution.wait()
+    return execution.outputs
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (messages.inspect_request("print"), "found"),
+        (messages.complete_request("pri"), "matches"),
+        (messages.history_range_request(0, 0, 5), "history"),
+        (messages.history_tail_request(3), "history"),
+        (messages.history_search_request("*", 3), "history"),
+        (messages.is_complete_request("for"), "status"),
+        (messages.comm_info_request(), "comms"),
+        (messages.kernel_info_request(), "banner"),
+        (messages.connect_request(), "shell_port"),
+        (messages.interrupt_request(), "status"),
+        (messages.list_subshell_request(), "subshell_id"),
+    ],
+)
+async def test_each_request_is_answered(ch: KernelChannels, request_: Any, field: str) -> None:
+    with anyio.fail_after(20):
+        reply = await ch.request(request_)
+    assert reply.msg_type == request_.msg_type.replace("request", "reply")
+    assert field in raise_for_status(reply).content
+
+
+async def test_completion_counts_code_points(ch: KernelChannels) -> None:
+    code = "x𝒳é = 1; x𝒳"
+    await outputs(ch, "x𝒳é = 1")
+    reply = await ch.request(messages.complete_request(code))
+    assert reply.content["cursor_end"] == len(code)
+
+
+async def test_two_hundred_concurrent_executions(ch: KernelChannels) -> None:
+    got: dict[int, Any] = {}
+
+    async def execute(number: int) -> None:
+        got[number] = await outputs(ch, f"print({number})")
+
+    with anyio.fail_after(100):
+        async with anyio.create_task_group() as tasks:
+            for number in range(200):
+                tasks.start_soon(execute, number)
+    stream = {"output_type": "stream", "name": "stdout"}
+    assert got == {number: [{**stream, "text": f"{number}\n"}] for number in range(200)}
+
+
+async def test_rich_display(ch: KernelChannels) -> None:
+    first = ch.execute(
+        "from IPython.display import display, clear_output, HTML\n"
+        "print('gone'); clear_output(wait=True)\n"
+        "display(HTML('<b>'), display_id='d'); display(1); 2"
+    )
+    async with first as execution:
+        await execution.wait()
+        html, one, two = execution.outputs
+        assert html["data"]["text/html"] == "<b>"
+        assert one["data"] == {"text/plain": "1"}
+        assert (two["output_type"], two["data"]) == ("execute_result", {"text/plain": "2"})
+        assert await outputs(ch, "_ = display(HTML('<i>'), display_id='d', update=True)") == []
+        assert html["data"]["text/html"] == "<i>"
+
+
+async def test_an_error_is_an_output_and_a_reply(ch: KernelChannels) -> None:
+    async with ch.execute("1/0") as execution:
+        reply = await execution.wait()
+    (error,) = execution.outputs
+    assert (error["output_type"], error["ename"]) == ("error", "ZeroDivisionError")
+    assert (reply.content["status"], reply.content["ename"]) == ("error", "ZeroDivisionError")
+
+
+async def test_input_and_password(ch: KernelChannels) -> None:
+    async def answer(prompt: str, password: bool) -> str:
+        await anyio.sleep(0)
+        return f"{prompt}{password}"
+
+    code = "import getpass; print(input('name? '), getpass.getpass('word? '))"
+    (printed,) = await outputs(ch, code, on_input=answer)
+    assert printed["text"] == "name? False word? True\n"
+
+
+async def test_code_may_not_ask_where_nobody_answers(ch: KernelChannels) -> None:
+    (error,) = await outputs(ch, "input()")
+    assert error["ename"] == "StdinNotImplementedError"
+
+
+ECHO = """
+from comm import get_comm_manager
+def target(comm, opening):
+    @comm.on_msg
+    def echo(msg):
+        comm.send({"echo": msg["content"]["data"]}, buffers=msg["buffers"])
+get_comm_manager().register_target("echo", target)
+"""
+
+
+async def test_ten_megabytes_over_a_comm_and_back(ch: KernelChannels) -> None:
+    data = os.urandom(10_000_000)
+    assert await outputs(ch, ECHO) == []
+    async with ch.open_comm("echo") as comm:
+        await comm.send({"n": 1}, buffers=[data])
+        with anyio.fail_after(20):
+            echoed = await comm.receive()
+        assert echoed.content["data"] == {"echo": {"n": 1}}
+        assert [bytes(each) for each in echoed.buffers] == [data]
+
+
+async def test_a_comm_to_nothing_is_closed_by_the_kernel(ch: KernelChannels) -> None:
+    async with ch.open_comm("nobody") as comm:
+        with anyio.fail_after(20), pytest.raises(anyio.EndOfStream):
+            await comm.receive()
+        assert comm.closing is not None
+
+
+async def test_comms_that_the_kernel_opens(ch: KernelChannels) -> None:
+    code = "from comm import create_comm; c, d = create_comm('mine'), create_comm('other')"
+    async with ch.accept_comms("mine") as incoming:
+        assert await outputs(ch, code) == []
+        comm = await incoming.receive()
+        assert comm.target_name == "mine"
+        (closed,) = await outputs(ch, "d._closed")
+        assert closed["data"]["text/plain"] == "True"
+
+
+async def test_a_subshell_answers_while_the_main_shell_is_busy(
+    ch: KernelChannels, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    code = f"import os, time\nwhile not os.path.exists({str(release)!r}): time.sleep(0.01)"
+    async with ch.open_subshell() as sub, ch.execute(code) as sleeping:
+        listed = await ch.request(messages.list_subshell_request())
+        assert listed.content["subshell_id"] == [sub.subshell_id]
+        async with sub.execute("2 + 2") as execution:
+            with anyio.fail_after(20):
+                await execution.wait()
+        assert execution.outputs[0]["data"] == {"text/plain": "4"}
+        assert (await sub.request("is_complete_request", {"code": "1"})).content["status"]
+        assert not sleeping.complete
+        release.touch()
+        await sleeping.wait()
+    listed = await ch.request(messages.list_subshell_request())
+    assert listed.content["subshell_id"] == []
+
+
+async def test_a_breakpoint_is_hit(ch: KernelChannels) -> None:
+    code = "a = 1\nb = a + 1\nc = b + 1"
+    with anyio.fail_after(60):
+        async with ch.open_debug_session() as debug:
+            path = (await debug.request("dumpCell", {"code": code}))["sourcePath"]
+            source = {"source": {"path": path}, "breakpoints": [{"line": 2}]}
+            (breakpoint_,) = (await debug.request("setBreakpoints", source))["breakpoints"]
+            assert breakpoint_["verified"]
+            await debug.request("configurationDone")
+            async with ch.execute(code) as execution:
+                async for event in debug:
+                    if event.content["event"] == "stopped":
+                        break
+                thread = {"threadId": event.content["body"]["threadId"]}
+                frames = (await debug.request("stackTrace", thread))["stackFrames"]
+                assert frames[0]["line"] == 2
+                await debug.request("continue", thread)
+                assert (await execution.wait()).content["status"] == "ok"
+
+
+async def test_cancelling_an_endless_cell_leaves_the_kernel_usable(
+    ch: KernelChannels, tmp_path: Path
+) -> None:
+    begun = tmp_path / "begun"
+    code = f"open({str(begun)!r}, 'w').close()\nwhile True: pass"
+    with anyio.CancelScope() as scope:
+        async with ch.execute(code, interrupt_on_cancel=True) as execution:
+            while not begun.exists():
+                await anyio.sleep(0.01)
+            scope.cancel()
+            await execution.wait()
+    assert execution.complete
+    assert execution.outputs[-1]["ename"] == "KeyboardInterrupt"
+    with anyio.fail_after(20):
+        (printed,) = await outputs(ch, "print('usable')")
+    assert printed["text"] == "usable\n"
+
+
+async def test_what_ipykernel_does_not_implement_is_told(ch: KernelChannels) -> None:
+    with pytest.raises(NotImplementedByKernel, match="no reply to the nonsense_request"):
+        await ch.request("nonsense_request")
+
+
+@pytest.fixture
+async def other(
+    anyio_backend: str, request: pytest.FixtureRequest, add_spec: Callable[..., Path]
+) -> AsyncIterator[KernelChannels]:
+    """The channels of a kernel that is not ipykernel."""
+    pytest.importorskip({"bash": "bash_kernel", "xpython": "xpython"}[request.param])
+    if request.param == "bash":
+        argv = (sys.executable, "-m", "bash_kernel", "-f", "{connection_file}")
+        add_spec("bash", *argv, language="bash")
+    try:
+        kernel = open_kernel(request.param)
+    except KernelLaunchError as error:
+        pytest.skip(str(error))
+    async with kernel as running, running.open_channels() as ch:
+        yield ch
+
+
+# On one backend: what differs here is the kernel, and one of them takes five seconds to be stopped.
+on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+both = pytest.mark.parametrize(
+    ("other", "hello", "fail", "prefix"),
+    [
+        ("xpython", "print('hello')", "1/0", "pri"),
+        ("bash", "echo hello", "no-such-command", "ech"),
+    ],
+    indirect=["other"],
+)
+
+
+@on_trio
+@both
+async def test_other_kernels(other: KernelChannels, hello: str, fail: str, prefix: str) -> None:
+    with anyio.fail_after(60):
+        info = await other.kernel_info()
+        assert info["language_info"]["name"] in ("python", "bash")
+        async with other.execute(hello) as execution:
+            reply = await execution.wait()
+        assert reply.content["status"] == "ok"
+        assert "".join(o["text"] for o in execution.outputs) == "hello\n"
+        async with other.execute(fail) as execution:
+            reply = await execution.wait()
+        assert reply.content["status"] == "error"
+        reply = await other.request(messages.complete_request(prefix))
+        assert any(match.startswith(prefix) for match in reply.content["matches"])
+        with pytest.raises(NotImplementedByKernel):
+            await other.request("nonsense_request")
