@@ -10,7 +10,7 @@ import pytest
 from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel
 from enchannel.testing import FakeKernel, open_fake_kernel
 from raw_kernel import message
-from test_execution import conversation
+from test_execution import conversation, start
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +45,18 @@ async def test_a_comm_ends_when_the_kernel_closes_it() -> None:
         # Nobody tells a kernel what it said itself.
         await ch.shell.send({"header": {"msg_type": "x_request"}})
         assert (await kernel.asked())[1].msg_type == "x_request"
+
+
+async def test_several_tasks_may_receive_from_one_comm() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.open_comm("target") as comm:
+            _, opened = await kernel.asked()
+            receivers = [start(tasks, comm.receive) for _ in range(3)]
+            await anyio.wait_all_tasks_blocked()
+            for number in range(3):
+                kernel.say("comm_msg", opened, comm_id=comm.comm_id, data={"n": number})
+            got = [(await task.result()).content["data"]["n"] for task in receivers]
+            assert sorted(got) == [0, 1, 2]
 
 
 async def test_a_cancelled_comm_is_closed() -> None:

@@ -195,6 +195,18 @@ async def test_output_behind_the_idle_is_reachable() -> None:
         assert (await ch.iopub.receive()).content["text"] == "later"
 
 
+async def test_several_tasks_may_wait_for_one_execution() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.execute("1") as execution:
+            waiting = [start(tasks, execution.wait) for _ in range(3)]
+            asked = await kernel.asked()
+            await anyio.wait_all_tasks_blocked()
+            kernel.status(asked[1], "idle")
+            reply = kernel.reply(asked)
+            for task in waiting:
+                assert (await task.result()).msg_id == reply.msg_id
+
+
 async def test_a_lost_kernel_is_told_to_every_waiter() -> None:
     async with conversation() as (ch, kernel, tasks):
         waiting = [start(tasks, ch.request, "inspect_request", {}) for _ in range(10)]

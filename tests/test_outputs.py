@@ -49,7 +49,7 @@ def test_clear_output_clears_at_once() -> None:
 
 def test_clear_output_may_wait_for_the_next_output() -> None:
     outputs = applied(stream("a"), message("clear_output", wait=True))
-    held = outputs.outputs
+    held = outputs.outputs  # the list stays the same
     assert [o["text"] for o in held] == ["a"]
     outputs.apply(message("status", execution_state="busy"))
     assert [o["text"] for o in held] == ["a"]
@@ -104,6 +104,14 @@ def test_displays_are_forgotten_with_their_executions() -> None:
         (
             message("error", ename="E", evalue="v", traceback="one line"),
             {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["one line"]},
+        ),
+        (
+            message("error", ename=None, traceback=5),
+            {"output_type": "error", "ename": "", "evalue": "", "traceback": ["5"]},
+        ),
+        (
+            message("display_data", data="x", metadata=[1], transient="y"),
+            {"output_type": "display_data", "data": {}, "metadata": {}},
         ),
         (message("status"), None),
     ],

@@ -75,7 +75,9 @@ class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
                 raise delivery.error()
             if delivery.left:
                 raise anyio.EndOfStream
-            self._news = anyio.Event()
+            if self._news.is_set():
+                # Not otherwise: several tasks may wait for the same news.
+                self._news = anyio.Event()
             await self._news.wait()
         return self._items.popleft()
 
@@ -158,7 +160,7 @@ class Comms:
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
         for message in arrived:
-            if message.header["msg_type"].startswith("comm_"):
+            if message.msg_type.startswith("comm_"):
                 self._see(message)
 
     def _see(self, message: Message) -> None:

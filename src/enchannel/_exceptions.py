@@ -125,7 +125,7 @@ class ReplyError(EnchannelError):
         self.ename: str = str(reply.get("ename") or "")
         self.evalue: str = str(reply.get("evalue") or "")
         traceback = reply.get("traceback") or []
-        self.traceback: list[str] = [traceback] if isinstance(traceback, str) else [*traceback]
+        self.traceback: list[str] = traceback if isinstance(traceback, list) else [str(traceback)]
         super().__init__(
             f"{self.ename}: {self.evalue}"
             if self.ename

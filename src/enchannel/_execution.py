@@ -136,7 +136,9 @@ class Conversation:
             raise delivery.error()
         if delivery.left:
             raise anyio.ClosedResourceError
-        self._news = anyio.Event()
+        if self._news.is_set():
+            # Not otherwise: several tasks may wait for the same news.
+            self._news = anyio.Event()
         await self._news.wait()
 
     async def _wait_news_for(self, seconds: float) -> bool:

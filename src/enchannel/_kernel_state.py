@@ -37,7 +37,7 @@ class KernelState:
         if channel != "iopub":
             return
         for message in messages:
-            if message.header["msg_type"] == "status":
+            if message.header.get("msg_type") == "status":
                 self._see_session(message)
                 self._see(message)
 

@@ -199,6 +199,8 @@ class Kernel:
         )
         async with opening as channels:
             self._open.add(channels)
+            if self.spec.interrupt_mode == "signal":
+                channels._interrupter = self._interrupt
             try:
                 yield channels
             finally:
@@ -279,11 +281,14 @@ class Kernel:
         with anyio.move_on_after(KILL_DEADLINE):
             await self._process.wait()
 
+    def _interrupt(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
     async def _shut_down(self) -> None:
         if self.spec.interrupt_mode == "signal":
             # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGINT)
+            self._interrupt()
         async with unwrapping_task_group() as tasks:
             tasks.start_soon(self._ask_to_shut_down)
             await self._process.wait()

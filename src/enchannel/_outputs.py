@@ -35,7 +35,7 @@ def output_of(message: Message) -> Output | None:
             "output_type": kind,
             "ename": content.get("ename") or "",
             "evalue": content.get("evalue") or "",
-            "traceback": [traceback] if isinstance(traceback, str) else traceback,
+            "traceback": traceback if isinstance(traceback, list) else [str(traceback)],
         }
     if kind not in ("display_data", "execute_result"):
         return None
@@ -54,8 +54,9 @@ def display_id_of(message: Message) -> str | None:
 
 
 def _show(output: Output, content: dict[str, Any]) -> None:
-    output["data"] = dict(content.get("data") or {})
-    output["metadata"] = dict(content.get("metadata") or {})
+    for name in ("data", "metadata"):
+        value = content.get(name)
+        output[name] = dict(value) if isinstance(value, dict) else {}
 
 
 class Displays:
@@ -80,10 +81,17 @@ class OutputList:
     """Applies messages to a list of outputs."""
 
     def __init__(self, displays: Displays) -> None:
-        self.outputs: list[Output] = []
+        self._outputs: list[Output] = []
+        self._text: list[str] = []
         self.displays: dict[str, list[Output]] = {}
         self._registry = displays
         self._clear_at_next = False
+
+    @property
+    def outputs(self) -> list[Output]:
+        """Always the same list."""
+        self._join()
+        return self._outputs
 
     def apply(self, message: Message) -> None:
         kind = message.msg_type
@@ -104,19 +112,26 @@ class OutputList:
     def _add(self, output: Output, display_id: str | None) -> None:
         if self._clear_at_next:
             self._clear()
-        last = self.outputs[-1] if self.outputs else {}
+        last = self._outputs[-1] if self._outputs else {}
         if output["output_type"] == last.get("output_type") == "stream" and (
             output["name"] == last["name"]
         ):
-            last["text"] += output["text"]
+            # Joined when somebody looks: adding line to line copies them all each time.
+            self._text.append(output["text"])
             return
-        self.outputs.append(output)
+        self._join()
+        self._outputs.append(output)
         if display_id is not None:
             self.displays.setdefault(display_id, []).append(output)
             self._registry.add(display_id, self)
 
     def _clear(self) -> None:
         self._clear_at_next = False
-        # The list stays the same: somebody may hold it.
-        self.outputs.clear()
+        self._text.clear()
+        self._outputs.clear()
         self.displays.clear()
+
+    def _join(self) -> None:
+        if self._text:
+            self._outputs[-1]["text"] += "".join(self._text)
+            self._text.clear()

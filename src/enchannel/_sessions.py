@@ -129,7 +129,7 @@ class DebugSession(_Queue[Message]):
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
         for message in arrived:
-            if message.header["msg_type"] == "debug_event":
+            if message.msg_type == "debug_event":
                 self._put(message)
 
 

@@ -18,6 +18,7 @@ from enchannel import (
     NotImplementedByKernel,
     messages,
     open_kernel,
+    open_kernel_channels,
     raise_for_status,
 )
 
@@ -197,9 +198,19 @@ async def test_a_breakpoint_is_hit(ch: KernelChannels) -> None:
                 assert (await execution.wait()).content["status"] == "ok"
 
 
+@pytest.mark.parametrize("launched", [True, False])
 async def test_cancelling_an_endless_cell_leaves_the_kernel_usable(
-    ch: KernelChannels, tmp_path: Path
+    kernel: Kernel, tmp_path: Path, launched: bool
 ) -> None:
+    # A kernel that we launched gets the signal that it wants, another one is asked on control.
+    opened = (
+        kernel.open_channels() if launched else open_kernel_channels(None, kernel.connection_file)
+    )
+    async with opened as ch:
+        await interrupted(ch, tmp_path)
+
+
+async def interrupted(ch: KernelChannels, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     code = f"open({str(begun)!r}, 'w').close()\nwhile True: pass"
     with anyio.CancelScope() as scope:
