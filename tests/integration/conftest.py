@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
+
+from enchannel import Kernel, open_kernel
 
 AddSpec = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def running_kernel() -> Iterator[Kernel]:
+    """An ipykernel for all the tests that leave it as it was; attach to its connection file."""
+    with start_blocking_portal("trio") as portal:
+        with portal.wrap_async_context_manager(open_kernel("python3")) as kernel:
+            yield kernel
 
 
 @pytest.fixture

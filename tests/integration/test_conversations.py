@@ -26,8 +26,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def ch(kernel: Kernel) -> AsyncIterator[KernelChannels]:
-    async with kernel.open_channels() as ch:
+async def ch(anyio_backend: str, running_kernel: Kernel) -> AsyncIterator[KernelChannels]:
+    async with open_kernel_channels(None, running_kernel.connection_file) as ch:
         yield ch
 
 
@@ -178,10 +178,10 @@ async def test_a_subshell_answers_while_the_main_shell_is_busy(
     assert listed.content["subshell_id"] == []
 
 
-async def test_a_breakpoint_is_hit(ch: KernelChannels) -> None:
+async def test_a_breakpoint_is_hit(kernel: Kernel) -> None:
     code = "a = 1\nb = a + 1\nc = b + 1"
     with anyio.fail_after(60):
-        async with ch.open_debug_session() as debug:
+        async with kernel.open_channels() as ch, ch.open_debug_session() as debug:
             path = (await debug.request("dumpCell", {"code": code}))["sourcePath"]
             source = {"source": {"path": path}, "breakpoints": [{"line": 2}]}
             (breakpoint_,) = (await debug.request("setBreakpoints", source))["breakpoints"]
