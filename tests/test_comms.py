@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel
-from enchannel.testing import FakeKernel, open_fake_kernel
+from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel, open_channels
+from enchannel.testing import FakeKernel, memory_transport_pair, open_fake_kernel
 from raw_kernel import message
 from test_execution import conversation, start
 
@@ -96,6 +96,59 @@ async def test_comms_of_the_kernel_go_to_who_accepts_their_target() -> None:
                     pass
         _, closed = await kernel.asked()
         assert (closed.msg_type, closed.content["comm_id"]) == ("comm_close", "1")
+
+
+async def test_both_sides_may_use_one_target() -> None:
+    async with conversation() as (ch, kernel, _):
+        with pytest.raises(ZeroDivisionError):
+            async with ch.open_comm("both") as ours:
+                await kernel.asked()
+                async with ch.accept_comms("both"):
+                    kernel.say("comm_open", ours.opening, comm_id="1", target_name="both")
+                    await anyio.wait_all_tasks_blocked()
+                assert (await kernel.asked())[1].content["comm_id"] == "1"
+                await ours.send({"still": "open"})
+                assert (await kernel.asked())[1].content["data"] == {"still": "open"}
+                raise ZeroDivisionError
+        assert (await kernel.asked())[1].content["comm_id"] == ours.comm_id
+
+
+async def test_who_waits_for_comms_is_told_when_no_more_are_accepted() -> None:
+    async with conversation() as (ch, _, tasks):
+        async with ch.accept_comms("mine") as incoming:
+            waiting = start(tasks, incoming.receive)
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.EndOfStream):
+            await waiting.result()
+
+
+async def test_an_accepted_comm_is_closed_by_hand_and_may_come_again() -> None:
+    async with conversation() as (ch, kernel, _):
+        parent = message("execute_request")
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", parent, comm_id="1", target_name="mine")
+            async with await incoming.receive() as comm:
+                pass
+            assert (await kernel.asked())[1].msg_type == "comm_close"
+            kernel.say("comm_msg", parent, comm_id="1", data={"too": "late"})
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(anyio.EndOfStream):
+                await comm.receive()
+            kernel.say("comm_close", parent, comm_id="1")
+            kernel.say("comm_open", parent, comm_id="1", target_name="mine", data={"again": 1})
+            assert (await incoming.receive()).opening.content["data"] == {"again": 1}
+
+
+async def test_comms_need_the_shell_channel() -> None:
+    transport, _ = memory_transport_pair()
+    transport.channels = ("iopub", "control")
+    async with open_channels(transport) as ch:
+        with pytest.raises(LocalProtocolError, match="unknown channel 'shell'"):
+            ch.accept_comms("mine")
+        with anyio.move_on_after(0) as scope:
+            async with ch.execute("1", channel="control", interrupt_on_cancel=True):
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
 
 
 async def test_without_anybody_accepting_the_comms_of_the_kernel_are_left_alone() -> None:

@@ -186,7 +186,7 @@ async def test_output_behind_the_idle_is_reachable() -> None:
             asked = await kernel.asked()
             kernel.reply(asked)
             kernel.status(asked[1], "idle")
-            await execution.wait()
+            assert [msg.msg_type async for msg in execution] == ["status"]
             kernel.say("stream", asked[1], name="stdout", text="late")
             await anyio.wait_all_tasks_blocked()
             assert [msg.content["text"] async for msg in execution] == ["late"]
@@ -348,6 +348,51 @@ async def test_cancellation_interrupts_where_asked() -> None:
                 await execution.wait()
         assert scope.cancelled_caught
         assert execution.complete
+
+
+async def test_nothing_is_interrupted_for_what_was_not_sent() -> None:
+    async with conversation() as (ch, kernel, _):
+        with pytest.raises(LocalProtocolError, match="metadata is no JSON"):
+            async with ch.execute("1", metadata={"x": object()}, interrupt_on_cancel=True):
+                pytest.fail("the block was entered")
+        await ch.control.send({"header": {"msg_type": "x_request"}})
+        assert (await kernel.asked("control"))[1].msg_type == "x_request"
+
+
+async def test_who_waits_for_an_execution_whose_block_was_left_is_told() -> None:
+    async with conversation() as (ch, _, tasks):
+        async with ch.execute("1") as execution:
+            waiting = start(tasks, execution.wait)
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.ClosedResourceError):
+            await waiting.result()
+        with pytest.raises(anyio.ClosedResourceError):
+            await execution.wait()
+
+
+async def test_waiting_takes_no_message_from_who_iterates() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.execute("1") as execution:
+            waiting = start(tasks, execution.wait)
+            asked = await kernel.asked()
+            for number in range(10):
+                kernel.say("stream", asked[1], name="stdout", text=str(number))
+            kernel.reply(asked)
+            kernel.status(asked[1], "idle")
+            await waiting.result()
+            texts = [msg.content.get("text") async for msg in execution]
+            assert texts == [*map(str, range(10)), None]
+
+
+async def test_facts_that_were_refused_are_asked_for_again() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        first = start(tasks, ch.kernel_info)
+        kernel.reply(await kernel.asked(), status="aborted")
+        with pytest.raises(ReplyError):
+            await first.result()
+        second = start(tasks, ch.kernel_info)
+        kernel.reply(await kernel.asked(), banner="hello")
+        assert (await second.result())["banner"] == "hello"
 
 
 async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> None:

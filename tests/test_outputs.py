@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -79,8 +80,18 @@ def test_an_update_of_what_was_never_shown_or_is_cleared_shows_nothing() -> None
 def test_displays_are_forgotten_with_their_executions() -> None:
     displays = Displays()
     applied(display("1", "x"), displays=displays)
-    displays.update("x", {})
-    assert displays._shown == {}
+    gc.collect()
+    assert len(displays._shown) == 0
+
+
+def test_a_list_in_the_hands_of_its_user_harms_nobody() -> None:
+    outputs = applied(stream("a"))
+    outputs.outputs.clear()
+    for each in (stream("b"), display("1", "x"), stream("c")):
+        outputs.apply(each)
+    outputs.outputs[-1].clear()
+    outputs.apply(stream("d"))
+    assert outputs.outputs[-1]["text"] == "d"
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,15 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 from . import messages
 from ._connection_info import ChannelName
 from ._delivery import TURN, Delivery, Listener
-from ._exceptions import KernelDied, LocalProtocolError
-from ._execution import Conversation, Execution, OnInput, checked_code, run_execution
+from ._exceptions import EnchannelError, KernelDied, LocalProtocolError
+from ._execution import (
+    Conversation,
+    Execution,
+    OnInput,
+    checked_code,
+    raise_for_status,
+    run_execution,
+)
 from ._groups import unwrapping_task_group
 from ._kernel_state import KernelState
 from ._message import Body, Message, prepare
@@ -297,11 +304,12 @@ class KernelChannels:
 
         Raises:
             NotImplementedByKernel: The kernel sent none.
+            ReplyError: The reply is no success, for example because an error before it aborted it.
             KernelDied: The kernel is lost.
         """
         if self._info is None or self._info[0] != self._kernel.restarts:
             restarts = self._kernel.restarts
-            reply = await self.request(messages.kernel_info_request())
+            reply = raise_for_status(await self.request(messages.kernel_info_request()))
             self._info = (restarts, reply.content)
         else:
             await checkpoint()
@@ -368,6 +376,7 @@ class KernelChannels:
         # Imported and asked by who has comms: it looks at every message.
         from ._comms import Comms
 
+        self._name("shell")
         if self._comms is None:
             self._comms = Comms(self)
         return self._comms
@@ -417,7 +426,7 @@ class KernelChannels:
     def _post(self, channel: ChannelName, body: Body) -> None:
         """Sends without waiting, or not at all."""
         message = prepare(body, session=self.session, username=self.username)
-        with contextlib.suppress(anyio.WouldBlock, KernelDied):
+        with contextlib.suppress(anyio.WouldBlock, EnchannelError):
             self._transport.send_nowait(channel, message)
             self._sent[channel] += 1
 

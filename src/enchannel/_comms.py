@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from . import messages
 from ._connection_info import ChannelName
@@ -49,8 +49,9 @@ class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
         self._ended = False
 
     def _put(self, item: T) -> None:
-        self._items.append(item)
-        self._tell()
+        if not self._ended:
+            self._items.append(item)
+            self._tell()
 
     def _end(self) -> None:
         self._ended = True
@@ -130,6 +131,12 @@ class Comm(_Queue[Message]):
         elif message.msg_type == "comm_msg":
             self._put(message)
 
+    async def aclose(self) -> None:
+        """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
+        await self._close()
+        self._items.clear()
+        await cancel_shielded_checkpoint()
+
     async def _close(self) -> None:
         if self._ended or self._channels._delivery.ended:
             return
@@ -146,6 +153,10 @@ class Comm(_Queue[Message]):
 
 class IncomingComms(_Queue[Comm]):
     """The comms that the kernel opens to one target."""
+
+    def __init__(self, channels: KernelChannels) -> None:
+        super().__init__(channels)
+        self._offered: dict[str, Comm] = {}
 
 
 class Comms:
@@ -167,18 +178,28 @@ class Comms:
         comm_id = message.content.get("comm_id")
         if not isinstance(comm_id, str):
             return
-        if message.msg_type == "comm_open" and comm_id not in self._comms:
-            self._offer(comm_id, message)
+        if message.msg_type == "comm_open":
+            if comm_id not in self._comms:
+                self._offer(comm_id, message)
         elif comm_id in self._comms:
             self._comms[comm_id]._take(message)
+            if message.msg_type == "comm_close":
+                self._forget(comm_id)
 
     def _offer(self, comm_id: str, opening: Message) -> None:
         incoming = self._targets.get(str(opening.content.get("target_name")))
-        if incoming is not None:
+        if incoming is not None and not incoming._ended:
             self._comms[comm_id] = comm = Comm(self._channels, opening)
+            incoming._offered[comm_id] = comm
             incoming._put(comm)
         elif self._targets:
             self._channels._post("shell", messages.comm_close(comm_id))
+
+    def _forget(self, comm_id: str) -> None:
+        comm = self._comms.pop(comm_id, None)
+        incoming = self._targets.get(comm.target_name) if comm is not None else None
+        if incoming is not None:
+            incoming._offered.pop(comm_id, None)
 
     def end(self) -> None:
         for comm in self._comms.values():
@@ -192,29 +213,28 @@ class Comms:
         self._comms[comm.comm_id] = comm
         try:
             comm.opening = await self._channels._send("shell", opening)
-            yield comm
-        finally:
             try:
-                await comm._close()
+                yield comm
             finally:
-                del self._comms[comm.comm_id]
+                await comm._close()
+        finally:
+            self._forget(comm.comm_id)
 
     @asynccontextmanager
     async def accept(self, target_name: str) -> AsyncIterator[IncomingComms]:
         if target_name in self._targets:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
+        await checkpoint_if_cancelled()
         incoming = IncomingComms(self._channels)
         self._targets[target_name] = incoming
         try:
             yield incoming
         finally:
             del self._targets[target_name]
-            mine = [c for c in self._comms.values() if c.target_name == target_name]
-            for comm in mine:
-                try:
-                    await comm._close()
-                finally:
-                    self._comms.pop(comm.comm_id, None)
+            incoming._end()
+            for comm in incoming._offered.values():
+                self._forget(comm.comm_id)
+                await comm._close()
 
 
 def new_comm(

@@ -30,7 +30,13 @@ import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._connection_info import ChannelName
-from ._exceptions import KernelDied, LocalProtocolError, NotImplementedByKernel, ReplyError
+from ._exceptions import (
+    EnchannelError,
+    KernelDied,
+    LocalProtocolError,
+    NotImplementedByKernel,
+    ReplyError,
+)
 from ._groups import unwrapping_task_group
 from ._message import Message
 from ._outputs import OutputList
@@ -80,6 +86,7 @@ class Conversation:
         self.request = request
         self.reply: Message | None = None
         self.idle: bool = False
+        self._over = False
         self._channels = channels
         self._news = anyio.Event()
 
@@ -97,6 +104,8 @@ class Conversation:
         if idle_to_come:
             # Some kernels never send it.
             self._channels._kernel.done(self.request.msg_id)
+        self._over = True
+        self._tell()
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
@@ -134,7 +143,7 @@ class Conversation:
         delivery = self._channels._delivery
         if delivery.died is not None:
             raise delivery.error()
-        if delivery.left:
+        if delivery.left or self._over:
             raise anyio.ClosedResourceError
         if self._news.is_set():
             # Not otherwise: several tasks may wait for the same news.
@@ -194,15 +203,16 @@ class Execution(Conversation):
     async def wait(self) -> Message:
         """Waits until the execution is complete, and returns the reply.
 
-        Messages that were not iterated are passed over; the outputs have them. A checkpoint; a cancelled
-        wait may be taken up again.
+        Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
 
         Raises:
             NotImplementedByKernel: The kernel went idle, and sent no reply.
+            anyio.ClosedResourceError: The block was left before it was complete.
             KernelDied: The kernel is lost.
         """
-        async for _ in self:
-            pass
+        await checkpoint()
+        while not self.complete:
+            await self._wait_progress()
         assert self.reply is not None
         return self.reply
 
@@ -215,14 +225,17 @@ class Execution(Conversation):
             if self.complete:
                 await checkpoint()
                 raise StopAsyncIteration
-            if self.reply is None and not self.idle:
-                await self._wait_news()
-            elif self.reply is None:
-                if not await self._wait_news_for(REPLY_GRACE):
-                    raise self._not_implemented()
-            elif not await self._wait_news_for(IDLE_GRACE):
-                self._idle_given_up = True
+            await self._wait_progress()
         return self._buffer.popleft()
+
+    async def _wait_progress(self) -> None:
+        if self.reply is None and not self.idle:
+            await self._wait_news()
+        elif self.reply is None:
+            if not await self._wait_news_for(REPLY_GRACE):
+                raise self._not_implemented()
+        elif not await self._wait_news_for(IDLE_GRACE):
+            self._idle_given_up = True
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
@@ -248,13 +261,16 @@ class Execution(Conversation):
                 if not isinstance(value, str):
                     raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
                 body = {"header": {"msg_type": "input_reply"}, "parent_header": prompt.header}
-                await self._channels._send("stdin", {**body, "content": {"value": value}})
+                try:
+                    await self._channels._send("stdin", {**body, "content": {"value": value}})
+                except (KernelDied, anyio.ClosedResourceError):
+                    return  # who waits for the execution is told
 
     async def _interrupt(self) -> None:
         """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
         with (
             anyio.CancelScope(shield=True, deadline=anyio.current_time() + INTERRUPT_DEADLINE),
-            contextlib.suppress(KernelDied, NotImplementedByKernel, anyio.ClosedResourceError),
+            contextlib.suppress(EnchannelError, anyio.ClosedResourceError, OSError),
         ):
             await self._channels.interrupt()
             await self.wait()
@@ -277,11 +293,12 @@ async def run_execution(
                 tasks.start_soon(execution._answer_prompts, name="enchannel prompts")
             try:
                 await channels._send_prepared(channel, request)
-                yield execution
-            except BaseException:
-                if interrupt_on_cancel and not execution.complete:
-                    await execution._interrupt()
-                raise
+                try:
+                    yield execution
+                except BaseException:
+                    if interrupt_on_cancel and not execution.complete:
+                        await execution._interrupt()
+                    raise
             finally:
                 tasks.cancel_scope.cancel()
 

@@ -63,18 +63,15 @@ class Displays:
     """Who shows the display of an id; shared by the executions of one kernel."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, weakref.WeakSet[OutputList]] = {}
+        self._shown: weakref.WeakSet[OutputList] = weakref.WeakSet()
 
-    def add(self, display_id: str, outputs: OutputList) -> None:
-        shown = self._shown.setdefault(display_id, weakref.WeakSet())
-        shown.add(outputs)
+    def add(self, outputs: OutputList) -> None:
+        self._shown.add(outputs)
 
     def update(self, display_id: str, content: dict[str, Any]) -> None:
-        for outputs in tuple(self._shown.get(display_id, ())):
+        for outputs in tuple(self._shown):
             for output in outputs.displays.get(display_id, ()):
                 _show(output, content)
-        if not self._shown.get(display_id):
-            self._shown.pop(display_id, None)
 
 
 class OutputList:
@@ -82,6 +79,9 @@ class OutputList:
 
     def __init__(self, displays: Displays) -> None:
         self._outputs: list[Output] = []
+        # The text at the end, in the pieces that came since somebody looked: adding line to line would
+        # copy them all each time.
+        self._stream: Output | None = None
         self._text: list[str] = []
         self.displays: dict[str, list[Output]] = {}
         self._registry = displays
@@ -112,26 +112,25 @@ class OutputList:
     def _add(self, output: Output, display_id: str | None) -> None:
         if self._clear_at_next:
             self._clear()
-        last = self._outputs[-1] if self._outputs else {}
-        if output["output_type"] == last.get("output_type") == "stream" and (
-            output["name"] == last["name"]
-        ):
-            # Joined when somebody looks: adding line to line copies them all each time.
+        is_stream = output["output_type"] == "stream"
+        if is_stream and self._stream is not None and output["name"] == self._stream.get("name"):
             self._text.append(output["text"])
             return
         self._join()
+        self._stream = output if is_stream else None
         self._outputs.append(output)
         if display_id is not None:
             self.displays.setdefault(display_id, []).append(output)
-            self._registry.add(display_id, self)
+            self._registry.add(self)
 
     def _clear(self) -> None:
         self._clear_at_next = False
+        self._stream = None
         self._text.clear()
         self._outputs.clear()
         self.displays.clear()
 
     def _join(self) -> None:
-        if self._text:
-            self._outputs[-1]["text"] += "".join(self._text)
+        if self._stream is not None and self._text:
+            self._stream["text"] = "".join([str(self._stream.get("text", "")), *self._text])
             self._text.clear()

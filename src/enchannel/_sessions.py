@@ -86,13 +86,12 @@ class Subshell:
 
 @asynccontextmanager
 async def open_subshell(channels: KernelChannels) -> AsyncIterator[Subshell]:
-    info = await channels.kernel_info()
-    if "kernel subshells" not in (info.get("supported_features") or ()):
+    if "kernel subshells" not in await _features(channels):
         raise NotImplementedByKernel(
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
     reply = raise_for_status(await channels.request(messages.create_subshell_request()))
-    subshell_id = str(reply.content["subshell_id"])
+    subshell_id = str(reply.content.get("subshell_id"))
     try:
         yield Subshell(channels, subshell_id)
     finally:
@@ -135,8 +134,7 @@ class DebugSession(_Queue[Message]):
 
 @asynccontextmanager
 async def open_debug_session(channels: KernelChannels) -> AsyncIterator[DebugSession]:
-    info = await channels.kernel_info()
-    if not info.get("debugger") and "debugger" not in (info.get("supported_features") or ()):
+    if "debugger" not in await _features(channels):
         raise NotImplementedByKernel(
             "the kernel has no debugger: its kernel_info does not name one"
         )
@@ -146,14 +144,24 @@ async def open_debug_session(channels: KernelChannels) -> AsyncIterator[DebugSes
     delivery.at_end[session._tell] = None
     try:
         await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
-        await session.request("attach", {})
-        yield session
+        try:
+            await session.request("attach", {})
+            yield session
+        finally:
+            with _closing():
+                await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
     finally:
-        with _closing():
-            await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
         delivery.observers.remove(session.observe)
         del delivery.at_end[session._tell]
         session._end()
+
+
+async def _features(channels: KernelChannels) -> list[str]:
+    info = await channels.kernel_info()
+    features = info.get("supported_features")
+    # Before version 5.5 of the protocol the debugger had a field of its own.
+    named = [*features] if isinstance(features, list) else []
+    return [*named, "debugger"] if info.get("debugger") else named
 
 
 @contextlib.contextmanager
