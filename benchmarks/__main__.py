@@ -55,6 +55,7 @@ def flood(repetitions: int, *, waiting: bool) -> None:
         for name, consume in (
             ("ch.iopub", clients.iopub),
             ("ch.main", clients.main),
+            ("execution", clients.execution),
             ("1,000 in flight", clients.with_requests_in_flight),
         )
     }

@@ -21,7 +21,7 @@ import anyio
 import zmq
 import zmq.asyncio
 
-from enchannel import KernelChannels, open_kernel_channels
+from enchannel import Execution, KernelChannels, open_kernel_channels
 from enchannel._wire import Wire
 
 from .kernel import KEY, Driver
@@ -39,7 +39,7 @@ class Clock:
     def __init__(self, driver: Driver, count: int, waiting: bool) -> None:
         self.left = count
         self.count = count
-        driver.command(f"flood {count}")
+        self.request = driver.command(f"flood {count}")
         if waiting:
             driver.wait()
             # The event loop, where there is one, stands still as well: nothing is read meanwhile.
@@ -107,6 +107,14 @@ async def main(ch: KernelChannels, clock: Clock) -> None:
     async for _, msg in ch.main:
         if clock.saw(msg.header["msg_type"]):
             break
+
+
+async def execution(ch: KernelChannels, clock: Clock) -> None:
+    """As ``ch.execute`` routes its messages, for a request that the driver sent."""
+    with Execution(ch, clock.request, None) as execution:
+        async for msg in execution:
+            if clock.saw(msg.header["msg_type"]):
+                break
 
 
 async def with_requests_in_flight(ch: KernelChannels, clock: Clock) -> None:

@@ -113,9 +113,11 @@ class Driver:
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.connect(f"tcp://127.0.0.1:{config['control_port']}")
 
-    def command(self, code: str) -> None:
+    def command(self, code: str) -> Message:
         header = {"msg_id": str(uuid.uuid4()), "msg_type": "execute_request", "session": "driver"}
-        self.socket.send_multipart(self.wire.encode(Message(header, {}, {}, {"code": code})))
+        request = Message(header, {}, {}, {"code": code})
+        self.socket.send_multipart(self.wire.encode(request))
+        return request
 
     def wait(self) -> None:
         """Until all that the command makes has been sent."""

@@ -142,7 +142,16 @@ async def test_a_buffer_may_be_changed_once_it_was_sent(raw_kernel: RawKernel, s
         assert received.buffers == (b"x" * size,)
 
 
-NOT_NEEDED = ("asyncio", "trio", "pytest", "click", "jupyter_core", "subprocess", "pathlib")
+NOT_NEEDED = (
+    "asyncio",
+    "trio",
+    "pytest",
+    "click",
+    "jupyter_core",
+    "subprocess",
+    "pathlib",
+    "logging",
+)
 
 
 def test_an_import_brings_what_is_used_and_no_more() -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,9 +32,8 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 from ._connection_info import ChannelName
 from ._exceptions import KernelDied, LocalProtocolError
+from ._log import logger
 from ._message import Message
-
-_logger = logging.getLogger("enchannel")
 
 BACKLOG = 100_000
 """Messages a channel that wait for somebody to listen."""
@@ -343,7 +341,7 @@ class Delivery:
             if len(backlog) >= BACKLOG:
                 backlog.popleft()
                 if not self.backlog_dropped:
-                    _logger.warning(
+                    logger().warning(
                         "nobody listens on %s: dropped the oldest of %d waiting messages; "
                         "further ones are only counted",
                         channel,

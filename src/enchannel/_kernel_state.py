@@ -7,17 +7,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import anyio
 
 from ._connection_info import ChannelName
+from ._log import logger
 from ._message import Message
 
 __all__ = ["KernelState"]
 
-_logger = logging.getLogger("enchannel")
 
 BUSY = 10_000
 """Requests that may be busy at once; the oldest are forgotten, since some kernels never send their idle."""
@@ -68,7 +67,7 @@ class KernelState:
         if self.session is not None and session != self.session:
             self.restarts += 1
             self._busy.clear()
-            _logger.info("the kernel has a new session: it was restarted")
+            logger().info("the kernel has a new session: it was restarted")
         self.session = session
 
     def _set(self, status: str) -> None:

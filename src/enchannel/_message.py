@@ -227,15 +227,15 @@ def _text(header: Mapping[str, Any], name: str) -> str | None:
 
 
 # Met in the field: nanoseconds, a zone name in brackets, no seconds, an offset without a colon, no zone.
-_DATE = re.compile(
+_DATE = (
     r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"\s*(Z|([+-])(\d\d):?(\d\d)?)?(?:\[.*\])?$",
-    re.IGNORECASE | re.ASCII,
+    r"\s*(Z|([+-])(\d\d):?(\d\d)?)?(?:\[.*\])?$"
 )
+_FLAGS = re.IGNORECASE | re.ASCII
 
 
 def _parse_date(text: object) -> datetime | None:
-    match = _DATE.match(text.strip()) if isinstance(text, str) else None
+    match = re.match(_DATE, text.strip(), _FLAGS) if isinstance(text, str) else None
     if match is None:
         return None
     *numbers, fraction, _, sign, hours, minutes = match.groups()

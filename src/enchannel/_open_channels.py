@@ -24,7 +24,6 @@ cancellation and bounded by :data:`CLOSE_DEADLINE`.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import uuid
@@ -40,6 +39,7 @@ from ._connection_info import CHANNELS, ChannelName, Config, ConnectionInfo
 from ._delivery import Listener
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
+from ._log import logger
 from ._message import Message, prepare
 from ._transport import Transport
 from ._zmq import connect_zmq
@@ -63,8 +63,6 @@ CLOSE_DEADLINE = 2.0
 
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
-
-_logger = logging.getLogger("enchannel")
 
 
 def get_username() -> str:
@@ -322,9 +320,9 @@ async def _close(transport: Transport) -> None:
     with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
         try:
             await transport.aclose()
-        except Exception:
+        except Exception:  # noqa: BLE001
             # It must not replace the exception that the body may be leaving with.
-            _logger.exception("closing a kernel's channels failed")
+            logger().exception("closing a kernel's channels failed")
 
 
 async def _become_ready(channels: KernelChannels, connect_timeout: float) -> None:
@@ -343,7 +341,7 @@ async def _become_ready(channels: KernelChannels, connect_timeout: float) -> Non
             unconnected,
         ) from channels._delivery.died
     if not channels.statistics().iopub_proven:
-        _logger.warning(
+        logger().warning(
             "iopub could not be proven live within %g s: is the kernel busy? "
             "Output of the first request may be missed",
             connect_timeout,

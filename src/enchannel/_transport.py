@@ -15,7 +15,6 @@ The rules a transport keeps, and its users rely on:
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +23,11 @@ import anyio
 
 from ._connection_info import ChannelName
 from ._exceptions import RemoteProtocolError
+from ._log import logger
 from ._message import Message
 from ._wire import Frame, Wire
 
 __all__ = ["FrameTransport", "Transport"]
-
-_logger = logging.getLogger("enchannel")
 
 
 class Transport(ABC):
@@ -156,7 +154,7 @@ class FrameTransport(Transport):
         kind = type(error).__name__
         self._dropped[kind] += 1
         if self._dropped[kind] == 1:
-            _logger.warning(
+            logger().warning(
                 "dropped a message on %s: %s; further ones of this kind are only counted",
                 channel,
                 error,

@@ -1,0 +1,19 @@
+"""The library's logger.
+
+``logging`` is a sixth of what importing the library takes, and most programs never hear a word of us: it is
+imported with the first one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import Logger
+
+
+def logger() -> Logger:
+    """The logger called ``enchannel``."""
+    import logging
+
+    return logging.getLogger("enchannel")
