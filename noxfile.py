@@ -41,9 +41,14 @@ def group(name: str) -> list[str]:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests under AnyIO's pytest plugin, each on Trio and on asyncio."""
+    """The tests under AnyIO's pytest plugin, each on Trio and on asyncio.
+
+    Those with real kernels, which take half of the time, run on the oldest and the newest Python; with
+    arguments, on each.
+    """
     session.install(EXTRAS, *group("tests"))
-    session.run("pytest", *session.posargs)
+    between = session.python not in (PYTHONS[0], PYTHONS[-1])
+    session.run("pytest", *(session.posargs or ["--ignore=tests/integration"] * between))
 
 
 @nox.session
