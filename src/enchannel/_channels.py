@@ -329,10 +329,7 @@ class KernelChannels:
         """
         await checkpoint()
         while self._kernel.status != "idle":
-            if self._delivery.died is not None:
-                raise self._delivery.error()
-            if self._delivery.left:
-                raise anyio.ClosedResourceError
+            self._delivery.raise_if_ended()
             await self._kernel.changed.wait()
 
     def open_comm(

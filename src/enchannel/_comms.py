@@ -10,7 +10,6 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 from . import messages
 from ._connection_info import ChannelName
-from ._exceptions import KernelDied, LocalProtocolError
+from ._exceptions import LocalProtocolError
+from ._groups import closing_within
 from ._message import Message
 
 if TYPE_CHECKING:
@@ -141,10 +141,7 @@ class Comm(_Queue[Message]):
         if self._ended or self._channels._delivery.ended:
             return
         self._end()
-        with (
-            anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_DEADLINE),
-            contextlib.suppress(KernelDied, anyio.ClosedResourceError),
-        ):
+        with closing_within(CLOSE_DEADLINE):
             await self._channels._send("shell", messages.comm_close(self.comm_id))
 
     def __repr__(self) -> str:

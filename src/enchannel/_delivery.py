@@ -278,6 +278,13 @@ class Delivery:
         error.__cause__ = self.died.__cause__
         return error
 
+    def raise_if_ended(self) -> None:
+        """Tells who is about to wait that no more messages will come."""
+        if self.died is not None:
+            raise self.error()
+        if self.left:
+            raise anyio.ClosedResourceError
+
     # What the readers call.
 
     async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:

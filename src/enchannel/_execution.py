@@ -19,7 +19,6 @@ Neither reply nor idle: the caller's own deadline decides, or the loss of the ke
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -31,13 +30,12 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._connection_info import ChannelName
 from ._exceptions import (
-    EnchannelError,
     KernelDied,
     LocalProtocolError,
     NotImplementedByKernel,
     ReplyError,
 )
-from ._groups import unwrapping_task_group
+from ._groups import closing_within, unwrapping_task_group
 from ._message import Message
 from ._outputs import OutputList
 
@@ -127,23 +125,22 @@ class Conversation:
             KernelDied: The kernel is lost.
         """
         while self.reply is None:
-            if not self.idle:
-                await self._wait_news()
-            elif not await self._wait_news_for(REPLY_GRACE):
-                raise self._not_implemented()
+            await self._wait_progress()
         return self.reply
 
-    def _not_implemented(self) -> NotImplementedByKernel:
-        return NotImplementedByKernel(
-            f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
-            "it does not seem to implement it"
-        )
+    async def _wait_progress(self) -> None:
+        """Waits for what brings the reply nearer."""
+        if not self.idle:
+            await self._wait_news()
+        elif not await self._wait_news_for(REPLY_GRACE):
+            raise NotImplementedByKernel(
+                f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
+                "it does not seem to implement it"
+            )
 
     async def _wait_news(self) -> None:
-        delivery = self._channels._delivery
-        if delivery.died is not None:
-            raise delivery.error()
-        if delivery.left or self._over:
+        self._channels._delivery.raise_if_ended()
+        if self._over:
             raise anyio.ClosedResourceError
         if self._news.is_set():
             # Not otherwise: several tasks may wait for the same news.
@@ -229,11 +226,8 @@ class Execution(Conversation):
         return self._buffer.popleft()
 
     async def _wait_progress(self) -> None:
-        if self.reply is None and not self.idle:
-            await self._wait_news()
-        elif self.reply is None:
-            if not await self._wait_news_for(REPLY_GRACE):
-                raise self._not_implemented()
+        if self.reply is None:
+            await super()._wait_progress()
         elif not await self._wait_news_for(IDLE_GRACE):
             self._idle_given_up = True
 
@@ -268,10 +262,7 @@ class Execution(Conversation):
 
     async def _interrupt(self) -> None:
         """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
-        with (
-            anyio.CancelScope(shield=True, deadline=anyio.current_time() + INTERRUPT_DEADLINE),
-            contextlib.suppress(EnchannelError, anyio.ClosedResourceError, OSError),
-        ):
+        with closing_within(INTERRUPT_DEADLINE):
             await self._channels.interrupt()
             await self.wait()
 

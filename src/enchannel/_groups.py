@@ -16,16 +16,28 @@ a cancellation from outside, beside those   nothing of its own: the scope that c
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 import anyio.abc
+
+from ._exceptions import EnchannelError
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 NOTE = "a task of enchannel failed beside the body of the block; both errors are in this group"
+
+
+@contextmanager
+def closing_within(seconds: float) -> Iterator[None]:
+    """What is said to a kernel on the way out: shielded, bounded, and never in the body's place."""
+    with (
+        anyio.CancelScope(shield=True, deadline=anyio.current_time() + seconds),
+        suppress(EnchannelError, anyio.ClosedResourceError, OSError),
+    ):
+        yield
 
 
 @asynccontextmanager

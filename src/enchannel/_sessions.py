@@ -9,20 +9,19 @@ Adapter Protocol.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import attrs
 
 from . import messages
 from ._comms import _Queue
 from ._connection_info import ChannelName
-from ._exceptions import KernelDied, NotImplementedByKernel, ReplyError
+from ._exceptions import NotImplementedByKernel
 from ._execution import Execution, OnInput, raise_for_status
+from ._groups import closing_within
 from ._message import Message
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ async def open_subshell(channels: KernelChannels) -> AsyncIterator[Subshell]:
     try:
         yield Subshell(channels, subshell_id)
     finally:
-        with _closing():
+        with closing_within(CLOSE_DEADLINE):
             await channels.request(messages.delete_subshell_request(subshell_id))
 
 
@@ -148,7 +147,7 @@ async def open_debug_session(channels: KernelChannels) -> AsyncIterator[DebugSes
             await session.request("attach", {})
             yield session
         finally:
-            with _closing():
+            with closing_within(CLOSE_DEADLINE):
                 await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
     finally:
         delivery.observers.remove(session.observe)
@@ -162,15 +161,3 @@ async def _features(channels: KernelChannels) -> list[str]:
     # Before version 5.5 of the protocol the debugger had a field of its own.
     named = [*features] if isinstance(features, list) else []
     return [*named, "debugger"] if info.get("debugger") else named
-
-
-@contextlib.contextmanager
-def _closing() -> Any:
-    """The way out: shielded, bounded, and never in place of the body's exception."""
-    with (
-        anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_DEADLINE),
-        contextlib.suppress(
-            KernelDied, NotImplementedByKernel, ReplyError, anyio.ClosedResourceError
-        ),
-    ):
-        yield

@@ -85,7 +85,7 @@ class Wire:
             _to_json("metadata", message.metadata),
             _to_json("content", message.content),
         ]
-        signature = self._signer.digest(parts).hex().encode() if self._signer else b""
+        signature = hexlify(self._signer.digest(parts)) if self._signer else b""
         buffers = [_flat(buffer) for buffer in message.buffers]
         return [*prefix, DELIMITER, signature, *parts, *buffers]
 
