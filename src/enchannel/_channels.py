@@ -13,11 +13,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 import anyio.abc
-import attrs
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from . import messages
@@ -48,8 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Channel", "ChannelStatistics", "KernelChannels", "MainChannel", "Subscription"]
 
 
-@attrs.frozen
-class ChannelStatistics:
+class ChannelStatistics(NamedTuple):
     """What :meth:`KernelChannels.statistics` says; counts since the channels were opened."""
 
     iopub_proven: bool
