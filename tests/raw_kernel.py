@@ -38,16 +38,10 @@ class RawKernel:
         self._context = zmq.Context()
         self._directory = tempfile.TemporaryDirectory()
         self.wire = Wire(key)
-        self.config: dict[str, Any] = {"transport": transport, "key": key, "hb_port": 1}
+        self.config: dict[str, Any] = {"transport": transport, "key": key, "hb_port": 9}
         self.config["ip"] = "127.0.0.1" if transport == "tcp" else f"{self._directory.name}/kernel"
-        kinds = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB}
-        self.sockets = {name: self._context.socket(kind) for name, kind in kinds.items()}
+        self.sockets = {name: self._socket(name) for name in ("shell", "control", "stdin", "iopub")}
         for number, (name, socket) in enumerate(self.sockets.items(), 1):
-            socket.set(zmq.LINGER, 0)
-            socket.set(zmq.SNDHWM, 0)
-            if name == "iopub":
-                # Or only the first of several subscribers to a topic would be greeted.
-                socket.set(zmq.XPUB_VERBOSE, 1)
             if transport == "tcp":
                 self.config[f"{name}_port"] = socket.bind_to_random_port("tcp://127.0.0.1")
             else:
@@ -55,6 +49,15 @@ class RawKernel:
                 socket.bind(f"ipc://{self.config['ip']}-{number}")
         self.greeting = True
         self.topics: list[bytes] = []
+
+    def _socket(self, channel: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.XPUB if channel == "iopub" else zmq.ROUTER)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)
+        if channel == "iopub":
+            # Or only the first of several subscribers to a topic would be greeted.
+            socket.set(zmq.XPUB_VERBOSE, 1)
+        return socket
 
     def __enter__(self) -> RawKernel:
         return self
@@ -83,8 +86,7 @@ class RawKernel:
 
     def rebind(self, channel: str, endpoint: str) -> None:
         """Opens a fresh socket where a closed one was, as a restarted kernel does."""
-        socket = self.sockets[channel] = self._context.socket(zmq.ROUTER)
-        socket.set(zmq.LINGER, 0)
+        socket = self.sockets[channel] = self._socket(channel)
         while True:
             try:
                 return socket.bind(endpoint)

@@ -350,6 +350,51 @@ async def test_cancellation_interrupts_where_asked() -> None:
         assert execution.complete
 
 
+async def test_a_program_that_is_cancelled_hears_the_answer_to_its_interrupt() -> None:
+    # What is cancelled encloses the channels as well: they live until their block is left.
+    transport, end = memory_transport_pair("key")
+    kernel = Kernel(end)
+    async with anyio.create_task_group() as tasks:
+        program = anyio.CancelScope()
+
+        async def obey() -> None:
+            asked = await kernel.asked()
+            program.cancel()
+            kernel.reply(await kernel.asked("control"), "control")
+            kernel.reply(asked, status="error")
+            kernel.status(asked[1], "idle")
+
+        tasks.start_soon(obey)
+        with program:
+            async with open_channels(transport) as ch:
+                async with ch.execute("while True: pass", interrupt_on_cancel=True) as execution:
+                    await execution.wait()
+        assert program.cancelled_caught
+        assert execution.complete
+
+
+async def test_code_that_asks_anew_has_given_up_its_first_question() -> None:
+    given_up = anyio.Event()
+
+    async def answer(prompt: str, password: bool) -> str:
+        if prompt == "first":
+            try:
+                await anyio.sleep_forever()
+            finally:
+                given_up.set()
+        return f"answer to {prompt}"
+
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=answer):
+            identity, asked = await kernel.asked()
+            for prompt in ("first", "second"):
+                question = message("input_request", asked, prompt=prompt, password=False)
+                kernel.end.send("stdin", identity, question)
+                await anyio.wait_all_tasks_blocked()
+            assert given_up.is_set()
+            assert (await kernel.asked("stdin"))[1].content["value"] == "answer to second"
+
+
 async def test_nothing_is_interrupted_for_what_was_not_sent() -> None:
     async with conversation() as (ch, kernel, _):
         with pytest.raises(LocalProtocolError, match="metadata is no JSON"):

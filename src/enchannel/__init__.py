@@ -16,9 +16,11 @@ and a sent one the other: ``_channels`` -> ``_zmq`` -> ``_wire`` -> socket.
 * ``_delivery``: who gets a message.
 * ``_execution``, ``_outputs``: requests and executions; ``_comms``, ``_sessions``: comms, subshells and
   debugging; ``operators``: picking from streams.
-* ``_channels``: the channels as their user holds them, and the tasks behind them.
-* ``_open_channels``: the openers.
-* ``_kernels``: kernelspecs, launching and stopping.
+* ``_channels``: the channels as their user holds them, and the tasks behind them; ``_outages``,
+  ``_heartbeat``: what becomes of them when the connection is lost or the kernel falls silent.
+* ``_open_channels``: the openers; ``_probe``: how iopub is proven live.
+* ``_kernels``: launching, interrupting, restarting and stopping; ``_kernelspecs``, ``_kernel_process``,
+  ``_connection_files``: what that takes, and finding the kernels that run.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ from ._zmq import wrap_sockets
 if TYPE_CHECKING:
     from . import messages, operators
     from ._comms import Comm, IncomingComms
-    from ._kernels import Kernel, KernelSpec, open_kernel
+    from ._connection_files import RunningKernel, find_connection_file, list_running_kernels
+    from ._kernels import Kernel, open_kernel
+    from ._kernelspecs import KernelSpec
     from ._sessions import DebugSession, Subshell
 
 __all__ = [
@@ -90,10 +94,13 @@ __all__ = [
     "RemoteProtocolError",
     "ReplayedMessage",
     "ReplyError",
+    "RunningKernel",
     "Subscription",
     "Subshell",
     "Transport",
+    "find_connection_file",
     "get_username",
+    "list_running_kernels",
     "messages",
     "open_channels",
     "open_control_channel",
@@ -113,8 +120,11 @@ _LATER = {
     "DebugSession": "_sessions",
     "IncomingComms": "_comms",
     "Kernel": "_kernels",
-    "KernelSpec": "_kernels",
+    "KernelSpec": "_kernelspecs",
+    "RunningKernel": "_connection_files",
     "Subshell": "_sessions",
+    "find_connection_file": "_connection_files",
+    "list_running_kernels": "_connection_files",
     "messages": "messages",
     "open_kernel": "_kernels",
     "operators": "operators",

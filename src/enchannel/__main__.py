@@ -1,39 +1,45 @@
 """The command line: ``enchannel``, or ``python -m enchannel``.
 
-Exit status: 0 when the code ran, 1 when it raised, 2 when it could not be run.
+Here is what is asked for; what is done about it is in ``_cli_run`` and ``_cli_kernels``.
+
+* Built on what ``from enchannel import ...`` gives, and on nothing else of the library.
+* Bad input is told before anything is launched: what is wrong, what would be right, exit status 2.
+* ``click`` and ``rich`` are needed here only.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
-from . import (
-    EnchannelError,
-    KernelChannels,
-    Message,
-    open_kernel,
-    open_kernel_channels,
-)
+from . import EnchannelError, KernelSpec, list_running_kernels
 
 if TYPE_CHECKING:
     import click
 else:
     try:
         import click
+        import rich  # noqa: F401
     except ImportError:
-        sys.exit('the command line needs click: pip install "enchannel[cli]"')
+        sys.exit('the command line needs click and rich: pip install "enchannel[cli]"')
 
-AFTER_REPLY = 1.0
-"""Seconds to wait for the idle status behind the reply; some kernels send none."""
+from ._cli_input import open_input
+from ._cli_output import JsonOutput, Output, write
+from ._cli_run import Cell, Run, Target
+
+STANDARD_INPUT = "-"
+
+
+class Failure(click.ClickException):
+    """What was asked for cannot be done."""
+
+    exit_code = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,145 +48,178 @@ def main() -> None:
     """Talk to Jupyter kernels."""
 
 
+def _positive(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
+    # Not a range of click's: a NaN is in each.
+    if value is not None and not value > 0:
+        raise click.BadParameter(f"{value:g} is no positive number of seconds, such as 2.5")
+    return value
+
+
 @main.command()
-@click.argument("code")
-@click.option("--kernel", default="python3", show_default=True, help="The kernelspec to launch.")
+@click.argument("code", nargs=-1, required=True)
+@click.option("--kernel", metavar="NAME", show_default="python3", help="The kernelspec to launch.")
 @click.option(
-    "--existing", metavar="FILE", help="The connection file of a running kernel, instead."
+    "--existing",
+    metavar="FILE",
+    help="A running kernel instead: its connection file, or the name of one in Jupyter's runtime "
+    "directory, or a pattern such as 'kernel-12*'.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each message as a line of JSON.")
-def run(code: str, kernel: str, existing: str | None, as_json: bool) -> None:
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    callback=_positive,
+    help="How long the code may run, from the moment the kernel is ready.",
+)
+@click.option("--json", "json_", is_flag=True, help="Print each message as a line of JSON.")
+def run(
+    code: tuple[str, ...],
+    kernel: str | None,
+    existing: str | None,
+    timeout: float | None,
+    json_: bool,
+) -> None:
     """Run CODE in a kernel and print what it outputs.
 
-    CODE is source code, the path of a file with source code, or - for standard input.
-    """
-    source = _source(code)
-    printer = _JsonPrinter() if as_json else _Printer()
-    try:
-        ok = trio.run(_run, source, kernel, existing, printer)
-    except EnchannelError as error:
-        raise _Failure(str(error)) from error
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell. Keep the interpreter from flushing.
-        sys.stdout = None
-        sys.exit(1)
-    sys.exit(0 if ok else 1)
+    CODE is source code, the path of a file with source code, or - for standard input. Several are run
+    one after the other in the same kernel, up to the first that fails.
 
+    Where the code asks for input, it is asked for at the terminal, or read from standard input, a line
+    for each prompt. With - the code may not ask.
 
-class _Failure(click.ClickException):
-    exit_code = 2
+    Ctrl-C interrupts the code; a second one stops at once. A kernel that was launched is stopped in the
+    end, one of --existing goes on.
 
+    \b
+    Exit status:
+      0    the code ran
+      1    it raised
+      2    it could not be run, or asked for input that has ended
+      124  --timeout was over, and the code was interrupted
+      130  stopped by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)
 
-def _source(code: str) -> str:
-    if code == "-":
-        return sys.stdin.read()
-    # A line of code may be no valid path at all (too long, a zero byte), and is no file then.
-    try:
-        is_file = Path(code).is_file()
-    except (OSError, ValueError):
-        is_file = False
-    if is_file:
-        try:
-            return Path(code).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise _Failure(f"{code}: {error}") from error
-    if re.fullmatch(r"\S+\.(py|ipy|r|sh|jl|cpp|js|txt)", code, re.IGNORECASE):
-        raise _Failure(f"{code}: no such file")
-    return code
-
-
-async def _run(source: str, kernel: str, existing: str | None, printer: _Printer) -> bool:
-    async with _channels(kernel, existing) as ch:
-        content = {"code": source, "silent": False, "store_history": True, "allow_stdin": False}
-        sent = await ch.main.send(
-            "shell", {"header": {"msg_type": "execute_request"}, "content": content}
+    \b
+    Examples:
+      enchannel run "print('woo')"
+      enchannel run setup.py "main()" --timeout 60
+      enchannel run --existing 'kernel-12*' --json "x"
+      echo me | enchannel run "input('name? ')"
+    """  # noqa: D301
+    if kernel is not None and existing is not None:
+        raise click.UsageError(
+            "--kernel launches a kernel, --existing takes a running one: not both."
         )
-        status, idle = "", False
-        with trio.CancelScope() as scope:
-            async for channel, msg in ch.main:
-                if not msg.is_child_of(sent):
-                    continue
-                printer(channel, msg)
-                if msg.msg_type == "input_request":
-                    # Some kernels ask although stdin is not allowed; without an answer they would wait.
-                    await ch.stdin.send(_no_input(msg))
-                elif channel == "shell":
-                    status = str(msg.content.get("status", "ok"))
-                    scope.deadline = trio.current_time() + AFTER_REPLY
-                elif msg.msg_type == "status":
-                    idle = msg.content.get("execution_state") == "idle"
-                if status and idle:
-                    break
-        return status == "ok"
+    with _failures():
+        cells = _cells(code)
+        output = JsonOutput() if json_ else Output()
+        answers = None if STANDARD_INPUT in code else open_input(output)
+        running = Run(
+            cells,
+            Target(kernel or "python3", existing),
+            output=output,
+            answers=answers,
+            timeout=timeout,
+        )
+        _exit(trio.run(running))
 
 
-def _no_input(asked: Message) -> dict[str, Any]:
-    return {
-        "header": {"msg_type": "input_reply"},
-        "parent_header": asked.header,
-        "content": {"value": ""},
-    }
+@main.command()
+@click.option("--json", "json_", is_flag=True, help="Print both as one JSON object.")
+def kernels(json_: bool) -> None:
+    """List the kernels that are installed and those that run.
+
+    What is installed can be launched by its name, as with `enchannel run --kernel NAME`; what runs is
+    found by its connection file in Jupyter's runtime directory, as with `enchannel run --existing FILE`.
+
+    \b
+    A kernel that runs is
+      idle, busy   or just alive, where it does not say
+      dead         when it has left its connection file behind
+
+    \b
+    Exit status:
+      0    they are listed, be it none
+      2    they could not be found
+    """  # noqa: D301
+    from ._cli_kernels import as_json, as_tables
+
+    with _failures():
+        installed = KernelSpec.installed()
+        running = trio.run(list_running_kernels)
+        show = as_json if json_ else as_tables
+        try:
+            write(sys.stdout, show(installed, running))
+        except BrokenPipeError:
+            _exit(1)
+    _exit(0)
 
 
-@asynccontextmanager
-async def _channels(kernel: str, existing: str | None) -> AsyncIterator[KernelChannels]:
-    if existing is not None:
-        async with open_kernel_channels(None, existing) as ch:
-            yield ch
-    else:
-        async with open_kernel(kernel) as launched, launched.open_channels() as ch:
-            yield ch
-
-
-class _Printer:
-    """Prints outputs as a person expects them."""
-
-    def __init__(self) -> None:
-        self._error_shown = False
-
-    def __call__(self, channel: str, msg: Message) -> None:
-        content = msg.content
-        if msg.msg_type == "stream":
-            stream = sys.stderr if content.get("name") == "stderr" else sys.stdout
-            _write(stream, str(content.get("text", "")))
-        elif msg.msg_type in ("execute_result", "display_data", "update_display_data"):
-            data = content.get("data")
-            text = data.get("text/plain") if isinstance(data, dict) else None
-            if text is not None:
-                _write(sys.stdout, f"{text}\n")
-        elif msg.msg_type == "error" or (channel == "shell" and not self._error_shown):
-            self._error(content)
-
-    def _error(self, content: dict[str, Any]) -> None:
-        traceback = content.get("traceback")
-        if content.get("status", "error") == "ok":
-            return
-        if isinstance(traceback, list):
-            traceback = "\n".join(map(str, traceback))
-        text = str(traceback or f"{content.get('ename') or 'Error'}: {content.get('evalue') or ''}")
-        if not sys.stderr.isatty():
-            text = click.unstyle(text)
-        _write(sys.stderr, f"{text}\n")
-        self._error_shown = True
-
-
-class _JsonPrinter(_Printer):
-    """Prints each message as one line of JSON; buffers as base64."""
-
-    def __call__(self, channel: str, msg: Message) -> None:
-        line = {"channel": channel, **msg.to_dict()}
-        line["buffers"] = [base64.b64encode(buffer).decode() for buffer in msg.buffers]
-        _write(sys.stdout, json.dumps(line) + "\n")
-
-
-def _write(stream: Any, text: str) -> None:
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Errors as their message and an exit status."""
     try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        # A terminal without UTF-8, or a lone surrogate: show what can be shown.
-        encoding = stream.encoding or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+        yield
+    except (EnchannelError, OSError) as error:
+        raise Failure(str(error)) from error
+    except KeyboardInterrupt:
+        _exit(130)
+
+
+def _exit(status: int) -> None:
+    try:
+        write(sys.stdout, "")
+    except OSError:
+        # What could not be written never can be. Keep the interpreter from trying once more.
+        sys.stdout = None
+    sys.exit(status)
+
+
+# What CODE says.
+
+
+def _cells(arguments: Sequence[str]) -> list[Cell]:
+    if arguments.count(STANDARD_INPUT) > 1:
+        raise click.UsageError("- is standard input, which can be read once only.")
+    return [_cell(argument) for argument in arguments]
+
+
+def _cell(argument: str) -> Cell:
+    if argument == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise Failure("standard input is closed, and no code can be read from it")
+        return Cell("standard input", _text(sys.stdin.buffer.read(), "standard input"))
+    path = _existing_path(argument)
+    if path is not None:
+        return Cell(path.name, _read(path))
+    if re.fullmatch(r"\S+\.(py|ipy|r|sh|jl|cpp|js|txt)", argument, re.IGNORECASE):
+        raise Failure(f"{argument}: no such file")
+    return Cell("the code", argument)
+
+
+def _existing_path(argument: str) -> Path | None:
+    # A line of code may be no valid path at all (too long, a zero byte), and an empty one is no directory.
+    try:
+        return Path(argument) if argument and Path(argument).exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return _text(path.read_bytes(), str(path))
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}; CODE is a file, code, or -") from error
+
+
+def _text(data: bytes, source: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Failure(
+            f"{source}: byte {data[error.start]:#04x} at {error.start} is no UTF-8; "
+            "code is text in UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n")
 
 
 if __name__ == "__main__":

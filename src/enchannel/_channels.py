@@ -11,8 +11,9 @@ message is an error of the call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
@@ -32,8 +33,10 @@ from ._execution import (
     run_execution,
 )
 from ._groups import unwrapping_task_group
+from ._heartbeat import Heartbeat
 from ._kernel_state import KernelState
 from ._message import Body, Message, prepare
+from ._outages import Outages
 from ._outputs import Displays
 from ._transport import Transport
 
@@ -66,7 +69,13 @@ class ChannelStatistics(NamedTuple):
     listeners: int
     """Streams that are listening."""
     restarts: int = 0
-    """How often the kernel came back with a new session."""
+    """How often the kernel was restarted."""
+    outages: int = 0
+    """How often the connection was lost, and came back to the same kernel."""
+    outage_seconds: float = 0.0
+    """How long it was gone in these; what was published then is lost."""
+    missed_beats: int = 0
+    """Heartbeats in a row that the kernel has not echoed; 0 where it never echoed any."""
 
 
 class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
@@ -165,6 +174,8 @@ class KernelChannels:
         session: str,
         username: str,
         max_buffer_size: float,
+        reconnect_timeout: float,
+        heartbeat_timeout: float,
     ) -> None:
         self._transport = transport
         self._delivery = Delivery(transport.channels, max_buffer_size)
@@ -176,6 +187,8 @@ class KernelChannels:
         self._kernel = KernelState()
         self._delivery.observers.append(self._kernel.observe)
         self._delivery.at_end[self._kernel.end] = None
+        self._outages = Outages(self, reconnect_timeout)
+        self._heartbeat = Heartbeat(self, heartbeat_timeout)
         self._displays = Displays()
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
@@ -217,8 +230,9 @@ class KernelChannels:
             KernelDied: The kernel is lost.
         """
         name, prepared = self._prepare_request(request, content, channel)
+        await self._wait_usable()
         with Conversation(self, prepared) as conversation:
-            await self._send_prepared(name, prepared)
+            await self._send_prepared(name, prepared, conversation.restarts)
             return await conversation.wait_reply()
 
     def execute(
@@ -456,6 +470,9 @@ class KernelChannels:
             backlog_dropped=self._delivery.backlog_dropped,
             listeners=listeners,
             restarts=self._kernel.restarts,
+            outages=self._outages.count,
+            outage_seconds=self._outages.seconds,
+            missed_beats=self._heartbeat.missed,
         )
 
     def __repr__(self) -> str:
@@ -482,13 +499,21 @@ class KernelChannels:
         message = prepare(body, session=self.session, username=self.username)
         return await self._send_prepared(name, message)
 
-    async def _send_prepared(self, name: ChannelName, message: Message) -> Message:
+    async def _wait_usable(self) -> None:
+        """Waits for the end of an outage, before anything is asked for that would be lost in it."""
+        if self._outages.current:
+            await self._outages.wait_over()
+
+    async def _send_prepared(
+        self, name: ChannelName, message: Message, restarts: int | None = None
+    ) -> Message:
+        """Sends `message`; with `restarts` only to the kernel that there was after so many of them."""
         await checkpoint_if_cancelled()
         while True:
+            await self._wait_usable()
             if self._delivery.left:
                 raise anyio.ClosedResourceError
-            if self._delivery.died is not None:
-                raise self._delivery.error()
+            self._delivery.raise_if_ended(restarts)
             try:
                 self._transport.send_nowait(name, message)
                 break
@@ -516,9 +541,15 @@ class KernelChannels:
         """Reads and watches every channel, until the kernel is lost or the block is left."""
         async with unwrapping_task_group() as tasks:
             self._tasks = tasks.cancel_scope
+            followed: dict[str, Callable[[], Awaitable[None]]] = {
+                "the connection": self._outages.follow,
+                "the heartbeat": self._heartbeat.follow,
+            }
             for channel in self._transport.channels:
-                tasks.start_soon(self._watch, channel, name=f"enchannel {channel} watcher")
                 tasks.start_soon(self._read, channel, name=f"enchannel {channel} reader")
+                followed[channel] = partial(self._transport.watch, channel)
+            for what, follow in followed.items():
+                tasks.start_soon(self._follow, what, follow, name=f"enchannel: follows {what}")
             # From here on _stop() reaches them; a block may be left before this task runs again.
             task_status.started()
 
@@ -541,13 +572,13 @@ class KernelChannels:
             # Recorded: it is the cause of what every stream raises from here on.
             self._lose(KernelDied(f"{channel} can no longer be read: {error!r}"), error)
 
-    async def _watch(self, channel: ChannelName) -> None:
+    async def _follow(self, what: str, follow: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._transport.watch(channel)
+            await follow()
         except KernelDied as died:
             self._lose(died, died.__cause__)
         except Exception as error:  # noqa: BLE001
-            self._lose(KernelDied(f"{channel} can no longer be watched: {error!r}"), error)
+            self._lose(KernelDied(f"{what} can no longer be followed: {error!r}"), error)
 
     def _lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
         """Ends every stream with `died`, behind all that the kernel managed to send."""
@@ -583,6 +614,7 @@ class KernelChannels:
 
     def _stop(self) -> None:
         self._tasks.cancel()
+        self._outages.end()
         for scope in self._blocked_sends:
             scope.cancel()
 

@@ -47,6 +47,8 @@ class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
         self._items: deque[T] = deque()
         self._news = anyio.Event()
         self._ended = False
+        self._restarts: int | None = None
+        """How often the kernel had been restarted, where what comes does not outlive it."""
 
     def _put(self, item: T) -> None:
         if not self._ended:
@@ -65,17 +67,16 @@ class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
 
         Raises:
             anyio.EndOfStream: The other side closed it, or the block was left.
-            KernelDied: The kernel is lost.
+            KernelDied: The kernel is lost, or what belonged to it with a restart.
         """
         await checkpoint_if_cancelled()
         while not self._items:
             if self._ended:
                 raise anyio.EndOfStream
-            delivery = self._channels._delivery
-            if delivery.died is not None:
-                raise delivery.error()
-            if delivery.left:
-                raise anyio.EndOfStream
+            try:
+                self._channels._delivery.raise_if_ended(self._restarts)
+            except anyio.ClosedResourceError:
+                raise anyio.EndOfStream from None
             if self._news.is_set():
                 # Not otherwise: several tasks may wait for the same news.
                 self._news = anyio.Event()
@@ -101,6 +102,7 @@ class Comm(_Queue[Message]):
 
     def __init__(self, channels: KernelChannels, opening: Message) -> None:
         super().__init__(channels)
+        self._restarts = len(channels._delivery.restarts)
         self.opening = opening
         self.closing: Message | None = None
         self.comm_id: str = str(opening.content.get("comm_id") or "")
@@ -121,6 +123,7 @@ class Comm(_Queue[Message]):
         """
         if self._ended:
             raise anyio.ClosedResourceError
+        self._channels._delivery.raise_if_ended(self._restarts)
         body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
         return await self._channels._send("shell", body)
 
@@ -138,9 +141,12 @@ class Comm(_Queue[Message]):
         await cancel_shielded_checkpoint()
 
     async def _close(self) -> None:
-        if self._ended or self._channels._delivery.ended:
+        delivery = self._channels._delivery
+        if self._ended or delivery.ended:
             return
         self._end()
+        if len(delivery.restarts) != self._restarts:
+            return  # the kernel that is there now knows nothing of it
         with closing_within(CLOSE_DEADLINE):
             await self._channels._send("shell", messages.comm_close(self.comm_id))
 

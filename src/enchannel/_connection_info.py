@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -50,6 +51,10 @@ class ConnectionInfo:
     """The secret that messages are signed with; empty for unsigned messages."""
     signature_scheme: str = "hmac-sha256"
     kernel_name: str = ""
+    curve_publickey: bytes = attrs.field(default=b"", repr=False)
+    """The kernel's public key for CurveZMQ, in Z85; empty where nothing is encrypted."""
+    curve_secretkey: bytes = attrs.field(default=b"", repr=False)
+    """The kernel's secret key, which a connection file holds for the kernel; a client has its own."""
 
     @classmethod
     def parse(cls, config: Config) -> ConnectionInfo:
@@ -130,12 +135,19 @@ class ConnectionInfo:
             key=key.encode() if isinstance(key, str) else key,
             signature_scheme=scheme,
             kernel_name=_text(data, "kernel_name", source) or "",
+            curve_publickey=_curve_key(data, "curve_publickey", source),
+            curve_secretkey=_curve_key(data, "curve_secretkey", source),
             **ports,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The mapping that a connection file holds, key and all."""
-        return {**attrs.asdict(self), "key": self.key.decode()}
+        """The mapping that a connection file holds, keys and all."""
+        data = attrs.asdict(self)
+        for name in ("key", "curve_publickey", "curve_secretkey"):
+            data[name] = data[name].decode()
+            if not data[name] and name != "key":
+                del data[name]
+        return data
 
     def endpoint(self, channel: str) -> str:
         """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
@@ -179,6 +191,17 @@ def _text(data: Mapping[str, Any], field: str, source: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ConnectionFileError(f"{source}: {field} is text, not {type(value).__name__}")
     return value
+
+
+def _curve_key(data: Mapping[str, Any], field: str, source: str) -> bytes:
+    key = data.get(field) or b""
+    key = key.encode() if isinstance(key, str) else key
+    # 40 characters of Z85 (RFC 32) are the 32 bytes of a key.
+    if not isinstance(key, bytes) or (
+        key and not re.fullmatch(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}", key)
+    ):
+        raise ConnectionFileError(f"{source}: {field} is no key: a Z85 text of 40 characters")
+    return key
 
 
 def _where(error: ValueError) -> str:

@@ -200,6 +200,8 @@ class Delivery:
 
     def __init__(self, channels: Sequence[ChannelName], max_buffer_size: float) -> None:
         self.died: KernelDied | None = None
+        self.restarts: list[KernelDied] = []
+        """What each restart of the kernel says to who was waiting then."""
         self.left: bool = False
         self.backlog_dropped: int = 0
         self.received: dict[ChannelName, int] = dict.fromkeys(channels, 0)
@@ -213,7 +215,7 @@ class Delivery:
         self._expected: dict[str, tuple[Taker, bool]] = {}
         self._answered: dict[str, None] = {}
         self.at_end: dict[Callable[[], None], None] = {}
-        """Called, in this order, when no more messages will come; must not raise."""
+        """Called, in this order, when no more messages will come, and at a restart; must not raise."""
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.waiting_for_room: anyio.Event | None = None
@@ -274,16 +276,26 @@ class Delivery:
     def error(self) -> KernelDied:
         """A fresh exception for one waiter, so that tracebacks of several do not mix."""
         assert self.died is not None
-        error = KernelDied(*self.died.args)
-        error.__cause__ = self.died.__cause__
-        return error
+        return _fresh(self.died)
 
-    def raise_if_ended(self) -> None:
-        """Tells who is about to wait that no more messages will come."""
+    def raise_if_ended(self, restarts: int | None = None) -> None:
+        """Tells who is about to wait that nothing more will come.
+
+        Args:
+            restarts: How many restarts there had been when what is waited for was asked for; by default
+                it is not lost with them.
+        """
+        if restarts is not None and restarts < len(self.restarts):
+            raise _fresh(self.restarts[restarts])
         if self.died is not None:
             raise self.error()
         if self.left:
             raise anyio.ClosedResourceError
+
+    def restart(self, died: KernelDied) -> None:
+        """The streams go on; whoever waits for an answer of the kernel that was is told that it `died`."""
+        self.restarts.append(died)
+        self._tell_all()
 
     # What the readers call.
 
@@ -366,11 +378,20 @@ class Delivery:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.wake()
+        self._tell_all()
+        self.room_made()
+
+    def _tell_all(self) -> None:
         for tell in tuple(self.at_end):
             tell()
-        self.room_made()
 
     def statistics(self) -> tuple[dict[ChannelName, int], int]:
         """How many messages wait in the backlog of each channel, and how many streams listen."""
         listening = {id(one) for listeners in self._listeners.values() for one in listeners}
         return {name: len(backlog) for name, backlog in self._backlog.items()}, len(listening)
+
+
+def _fresh(died: KernelDied) -> KernelDied:
+    error = KernelDied(*died.args)
+    error.__cause__ = died.__cause__
+    return error

@@ -91,7 +91,20 @@ class KernelConnectError(EnchannelError, TimeoutError):
 
 
 class KernelDied(EnchannelError, anyio.BrokenResourceError):
-    """The kernel is lost; the message says how that was noticed."""
+    """The kernel is lost, or was restarted under a request; the message says how that was noticed.
+
+    Attributes:
+        reason: ``"exited"`` (its process, which was launched here), ``"disconnected"`` (its sockets, which
+            did not come back), ``"heartbeat"`` (it fell silent), ``"restarted"`` (the request is lost, the
+            channels go on), or ``"error"`` (a channel could not be used).
+    """
+
+    def __init__(self, message: str, reason: str = "error") -> None:
+        super().__init__(message, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class KernelLaunchError(EnchannelError):

@@ -19,6 +19,7 @@ Neither reply nor idle: the caller's own deadline decides, or the loss of the ke
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from . import messages
 from ._connection_info import ChannelName
 from ._exceptions import (
     KernelDied,
@@ -86,10 +88,12 @@ class Conversation:
         self.idle: bool = False
         self._over = False
         self._channels = channels
+        self.restarts: int = 0
         self._news = anyio.Event()
 
     def __enter__(self) -> Self:
         delivery = self._channels._delivery
+        self.restarts = len(delivery.restarts)
         delivery.expect(self.request.msg_id, self._take)
         delivery.at_end[self._tell] = None
         return self
@@ -122,7 +126,7 @@ class Conversation:
 
         Raises:
             NotImplementedByKernel: The kernel went idle, and sent none.
-            KernelDied: The kernel is lost.
+            KernelDied: The kernel is lost, or was restarted meanwhile.
         """
         while self.reply is None:
             await self._wait_progress()
@@ -132,6 +136,9 @@ class Conversation:
         """Waits for what brings the reply nearer."""
         if not self.idle:
             await self._wait_news()
+        elif self._channels._outages.current:
+            # What the kernel replied may be lost with the connection; that is told when it is over.
+            await self._wait_news()
         elif not await self._wait_news_for(REPLY_GRACE):
             raise NotImplementedByKernel(
                 f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
@@ -139,7 +146,7 @@ class Conversation:
             )
 
     async def _wait_news(self) -> None:
-        self._channels._delivery.raise_if_ended()
+        self._channels._delivery.raise_if_ended(self.restarts)
         if self._over:
             raise anyio.ClosedResourceError
         if self._news.is_set():
@@ -178,6 +185,7 @@ class Execution(Conversation):
         self._buffer: deque[Message] = deque()
         self._prompts: deque[Message] = deque()
         self._prompted = anyio.Event()
+        self._answering = anyio.CancelScope()
         self._outputs = OutputList(channels._displays)
         self._idle_given_up = False
 
@@ -240,25 +248,29 @@ class Execution(Conversation):
         elif channel == "stdin":
             self._prompts.append(message)
             self._prompted.set()
+            # Code that asks anew has given up on what it asked before: it was interrupted.
+            self._answering.cancel()
         super()._take(channel, message)
 
     async def _answer_prompts(self) -> None:
-        assert self._on_input is not None
         while True:
             await self._prompted.wait()
             self._prompted = anyio.Event()
             while self._prompts:
                 prompt = self._prompts.popleft()
-                text, password = prompt.content.get("prompt"), prompt.content.get("password")
-                answer = self._on_input(str(text or ""), bool(password))
-                value = await answer if inspect.isawaitable(answer) else answer
-                if not isinstance(value, str):
-                    raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
-                body = {"header": {"msg_type": "input_reply"}, "parent_header": prompt.header}
-                try:
-                    await self._channels._send("stdin", {**body, "content": {"value": value}})
-                except (KernelDied, anyio.ClosedResourceError):
-                    return  # who waits for the execution is told
+                with anyio.CancelScope() as self._answering:
+                    await self._answer(prompt)
+
+    async def _answer(self, prompt: Message) -> None:
+        assert self._on_input is not None
+        text, password = prompt.content.get("prompt"), prompt.content.get("password")
+        answer = self._on_input(str(text or ""), bool(password))
+        value = await answer if inspect.isawaitable(answer) else answer
+        if not isinstance(value, str):
+            raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
+        # Who waits for the execution is told of the loss.
+        with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
+            await self._channels._send("stdin", messages.input_reply(value, prompt))
 
     async def _interrupt(self) -> None:
         """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
@@ -278,12 +290,13 @@ async def run_execution(
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     execution = Execution(channels, request, on_input)
+    await channels._wait_usable()
     async with unwrapping_task_group() as tasks:
         with execution:
             if on_input is not None:
                 tasks.start_soon(execution._answer_prompts, name="enchannel prompts")
             try:
-                await channels._send_prepared(channel, request)
+                await channels._send_prepared(channel, request, execution.restarts)
                 try:
                     yield execution
                 except BaseException:

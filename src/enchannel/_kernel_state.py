@@ -29,6 +29,10 @@ class KernelState:
         self.status: str = "unknown"
         self.session: str | None = None
         self.restarts: int = 0
+        self.heard: int = 0
+        """How often the kernel has said its session."""
+        self.curious: bool = False
+        """Whether any message is to be looked at for it, and not the statuses alone."""
         self._busy: dict[str, None] = {}
         self.changed = anyio.Event()
 
@@ -39,6 +43,8 @@ class KernelState:
             if message.header.get("msg_type") == "status":
                 self._see_session(message)
                 self._see(message)
+            elif self.curious:
+                self._see_session(message)
 
     def done(self, msg_id: str) -> None:
         """The request is over, whether its idle status came or not."""
@@ -65,10 +71,17 @@ class KernelState:
         if not session or session == message.parent_header.get("session"):
             return
         if self.session is not None and session != self.session:
-            self.restarts += 1
-            self._busy.clear()
+            self.begin_anew()
             logger().info("the kernel has a new session: it was restarted")
         self.session = session
+        self.heard += 1
+
+    def begin_anew(self) -> None:
+        """The kernel was restarted."""
+        self.restarts += 1
+        self.session = None
+        self._busy.clear()
+        self._set("unknown")
 
     def _set(self, status: str) -> None:
         self.status = status

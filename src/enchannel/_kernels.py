@@ -1,142 +1,79 @@
-"""Kernels of one's own: found by their kernelspec, launched, and stopped on every way out.
+"""Kernels of one's own: launched, interrupted, restarted, and stopped on every way out.
 
 The rules:
 
-* The connection file is private, and gone afterwards.
-* A kernel runs in a session of its own: a Ctrl-C at our terminal does not reach it, and whatever it
-  started can be killed with it. ``JPY_PARENT_PID`` lets it notice when we are gone.
-* It is ready when its channels are open and iopub is proven live. Its process is watched meanwhile, so
-  one that exits while starting is told at once, with the tail of what it wrote.
-* It is asked to shut down, then told to (SIGTERM), then killed, each with its own deadline, shielded
-  from cancellation.
+* A kernel is ready when its channels are open and iopub is proven live. Its process is watched meanwhile, so
+  one that exits while starting is told at once, with the tail of what it wrote. One that finds its address
+  taken is started again with another.
+* It is interrupted as its kernelspec says: by SIGINT to all that it started, or by an interrupt_request.
+* It is stopped step by step: interrupted, asked to shut down, told to (SIGTERM), killed, each with its own
+  deadline; on the way out of the block that is shielded from cancellation.
+* A restart is that, and a start on the same connection file. Whoever waits for an answer is told, and the
+  open channels go on.
 
-Source: "Making kernels for Jupyter" (kernelspecs, connection files), jupyter_client.
+Source: "Making kernels for Jupyter", "Kernel interrupt" and "Kernel shutdown" of the Jupyter messaging
+specification, jupyter_client.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
-import re
 import signal
-import socket
-import string
-import subprocess
-import sys
-import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
 import attrs
+from anyio.lowlevel import checkpoint
 
+from . import messages
 from ._channels import KernelChannels
-from ._connection_info import CHANNELS, ConnectionInfo
-from ._exceptions import EnchannelError, KernelConnectError, KernelDied, KernelLaunchError
+from ._connection_files import ConnectionFile
+from ._connection_info import ConnectionInfo
+from ._exceptions import (
+    EnchannelError,
+    KernelConnectError,
+    KernelDied,
+    KernelLaunchError,
+    LocalProtocolError,
+)
 from ._groups import unwrapping_task_group
+from ._kernel_process import KernelProcess, exit_text
+from ._kernelspecs import KernelSpec
 from ._open_channels import (
     Identity,
     OpenOptions,
     Topics,
-    open_control_channel,
     open_kernel_channels,
+    open_some_channels,
 )
+from ._zmq import has_curve
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Kernel", "KernelSpec", "open_kernel"]
-
-OUTPUT_TAIL = 16_384
-"""Bytes of the kernel process's own output that are kept, to explain a failure."""
+__all__ = ["Kernel", "open_kernel"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 5.0, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
 
+INTERRUPT_AGAIN = 1.0
+"""Seconds after which a kernel that is being stopped, and still runs, is interrupted once more."""
+
 LAST_WORDS = 0.5
 """Seconds that what a kernel sent before its process exited may take to arrive."""
 
+ADDRESSES = 5
+"""Addresses to try, one after the other, where they turn out to be taken."""
 
-@attrs.frozen
-class KernelSpec:
-    """What a ``kernel.json`` says, and where it is."""
-
-    name: str
-    argv: Sequence[str]
-    resource_dir: Path
-    display_name: str = ""
-    language: str = ""
-    interrupt_mode: str = "signal"
-    """``"signal"`` (SIGINT) or ``"message"`` (an interrupt_request on control)."""
-    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-
-    @classmethod
-    def find(cls, name: str) -> KernelSpec:
-        """The kernelspec called `name` that comes first on the Jupyter path.
-
-        Raises:
-            KernelLaunchError: There is none; the message names those that there are.
-        """
-        specs = dict(_installed())
-        # Names are compared without case, as jupyter_client does.
-        directory = specs.get(name.lower())
-        if directory is None:
-            known = ", ".join(sorted(specs)) or "none at all"
-            raise KernelLaunchError(
-                f"no kernelspec {name!r} on the Jupyter path; there is {known}. "
-                "For Python: pip install ipykernel"
-            )
-        path = directory / "kernel.json"
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            argv = [str(argument) for argument in data["argv"]]
-            env = {str(key): str(value) for key, value in (data.get("env") or {}).items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KernelLaunchError(f"{path} is no kernelspec: {error!r}") from error
-        if not argv:
-            raise KernelLaunchError(f"{path} is no kernelspec: its argv is empty")
-        return cls(
-            name=directory.name,
-            argv=argv,
-            resource_dir=directory,
-            display_name=str(data.get("display_name") or ""),
-            language=str(data.get("language") or ""),
-            interrupt_mode=str(data.get("interrupt_mode") or "signal"),
-            env=env,
-        )
-
-    def command(self, connection_file: Path) -> list[str]:
-        """The argv with its placeholders filled."""
-        values = {
-            "connection_file": str(connection_file),
-            "resource_dir": str(self.resource_dir),
-            "prefix": sys.prefix,
-        }
-        filled = [
-            re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), argument)
-            for argument in self.argv
-        ]
-        # A kernelspec of this environment's ipykernel says just "python"; which one, PATH must not decide.
-        if re.fullmatch(r"python(3(\.\d+)?)?", filled[0]):
-            filled[0] = sys.executable
-        return filled
-
-
-def _installed() -> Iterator[tuple[str, Path]]:
-    """The name and directory of every kernelspec, those that come first on the path last."""
-    try:
-        from jupyter_core.paths import jupyter_path
-    except ImportError as error:
-        raise KernelLaunchError(
-            'finding kernels needs jupyter_core: pip install "enchannel[kernel]"'
-        ) from error
-    for root in reversed(jupyter_path("kernels")):
-        for path in sorted(Path(root).glob("*/kernel.json")):
-            yield path.parent.name.lower(), path.parent
+TAKEN_GRACE = 1.0
+"""Seconds in which a kernel may become ready though something said that an address is in use. ipykernel
+neither becomes ready nor exits."""
 
 
 class Kernel:
@@ -144,36 +81,38 @@ class Kernel:
 
     Attributes:
         spec: The kernelspec it was launched from.
-        connection_info: How to reach it.
-        connection_file: The file that says so, for other clients; removed when the kernel is stopped.
+        connection_file: The file that says how to reach it, for other clients too; removed when the kernel
+            is stopped.
     """
 
-    def __init__(
-        self,
-        spec: KernelSpec,
-        info: ConnectionInfo,
-        connection_file: Path,
-        process: anyio.abc.Process,
-    ) -> None:
-        self.spec = spec
-        self.connection_info = info
-        self.connection_file = connection_file
-        self._process = process
-        self._output = bytearray()
-        self._output_ended = anyio.Event()
-        self._exited = anyio.Event()
+    def __init__(self, launch: _Launch, file: ConnectionFile, tasks: anyio.abc.TaskGroup) -> None:
+        self.spec: KernelSpec = launch.spec
+        self.connection_file: Path = file.path
+        self._launch = launch
+        self._file = file
+        self._tasks = tasks
+        self._process: KernelProcess | None = None
         self._open: set[KernelChannels] = set()
         self._was_ready = False
+        self._turns = anyio.Lock()
+        self._restarted = anyio.Event()
+        self._restarted.set()
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """How to reach it."""
+        return self._file.info
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process id; another one after a restart."""
+        assert self._process is not None
         return self._process.pid
 
     @property
     def returncode(self) -> int | None:
         """The exit status, negative for a signal; ``None`` while the process runs."""
-        return self._process.returncode
+        return self._process.returncode if self._process is not None else None
 
     @asynccontextmanager
     async def open_channels(
@@ -186,132 +125,268 @@ class Kernel:
         """Opens the channels of this kernel, any number of times.
 
         Like :func:`~enchannel.open_kernel_channels`; when the kernel's process exits, the streams know
-        at once.
+        at once. As long as it runs a silent kernel is not taken for lost, unless ``heartbeat_timeout`` says so.
 
         Raises:
             KernelDied: The process has exited already.
             KernelConnectError: A channel did not answer in time.
         """
-        if self.returncode is not None:
-            raise KernelDied(f"the kernel's process {_exit_text(self.returncode)}")
+        await self._restarted.wait()
+        self._raise_if_exited()
+        options = {"heartbeat_timeout": math.inf, **options}
         opening = open_kernel_channels(
             identity, self.connection_info, subscription=subscription, **options
         )
         async with opening as channels:
             self._open.add(channels)
             if self.spec.interrupt_mode == "signal":
-                channels._interrupter = self._interrupt
+                channels._interrupter = self._send_interrupt
             try:
                 yield channels
             finally:
                 self._open.discard(channels)
 
+    async def interrupt(self) -> None:
+        """Interrupts what the kernel runs, in the way its kernelspec names.
+
+        With ``"signal"`` its process group gets a SIGINT, so that the programs it started are interrupted as
+        well. With ``"message"`` it gets an ``interrupt_request``, whose reply is waited for. A checkpoint;
+        cancelled, it may have interrupted.
+
+        Raises:
+            KernelDied: The process has exited.
+            KernelConnectError: The control channel did not answer.
+        """
+        self._raise_if_exited()
+        if self.spec.interrupt_mode == "signal":
+            await checkpoint()
+            self._send_interrupt()
+            return
+        async with open_some_channels(self.connection_info, "control") as channels:
+            await channels.request(messages.interrupt_request())
+
+    async def restart(self) -> None:
+        """Stops the kernel and starts it again on the same connection file; returns when it is ready.
+
+        The open channels go on: their requests in flight raise ``KernelDied``, what is sent meanwhile waits
+        for the new kernel. A kernel that has exited can be restarted as well; the channels that were open
+        then have ended. Several restarts go one after the other.
+
+        Cancelled, the kernel is left stopped, and its channels raise ``KernelDied``.
+
+        Raises:
+            KernelLaunchError: It could not be started again; it is stopped, and its channels raise
+                ``KernelDied``.
+        """
+        async with self._turns:
+            self._restarted = anyio.Event()
+            try:
+                await self._restart()
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._stop()
+                self._lose(
+                    KernelDied("the kernel was stopped, and could not be restarted", "exited")
+                )
+                raise
+            finally:
+                self._restarted.set()
+
+    async def _restart(self) -> None:
+        for channels in self._open:
+            channels._outages.expect_restart()
+        await self._stop(restart=True)
+        for channels in tuple(self._open):
+            with anyio.move_on_after(LAST_WORDS):
+                await channels._transport.wait_disconnected()
+            channels._outages.tell_restart()
+        await self._start()
+        for channels in tuple(self._open):
+            await channels._outages.wait_over()
+
+    async def wait(self) -> int:
+        """Waits until the kernel's process has exited, and returns its exit status.
+
+        A restart goes unnoticed. A checkpoint; cancellation changes nothing.
+        """
+        await checkpoint()
+        while True:
+            await self._restarted.wait()
+            process = self._process
+            assert process is not None
+            await process.exited.wait()
+            if self._restarted.is_set() and process is self._process:
+                assert process.returncode is not None
+                return process.returncode
+
     def __repr__(self) -> str:
-        state = "running" if self.returncode is None else _exit_text(self.returncode)
+        if self._process is None:
+            return f"<Kernel {self.spec.name} not started>"
+        state = "running" if self.returncode is None else exit_text(self.returncode)
         return f"<Kernel {self.spec.name} {self.pid} {state}>"
 
     # Its life, which open_kernel drives.
 
-    async def _keep_output(self) -> None:
-        """Reads what the process itself writes, so that it never blocks, and keeps the tail."""
-        assert self._process.stdout is not None
-        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
-            while True:
-                self._output += await self._process.stdout.receive()
-                del self._output[:-OUTPUT_TAIL]
-        self._output_ended.set()
+    async def _begin(self) -> None:
+        """Starts it for the first time, at an address that nobody else has."""
+        for left in reversed(range(ADDRESSES)):
+            # Where a kernel cannot bind what is held for it, it gets what is free and not held.
+            self._file.choose(hold=left == ADDRESSES - 1)
+            try:
+                await self._start()
+                break
+            except KernelLaunchError:
+                if not left or self._process is None or not self._process.address_taken.is_set():
+                    raise
+                await self._stop()
+        self._file.release()
 
-    async def _wait_exit(self) -> None:
-        await self._process.wait()
-        self._exited.set()
-        async with unwrapping_task_group() as tasks:
-            for channels in tuple(self._open):
-                tasks.start_soon(self._tell_exit, channels)
+    async def _start(self) -> None:
+        spec, launch = self.spec, self._launch
+        self._file.write()
+        command = [*spec.command(self.connection_file), *launch.extra_arguments]
+        try:
+            process = await KernelProcess.start(command, launch.cwd, spec.environment(launch.env))
+        except OSError as error:
+            raise KernelLaunchError(
+                f"kernel {spec.name!r} cannot be started: {error.filename or command[0]}: {error.strerror}"
+            ) from error
+        self._process = process
+        self._tasks.start_soon(process.keep_output, name="enchannel kernel output")
+        self._tasks.start_soon(self._follow_exit, process, name="enchannel kernel exit")
+        await self._become_ready(process)
+
+    async def _follow_exit(self, process: KernelProcess) -> None:
+        await process.wait()
+        if self._restarted.is_set():
+            async with unwrapping_task_group() as tasks:
+                for channels in tuple(self._open):
+                    tasks.start_soon(self._tell_exit, channels)
 
     async def _tell_exit(self, channels: KernelChannels) -> None:
         with anyio.move_on_after(LAST_WORDS):
             await channels._transport.wait_disconnected()
-        channels._lose(KernelDied(f"the kernel's process {_exit_text(self.returncode)}"))
+        channels._lose(self._exited())
 
-    async def _become_ready(self, startup_timeout: float) -> None:
-        proven = False
+    def _exited(self) -> KernelDied:
+        return KernelDied(f"the kernel's process {exit_text(self.returncode)}", "exited")
+
+    def _raise_if_exited(self) -> None:
+        if self.returncode is not None:
+            raise self._exited()
+
+    def _lose(self, died: KernelDied) -> None:
+        for channels in tuple(self._open):
+            channels._lose(died)
+
+    async def _become_ready(self, process: KernelProcess) -> None:
+        self._was_ready, proven = False, False
         failure: KernelConnectError | None = None
+        timeout = self._launch.startup_timeout
         async with unwrapping_task_group() as tasks:
 
             async def stop_waiting() -> None:
-                await self._exited.wait()
+                await process.exited.wait()
                 tasks.cancel_scope.cancel()
 
+            async def stop_waiting_soon() -> None:
+                await process.address_taken.wait()
+                tasks.cancel_scope.deadline = anyio.current_time() + TAKEN_GRACE
+
             tasks.start_soon(stop_waiting)
+            tasks.start_soon(stop_waiting_soon)
             try:
                 info = self.connection_info
-                async with open_kernel_channels(None, info, connect_timeout=startup_timeout) as ch:
+                async with open_kernel_channels(None, info, connect_timeout=timeout) as ch:
                     proven = ch.statistics().iopub_proven
             except KernelConnectError as error:
                 failure = error
             tasks.cancel_scope.cancel()
-        if self._exited.is_set():
+        if process.exited.is_set():
             with anyio.move_on_after(LAST_WORDS):
-                await self._output_ended.wait()
-            raise self._launch_error(f"{_exit_text(self.returncode)} while starting")
+                await process.output_ended.wait()
+            raise self._launch_error(f"{exit_text(process.returncode)} while starting", process)
+        if not proven and process.address_taken.is_set():
+            raise self._launch_error("found its address taken", process)
         if failure is not None or not proven:
             raise self._launch_error(
-                f"was not ready within {startup_timeout:g} s"
-                + (f": {failure}" if failure else ": it answers no kernel_info_request")
+                f"was not ready within {timeout:g} s"
+                + (f": {failure}" if failure else ": it answers no kernel_info_request"),
+                process,
             ) from failure
         self._was_ready = True
 
-    def _launch_error(self, what: str) -> KernelLaunchError:
-        tail = self._output.decode(errors="replace").strip()
-        return KernelLaunchError(f"kernel {self.spec.name!r} {what}", tail)
+    def _launch_error(self, what: str, process: KernelProcess) -> KernelLaunchError:
+        return KernelLaunchError(f"kernel {self.spec.name!r} {what}", process.output)
 
-    async def _stop(self) -> None:
-        """Ends the process and all that it started; bounded, and to be called shielded."""
+    async def _stop(self, *, restart: bool = False) -> None:
+        """Ends the process and all that it started; bounded."""
+        process = self._process
+        if process is None:
+            return
         try:
-            if self.returncode is None and self._was_ready:
+            if process.returncode is None and self._was_ready:
                 with anyio.move_on_after(SHUTDOWN_DEADLINE):
-                    await self._shut_down()
-            if self.returncode is None:
-                self._signal(signal.SIGTERM)
+                    await self._shut_down(process, restart=restart)
+            if process.returncode is None:
+                process.signal(signal.SIGTERM)
                 with anyio.move_on_after(TERMINATE_DEADLINE):
-                    await self._process.wait()
+                    await process.wait()
         finally:
             # Also when the kernel is gone: what it left behind in its session goes with it.
-            self._signal(signal.SIGKILL)
+            process.signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
-            await self._process.wait()
+            await process.wait()
+        await process.aclose()
 
-    def _interrupt(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
+    def _send_interrupt(self) -> None:
+        if self._process is not None and self.returncode is None:
+            self._process.signal(signal.SIGINT)
 
-    async def _shut_down(self) -> None:
+    async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
+        # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
         if self.spec.interrupt_mode == "signal":
-            # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
-            self._interrupt()
+            self._send_interrupt()
         async with unwrapping_task_group() as tasks:
-            tasks.start_soon(self._ask_to_shut_down)
-            await self._process.wait()
+            tasks.start_soon(self._ask_to_shut_down, restart)
+            if self.spec.interrupt_mode == "signal":
+                tasks.start_soon(self._interrupt_again)
+            await process.wait()
             tasks.cancel_scope.cancel()
 
-    async def _ask_to_shut_down(self) -> None:
-        body = {"header": {"msg_type": "shutdown_request"}, "content": {"restart": False}}
+    async def _interrupt_again(self) -> None:
+        # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
+        await anyio.sleep(INTERRUPT_AGAIN)
+        self._send_interrupt()
+
+    async def _ask_to_shut_down(self, restart: bool) -> None:
         # An error means that it went away meanwhile, or cannot be reached: the signals end it.
         with contextlib.suppress(EnchannelError):
-            async with open_control_channel(None, self.connection_info) as control:
-                await control.send(body)
-                await control.receive()
+            async with open_some_channels(self.connection_info, "control") as channels:
+                if self.spec.interrupt_mode == "message":
+                    await channels.control.send(messages.interrupt_request())
+                await channels.request(messages.shutdown_request(restart=restart))
 
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+
+@attrs.frozen
+class _Launch:
+    """How a kernel is started."""
+
+    spec: KernelSpec
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] = attrs.field(repr=False)
+    extra_arguments: Sequence[str]
+    startup_timeout: float
 
 
 def open_kernel(
-    name: str = "python3",
+    name: str | KernelSpec = "python3",
     *,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    extra_arguments: Sequence[str] = (),
+    transport: str = "auto",
+    encryption: str = "auto",
     startup_timeout: float = 60.0,
 ) -> AbstractAsyncContextManager[Kernel]:
     """Launches a kernel, and stops it when the block is left.
@@ -325,104 +400,72 @@ def open_kernel(
     is shielded from cancellation and takes 12 seconds at the very most.
 
     Args:
-        name: The name of an installed kernelspec.
+        name: The name of an installed kernelspec, or a :class:`KernelSpec`.
         cwd: The directory to run it in, by default ours.
         env: Variables to set in its environment, beside ours and the kernelspec's.
+        extra_arguments: Arguments behind those of the kernelspec.
+        transport: ``"tcp"`` on loopback, ``"ipc"`` in a private directory, or ``"auto"``: ipc for the kernels
+            that are known to speak it.
+        encryption: ``"required"``: CurveZMQ, for a kernel whose kernelspec declares it
+            (``supported_encryption``). ``"off"``. Or ``"auto"``: where it is declared, and the transport is
+            tcp; the directory of ipc is private anyhow.
         startup_timeout: Seconds that the kernel may take to become ready (a JVM may take 35).
 
     Raises:
-        KernelLaunchError: There is no such kernelspec (raised at the call), or the kernel could not be
-            started (raised on entry, with the tail of what it wrote).
+        LocalProtocolError: An argument cannot be used (raised at the call).
+        KernelLaunchError: There is no such kernelspec, or it has no encryption (raised at the call), or the
+            kernel could not be started (raised on entry, with the tail of what it wrote).
     """
-    return _opened(KernelSpec.find(name), cwd, env or {}, startup_timeout)
+    _check(env, extra_arguments, transport, encryption, startup_timeout)
+    spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
+    if transport == "auto":
+        transport = "ipc" if spec.speaks_ipc else "tcp"
+    encrypted = encryption == "required" or (
+        encryption == "auto" and transport == "tcp" and spec.speaks_curve and has_curve()
+    )
+    if encrypted and not spec.speaks_curve:
+        raise KernelLaunchError(
+            f"kernel {spec.name!r} declares no encryption: its kernel.json has no supported_encryption "
+            'with "curve" in its metadata'
+        )
+    if encrypted and not has_curve():
+        raise KernelLaunchError(
+            "this libzmq was built without CurveZMQ, so nothing can be encrypted; pyzmq's wheels have it"
+        )
+    launch = _Launch(spec, cwd, env or {}, tuple(extra_arguments), startup_timeout)
+    return _opened(launch, ConnectionFile(spec.name, transport, encrypted=encrypted))
 
 
 @asynccontextmanager
-async def _opened(
-    spec: KernelSpec,
-    cwd: str | os.PathLike[str] | None,
-    env: Mapping[str, str],
-    startup_timeout: float,
-) -> AsyncIterator[Kernel]:
-    with _connection_file(spec.name) as (path, info):
-        command = spec.command(path)
-        try:
-            process = await anyio.open_process(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env=_environment(spec, env),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise KernelLaunchError(
-                f"kernel {spec.name!r} cannot be started: {command[0]}: {error.strerror}"
-            ) from error
-        kernel = Kernel(spec, info, path, process)
-        try:
-            async with unwrapping_task_group() as tasks:
-                try:
-                    tasks.start_soon(kernel._keep_output, name="enchannel kernel output")
-                    tasks.start_soon(kernel._wait_exit, name="enchannel kernel exit")
-                    await kernel._become_ready(startup_timeout)
-                    yield kernel
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await kernel._stop()
-                    tasks.cancel_scope.cancel()
-        finally:
-            # What the kernel started may still hold the other end of its output.
-            with anyio.move_on_after(KILL_DEADLINE, shield=True):
-                await process.aclose()
+async def _opened(launch: _Launch, file: ConnectionFile) -> AsyncIterator[Kernel]:
+    with file:
+        async with unwrapping_task_group() as tasks:
+            kernel = Kernel(launch, file, tasks)
+            try:
+                await kernel._begin()
+                yield kernel
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await kernel._stop()
+                tasks.cancel_scope.cancel()
 
 
-def _environment(spec: KernelSpec, env: Mapping[str, str]) -> dict[str, str]:
-    merged = dict(os.environ)
-    for name, value in spec.env.items():
-        merged[name] = string.Template(value).safe_substitute(os.environ)
-    return {**merged, "JPY_PARENT_PID": str(os.getpid()), **env}
+def _check(
+    env: object, extra_arguments: object, transport: str, encryption: str, startup_timeout: object
+) -> None:
+    if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
+        raise LocalProtocolError("env maps names of variables to texts")
+    if isinstance(extra_arguments, str) or not _are_text(extra_arguments):
+        raise LocalProtocolError("extra_arguments is a sequence of texts")
+    for what, value, known in (
+        ("transport", transport, ("auto", "ipc", "tcp")),
+        ("encryption", encryption, ("auto", "required", "off")),
+    ):
+        if value not in known:
+            raise LocalProtocolError(f"{what} is one of {', '.join(known)}, not {value!r}")
+    if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
+        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
 
 
-@contextmanager
-def _connection_file(kernel_name: str) -> Iterator[tuple[Path, ConnectionInfo]]:
-    """A fresh connection file in Jupyter's runtime directory, where other clients find it."""
-    from jupyter_core.paths import jupyter_runtime_dir
-
-    data = {
-        "transport": "tcp",
-        "ip": "127.0.0.1",
-        **_free_ports(),
-        "key": uuid.uuid4().hex,
-        "signature_scheme": "hmac-sha256",
-        "kernel_name": kernel_name,
-    }
-    directory = Path(jupyter_runtime_dir())
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = directory / f"kernel-{uuid.uuid4()}.json"
-    try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(data, file, indent=2)
-        yield path, ConnectionInfo.from_dict(data, source=f"connection file {path}")
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _free_ports() -> dict[str, int]:
-    with contextlib.ExitStack() as stack:
-        ports = {}
-        for name in (*CHANNELS, "hb"):
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports[f"{name}_port"] = probe.getsockname()[1]
-        return ports
-
-
-def _exit_text(returncode: int | None) -> str:
-    if returncode is None or returncode >= 0:
-        return f"exited with status {returncode}"
-    try:
-        return f"was ended by {signal.Signals(-returncode).name}"
-    except ValueError:
-        return f"was ended by signal {-returncode}"
+def _are_text(several: object) -> bool:
+    return isinstance(several, Sequence) and all(isinstance(one, str) for one in several)

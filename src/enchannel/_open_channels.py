@@ -35,12 +35,13 @@ import anyio
 import anyio.abc
 
 from ._channels import Channel, KernelChannels
-from ._connection_info import CHANNELS, ChannelName, Config, ConnectionInfo
+from ._connection_info import CHANNELS, Config, ConnectionInfo
 from ._delivery import Listener
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
 from ._log import logger
-from ._message import Message, prepare
+from ._message import Message
+from ._probe import prove_iopub
 from ._transport import Transport
 from ._zmq import connect_zmq
 
@@ -60,6 +61,9 @@ __all__ = [
 
 CLOSE_DEADLINE = 2.0
 """Seconds that closing a transport may take."""
+
+RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 1.0, 30.0
+"""The defaults, in seconds."""
 
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
@@ -84,6 +88,8 @@ def open_kernel_channels(
     subscription: Topics = b"",
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    reconnect_timeout: float = RECONNECT_TIMEOUT,
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> AbstractAsyncContextManager[KernelChannels]:
     """Opens the shell, control, stdin and iopub channels of a running kernel.
@@ -109,6 +115,11 @@ def open_kernel_channels(
         connect_timeout: Seconds until every channel must be connected and iopub proven.
         max_buffer_size: How many messages a listening stream may hold. ``math.inf`` loses nothing and
             lets memory grow; a number makes the readers wait for the slowest listener.
+        reconnect_timeout: Seconds that a lost connection may take to come back before the kernel counts as
+            lost. Longer ones sit out a restart by somebody else: what was in flight raises ``KernelDied``,
+            and the streams go on.
+        heartbeat_timeout: Seconds without a heartbeat or any message after which a kernel that is not busy,
+            and has had a heartbeat, counts as lost; ``math.inf`` for never.
         context: The ZeroMQ context for the sockets, by default one that all kernels of this process
             share. It is never terminated.
 
@@ -118,7 +129,7 @@ def open_kernel_channels(
         KernelConnectError: A channel did not answer in time (raised on entry).
     """
     return _open_zmq(
-        CHANNELS,
+        (*CHANNELS, "hb"),
         identity,
         config,
         session=session,
@@ -126,6 +137,8 @@ def open_kernel_channels(
         subscription=subscription,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        reconnect_timeout=reconnect_timeout,
+        heartbeat_timeout=heartbeat_timeout,
         context=context,
     )
 
@@ -137,6 +150,8 @@ def open_channels(
     username: str | None = None,
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    reconnect_timeout: float = RECONNECT_TIMEOUT,
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
 ) -> AbstractAsyncContextManager[KernelChannels]:
     """Opens channels over a transport that the caller already has.
@@ -157,6 +172,8 @@ def open_channels(
         username: See :func:`open_kernel_channels`.
         connect_timeout: See :func:`open_kernel_channels`.
         max_buffer_size: See :func:`open_kernel_channels`.
+        reconnect_timeout: See :func:`open_kernel_channels`.
+        heartbeat_timeout: See :func:`open_kernel_channels`.
         owned: Whether leaving the block closes the transport; by default it stays the caller's.
     """
     return _open(
@@ -166,6 +183,8 @@ def open_channels(
         username=username,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        reconnect_timeout=reconnect_timeout,
+        heartbeat_timeout=heartbeat_timeout,
     )
 
 
@@ -176,6 +195,8 @@ class OpenOptions(TypedDict, total=False):
     username: str | None
     connect_timeout: float
     max_buffer_size: float
+    reconnect_timeout: float
+    heartbeat_timeout: float
     context: zmq.Context[zmq.Socket[bytes]] | None
 
 
@@ -219,9 +240,16 @@ def open_iopub_channel(
     Shell and control are connected beside it, under `identity`, because only a request can prove that
     iopub is live.
     """
-    channels: tuple[ChannelName, ...] = ("shell", "control", "iopub")
+    channels = ("shell", "control", "iopub")
     opening = _open_zmq(channels, identity, config, subscription=subscription, **options)
     return _part(opening, lambda channels: channels.iopub)
+
+
+def open_some_channels(
+    config: Config, *channels: str, **options: Unpack[OpenOptions]
+) -> AbstractAsyncContextManager[KernelChannels]:
+    """Opens the channels named, ``"hb"`` among them; without iopub there is nothing to prove."""
+    return _open_zmq(channels, None, config, **options)
 
 
 T = TypeVar("T")
@@ -236,7 +264,7 @@ async def _part(
 
 
 def _open_zmq(
-    channels: Sequence[ChannelName],
+    channels: Sequence[str],
     identity: Identity,
     config: Config,
     *,
@@ -259,6 +287,8 @@ class _ChannelOptions(TypedDict, total=False):
     username: str | None
     connect_timeout: float
     max_buffer_size: float
+    reconnect_timeout: float
+    heartbeat_timeout: float
 
 
 def _open(
@@ -268,13 +298,20 @@ def _open(
     username: str | None = None,
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    reconnect_timeout: float = RECONNECT_TIMEOUT,
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
 ) -> AbstractAsyncContextManager[KernelChannels]:
     for name, text in (("session", session), ("username", username)):
         if text is not None and not isinstance(text, str):
             raise LocalProtocolError(f"{name} is a str, not {type(text).__name__}")
-    if not _is_number(connect_timeout) or not connect_timeout > 0:
-        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
+    for name, seconds in (
+        ("connect_timeout", connect_timeout),
+        ("reconnect_timeout", reconnect_timeout),
+        ("heartbeat_timeout", heartbeat_timeout),
+    ):
+        if not _is_number(seconds) or not seconds > 0:
+            raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
     if not _is_number(max_buffer_size) or not max_buffer_size >= 1:
         raise LocalProtocolError(
             f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
@@ -285,6 +322,8 @@ def _open(
         username=get_username() if username is None else username,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        reconnect_timeout=reconnect_timeout,
+        heartbeat_timeout=heartbeat_timeout,
         owned=owned,
     )
 
@@ -297,16 +336,25 @@ async def _opened(
     username: str,
     connect_timeout: float,
     max_buffer_size: float,
+    reconnect_timeout: float,
+    heartbeat_timeout: float,
     owned: bool,
 ) -> AsyncIterator[KernelChannels]:
     transport = make_transport()
     try:
         channels = KernelChannels(
-            transport, session=session, username=username, max_buffer_size=max_buffer_size
+            transport,
+            session=session,
+            username=username,
+            max_buffer_size=max_buffer_size,
+            reconnect_timeout=reconnect_timeout,
+            heartbeat_timeout=heartbeat_timeout,
         )
         async with unwrapping_task_group() as tasks:
-            await tasks.start(channels._run, name="enchannel")
             try:
+                await tasks.start(channels._run, name="enchannel")
+                # A block that is cancelled may have something to say, and to hear, on its way out.
+                channels._tasks.shield = True
                 await _become_ready(channels, connect_timeout)
                 yield channels
             finally:
@@ -330,7 +378,7 @@ async def _become_ready(channels: KernelChannels, connect_timeout: float) -> Non
     with anyio.move_on_after(connect_timeout):
         await transport.connect()
         if transport.iopub_needs_proof:
-            await _prove_iopub(channels)
+            await prove_iopub(channels)
             # A connection may have gone and come meanwhile.
             await transport.connect()
     unconnected = transport.unconnected()
@@ -347,62 +395,6 @@ async def _become_ready(channels: KernelChannels, connect_timeout: float) -> Non
             connect_timeout,
         )
     transport.settle()
-
-
-FIRST_ASK, LAST_ASK = 0.02, 0.5
-"""Seconds to wait for the answer to a probe before looking what to do: at first, and at the longest."""
-
-PATIENCE = 0.25
-"""Seconds after which a silent control channel is taken for one that does not answer."""
-
-
-async def _prove_iopub(channels: KernelChannels) -> None:
-    proven = channels._iopub_proven
-    probes = {"control": _Probe(channels, "control")}
-    pause, waited = FIRST_ASK, 0.0
-    probes["control"].ask()
-    while True:
-        with anyio.move_on_after(pause):
-            await proven.wait()
-        if proven.is_set():
-            return
-        waited += pause
-        pause = min(2 * pause, LAST_ASK)
-        if waited >= PATIENCE and "shell" not in probes and not probes["control"].answered:
-            probes["shell"] = _Probe(channels, "shell")
-            probes["shell"].ask()
-        for probe in probes.values():
-            # Only behind an answer: a busy kernel would find a heap of requests when it is done. The
-            # answer came and its status did not, so the subscription arrived after the status had gone.
-            if probe.answered:
-                probe.ask()
-
-
-class _Probe:
-    """Asks for kernel_info on one channel, and keeps what answers it out of the streams."""
-
-    def __init__(self, channels: KernelChannels, channel: ChannelName) -> None:
-        self.answered = False
-        self._channels = channels
-        self._channel: ChannelName = channel
-
-    def ask(self) -> None:
-        channels = self._channels
-        request = prepare(
-            {"header": {"msg_type": "kernel_info_request"}},
-            session=channels.session,
-            username=channels.username,
-        )
-        self.answered = False
-        channels._delivery.expect(request.msg_id, self._take, exclusive=True)
-        try:
-            channels._transport.send_nowait(self._channel, request)
-        except anyio.WouldBlock:
-            self.answered = True  # nothing was asked, so ask again
-
-    def _take(self, channel: ChannelName, _: Message) -> None:
-        if channel != "iopub":
-            self.answered = True
 
 
 def parse_identity(identity: Identity) -> bytes:

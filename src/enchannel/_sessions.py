@@ -103,6 +103,7 @@ class DebugSession(_Queue[Message]):
 
     def __init__(self, channels: KernelChannels) -> None:
         super().__init__(channels)
+        self._restarts = len(channels._delivery.restarts)
         self._numbers = itertools.count(1)
 
     async def request(

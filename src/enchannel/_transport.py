@@ -39,6 +39,9 @@ class Transport(ABC):
     iopub_needs_proof: bool = False
     """Whether a subscription may still be on its way when :meth:`connect` returns."""
 
+    has_heartbeat: bool = False
+    """Whether :meth:`beat` does anything."""
+
     @abstractmethod
     def receive_nowait(self, channel: ChannelName) -> list[Message]:
         """The messages that have arrived on `channel`, in order, some tens at the most.
@@ -76,19 +79,29 @@ class Transport(ABC):
         return {}
 
     def settle(self) -> None:
-        """Called once, when every channel is connected and iopub is proven.
+        """Called when every channel is connected and iopub is proven: at first, and after each outage.
 
-        From here on a narrower subscription counts, and a connection that goes and does not come back
-        is a lost kernel.
+        From here on a narrower subscription counts.
         """
+
+    def unsettle(self) -> None:
+        """Called when every channel is connected again after an outage, and iopub is yet to be proven."""
 
     async def watch(self, channel: ChannelName) -> None:
         """Follows the connection of `channel` for as long as the transport is used.
 
         Raises:
-            KernelDied: The connection is lost for good.
+            KernelDied: The connection is lost, and can never come back.
         """
         await anyio.sleep_forever()
+
+    async def wait_lost(self) -> None:
+        """Waits until the connection of a channel was lost since :meth:`settle`, be it back or not."""
+        await anyio.sleep_forever()
+
+    def lost(self) -> Sequence[ChannelName]:
+        """The channels whose connection was lost since :meth:`settle`, be it back or not."""
+        return self.channels
 
     async def wait_disconnected(self) -> None:
         """Waits until no channel is connected; by then all that was sent to us can be received."""
@@ -96,6 +109,10 @@ class Transport(ABC):
     def dropped(self) -> Mapping[str, int]:
         """How many arrivals were dropped, by reason (``"MalformedMessage"``, ...)."""
         return {}
+
+    async def beat(self) -> None:
+        """Sends a heartbeat and waits for its echo. Cancellation gives up on that echo."""
+        await anyio.sleep_forever()
 
     async def aclose(self) -> None:
         """Lets go of everything the transport opened; what was sent still goes out for a bounded time."""

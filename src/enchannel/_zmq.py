@@ -6,8 +6,8 @@ The facts it stands on:
   reader looks at ``EVENTS`` before it waits, and whoever calls the socket while the reader waits looks at
   them afterwards and wakes it (:meth:`Link.recheck`).
 * ``connect()`` says nothing of the peer. The socket monitor does: a channel is connected from
-  ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. In
-  between ZeroMQ reconnects by itself, and the kernel counts as lost after :data:`RECONNECT_GRACE`.
+  ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then
+  on ZeroMQ tries to reconnect by itself.
 * A PUB socket drops what its subscriber's queue does not hold, so our receive high-water mark is 0:
   memory is the limit.
 * The send high-water mark is 0 as well, and a send waits for a connection and for nothing else. That is
@@ -24,6 +24,7 @@ The facts it stands on:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import uuid
@@ -54,16 +55,17 @@ little per message, small enough that a flood on one channel delays the others b
 LINGER = 1000
 """Milliseconds for which what was sent before closing may still go out."""
 
-RECONNECT_GRACE = 1.0
-"""Seconds a connection may be gone before the kernel counts as lost."""
-
 RETRY_INTERVAL = 20
 """Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
 takes to join a kernel which has just been started."""
 
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
+"""Seconds of silence before the system asks whether the peer's machine is there, seconds between the
+questions, and how many go unanswered before the connection is lost."""
+
 MAX_SOCKETS = 16_384
-"""Sockets of the shared context. A kernel's four channels take twelve, monitors included; the default
-of 1,023 would end at 85 kernels."""
+"""Sockets of the shared context. A kernel takes thirteen, monitors included; the default of 1,023 would end
+at 78 kernels."""
 
 COPIED = 8192
 """Bytes from which on a frame that arrived is viewed and not copied."""
@@ -195,6 +197,8 @@ class Link:
         """Whether the batch at hand was."""
         self.connected = anyio.Event()
         self.disconnected = anyio.Event()
+        self.lost = False
+        """Whether the connection was lost since the transport was settled."""
         self.seen = "nothing answered"
         self._fd = _descriptor(socket)
         self._waiting = False
@@ -266,23 +270,34 @@ class Link:
     async def next_event(self) -> None:
         """Waits for the monitor's next word and takes it over. Cancellation loses no event."""
         assert self._monitor is not None
-        frames: list[bytes] = []
-        while not frames:
+        while not self.take_events():
+            await anyio.wait_readable(_descriptor(self._monitor))
+
+    def take_events(self) -> bool:
+        """Takes over all that the monitor has said, if anything."""
+        said = False
+        while self._monitor is not None:
             try:
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                await anyio.wait_readable(_descriptor(self._monitor))
-        # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
-        event = int.from_bytes(frames[0][:2], sys.byteorder)
+                break
+            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
+            self._see(int.from_bytes(frames[0][:2], sys.byteorder))
+            said = True
+        return said
+
+    def _see(self, event: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected.set()
             self.disconnected = anyio.Event()
             self._writable.set()
         else:
             self.seen = _SEEN[zmq.Event(event)]
-            if self.connected.is_set():
+            # A caller's socket counts as connected, and its monitor may say so only later.
+            if self.connected.is_set() and event != zmq.EVENT_CONNECTED:
                 self.connected = anyio.Event()
-            self.disconnected.set()
+                self.lost = True
+                self.disconnected.set()
 
     @property
     def monitored(self) -> bool:
@@ -296,16 +311,23 @@ class Link:
                 self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
         if owned:
-            self.socket.close(linger=LINGER)
+            self.socket.close()
 
 
 class ZmqTransport(FrameTransport):
     """The channels of a kernel over ZeroMQ sockets; made by `connect_zmq` and `wrap_sockets`."""
 
     def __init__(
-        self, links: Mapping[ChannelName, Link], wire: Wire, topics: tuple[bytes, ...] | None
+        self,
+        links: Mapping[ChannelName, Link],
+        wire: Wire,
+        topics: tuple[bytes, ...] | None,
+        heart: Link | None = None,
     ) -> None:
         super().__init__(tuple(links), wire)
+        self.has_heartbeat: bool = heart is not None
+        self._heart = heart
+        self._beats = itertools.count(1)
         self.iopub_needs_proof: bool = topics is not None and "iopub" in links
         self._links = links
         self._owned = topics is not None
@@ -314,6 +336,7 @@ class ZmqTransport(FrameTransport):
         self._topics = topics or (b"",)
         self._narrow = self._topics != (b"",)
         self._settled = False
+        self._changed = anyio.Event()
 
     def take(self, channel: ChannelName) -> list[list[Frame]]:
         arrived = self._links[channel].receive()
@@ -362,6 +385,8 @@ class ZmqTransport(FrameTransport):
         self._settled = True
         for link in self._links.values():
             link.trusted = self._wire.signed
+            link.lost = not link.connected.is_set()
+        self._tell_change()
         if self._narrow:
             self._narrow = False
             link = self._links["iopub"]
@@ -371,37 +396,70 @@ class ZmqTransport(FrameTransport):
             link.socket.unsubscribe(b"")
             link.recheck()
 
+    def unsettle(self) -> None:
+        if self._topics != (b"",):
+            self._narrow = True
+            link = self._links["iopub"]
+            link.socket.subscribe(b"")
+            for topic in self._topics:
+                link.socket.unsubscribe(topic)
+            link.recheck()
+
     async def watch(self, channel: ChannelName) -> None:
         link = self._links[channel]
         if not link.monitored:
             await anyio.sleep_forever()
         while True:
-            if link.connected.is_set() or not self._settled:
-                await link.next_event()
-                continue
-            with anyio.move_on_after(RECONNECT_GRACE) as scope:
-                while not link.connected.is_set():
-                    await link.next_event()
-            if scope.cancelled_caught:
-                raise KernelDied(
-                    f"the kernel is gone: {channel} ({link.endpoint}) disconnected and did not come back "
-                    f"within {RECONNECT_GRACE:g} s"
-                )
+            await link.next_event()
+            self._tell_change()
+
+    async def wait_lost(self) -> None:
+        while not (self._settled and any(link.lost for link in self._links.values())):
+            await self._changed.wait()
+
+    def _tell_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def lost(self) -> list[ChannelName]:
+        for link in self._links.values():
+            # The watchers take turns, and may be behind one another.
+            link.take_events()
+        return [channel for channel, link in self._links.items() if link.lost]
 
     async def wait_disconnected(self) -> None:
         for link in self._links.values():
             await link.disconnected.wait()
 
+    async def beat(self) -> None:
+        assert self._heart is not None
+        beat = str(next(self._beats)).encode()
+        try:
+            # Where nobody takes them, one waits to be sent and the others are not.
+            with contextlib.suppress(anyio.WouldBlock):
+                # As a REQ socket frames it, which some kernels insist on.
+                self._heart.send([b"", beat])
+            while True:
+                for frames in self._heart.receive():
+                    if frames[-1] == beat:
+                        return
+                await self._heart.wait_readable()
+        except (KernelDied, zmq.ZMQError):
+            # The readers meet the same error, and what they say of it counts.
+            await anyio.sleep_forever()
+
     async def aclose(self) -> None:
         for link in self._links.values():
             link.close(owned=self._owned)
+        if self._heart is not None:
+            self._heart.close()
 
 
 def connect_zmq(
     info: ConnectionInfo,
     identity: bytes,
     *,
-    channels: Sequence[ChannelName] = CHANNELS,
+    channels: Sequence[str] = (*CHANNELS, "hb"),
     topics: tuple[bytes, ...] = (b"",),
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> ZmqTransport:
@@ -410,67 +468,111 @@ def connect_zmq(
     Args:
         info: The connection file.
         identity: The routing id of shell, control and stdin.
-        channels: Which channels to open.
+        channels: Which channels to open, ``"hb"`` for the heartbeat among them.
         topics: The prefixes to subscribe iopub to.
         context: Where to make the sockets, by default the context shared by the process.
 
     Raises:
-        KernelConnectError: ZeroMQ refused an endpoint.
+        KernelConnectError: ZeroMQ refused an endpoint, or lacks CurveZMQ where the kernel wants it.
     """
-    endpoints: dict[ChannelName, str] = {name: info.endpoint(name) for name in channels}
+    endpoints = {name: info.endpoint(name) for name in channels}
     wire = Wire(info.key, info.signature_scheme)
-    return connect_endpoints(endpoints, wire, identity, topics, context)
+    return connect_endpoints(
+        endpoints, wire, identity, topics, context, server_key=info.curve_publickey
+    )
 
 
 def connect_endpoints(
-    endpoints: Mapping[ChannelName, str],
+    endpoints: Mapping[str, str],
     wire: Wire,
     identity: bytes,
     topics: tuple[bytes, ...] = (b"",),
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    *,
+    server_key: bytes = b"",
 ) -> ZmqTransport:
     """Like :func:`connect_zmq`, for endpoints that no connection file can name."""
     context = context or shared_context()
-    links: dict[ChannelName, Link] = {}
+    keys = _curve_keys(server_key) if server_key else {}
+    links: dict[str, Link] = {}
     try:
-        for channel, endpoint in endpoints.items():
-            links[channel] = _connect(context, channel, endpoint, identity)
+        for name, endpoint in endpoints.items():
+            links[name] = _connect(context, name, endpoint, identity, keys)
     except BaseException:
         for link in links.values():
             link.close()
         raise
-    return ZmqTransport(links, wire, topics)
+    carried: dict[ChannelName, Link] = {name: links[name] for name in CHANNELS if name in links}
+    return ZmqTransport(carried, wire, topics, links.get("hb"))
+
+
+def _curve_keys(server_key: bytes) -> dict[int, bytes]:
+    """The options of a client with a fresh pair of keys of its own (RFC 26, CurveZMQ)."""
+    if not has_curve():
+        raise KernelConnectError(
+            "the kernel's connection file asks for encryption (curve_publickey), and this libzmq was "
+            "built without CurveZMQ; pyzmq's wheels have it"
+        )
+    public, secret = new_curve_keys()
+    return {
+        zmq.CURVE_SERVERKEY: server_key,
+        zmq.CURVE_PUBLICKEY: public,
+        zmq.CURVE_SECRETKEY: secret,
+    }
+
+
+def has_curve() -> bool:
+    """Whether libzmq can encrypt."""
+    return bool(zmq.has("curve"))
+
+
+def new_curve_keys() -> tuple[bytes, bytes]:
+    """A fresh public and secret key, in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public, secret
 
 
 def _connect(
-    context: zmq.Context[zmq.Socket[bytes]], channel: ChannelName, endpoint: str, identity: bytes
+    context: zmq.Context[zmq.Socket[bytes]],
+    name: str,
+    endpoint: str,
+    identity: bytes,
+    keys: Mapping[int, bytes],
 ) -> Link:
-    # inproc is connected from the start, and has no connection to watch.
+    # inproc is connected from the start, and has no connection to watch; the heartbeat's proves nothing.
     inproc = endpoint.startswith("inproc:")
+    monitor = not inproc and name != "hb"
     with contextlib.ExitStack() as undo:
         try:
-            socket = context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
+            socket = context.socket(zmq.SUB if name == "iopub" else zmq.DEALER)
             undo.callback(socket.close, linger=0)
-            _configure(socket, identity, channel)
-            link = Link(context, socket, endpoint, monitor=not inproc, connected=inproc)
+            _configure(socket, identity, name)
+            for option, value in keys.items():
+                socket.set(option, value)
+            link = Link(context, socket, endpoint, monitor=monitor, connected=not monitor)
             undo.callback(link.close)
             socket.connect(endpoint)
         except zmq.ZMQError as error:
             seen = f"{endpoint} ({error.strerror})"
-            raise KernelConnectError(
-                f"cannot connect {channel} to {seen}", {channel: seen}
-            ) from error
+            raise KernelConnectError(f"cannot connect {name} to {seen}", {name: seen}) from error
         undo.pop_all()
     return link
 
 
-def _configure(socket: zmq.Socket[bytes], identity: bytes, channel: ChannelName) -> None:
-    socket.set(zmq.LINGER, LINGER)
+def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
+    socket.set(zmq.LINGER, LINGER if name != "hb" else 0)
     socket.set(zmq.RCVHWM, 0)
     socket.set(zmq.IPV6, 1)
     socket.set(zmq.RECONNECT_IVL, RETRY_INTERVAL)
-    if channel == "iopub":
+    # A peer's machine that is gone says nothing: the system asks it, where the connection is silent.
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+    if name == "iopub":
         socket.subscribe(b"")
+    elif name == "hb":
+        socket.set(zmq.SNDHWM, 1)
     else:
         socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.ROUTING_ID, identity)

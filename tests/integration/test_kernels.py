@@ -13,7 +13,16 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelLaunchError, KernelSpec, open_kernel
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    KernelLaunchError,
+    KernelSpec,
+    LocalProtocolError,
+    list_running_kernels,
+    open_kernel,
+    open_kernel_channels,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -29,6 +38,23 @@ def alive(pid: int) -> bool:
 
 
 IPYKERNEL = ("python", "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f")
+
+
+NOTICING = """
+import os, signal, time
+print("started", flush=True)
+time.sleep(60)
+"""
+
+
+async def in_flight(ch: KernelChannels, raised: list[KernelDied], *, task_status: Any) -> None:
+    """Runs a cell that never ends, says when it runs, and how the wait for it ended."""
+    with pytest.raises(KernelDied) as caught:
+        async with ch.execute(NOTICING) as execution:
+            async for msg in execution:
+                if msg.msg_type == "stream":
+                    task_status.started()
+    raised.append(caught.value)
 
 
 async def run(ch: Any, code: str) -> dict[str, Any]:
@@ -187,3 +213,294 @@ async def test_a_kernel_that_never_opens_its_ports_is_told(add_spec: AddSpec) ->
         async with open_kernel("silent", startup_timeout=0.5):
             pytest.fail("the block was entered")
     assert caught.value.stderr == "thinking"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"transport": "pigeon"}, "transport is one of auto, ipc, tcp, not 'pigeon'"),
+        ({"encryption": True}, "encryption is one of auto, required, off, not True"),
+        ({"env": {"A": 1}}, "env maps names of variables to texts"),
+        ({"extra_arguments": "--debug"}, "extra_arguments is a sequence of texts"),
+        ({"startup_timeout": 0}, "startup_timeout is seconds, above 0, not 0"),
+    ],
+)
+def test_wrong_arguments_are_told_at_the_call(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(LocalProtocolError, match=complaint):
+        open_kernel(**options)
+
+
+async def test_a_missing_directory_is_named() -> None:
+    with pytest.raises(KernelLaunchError, match="/no/such/directory: No such file"):
+        async with open_kernel(cwd="/no/such/directory"):
+            pytest.fail("the block was entered")
+
+
+def test_what_is_installed_is_listed(add_spec: AddSpec, caplog: pytest.LogCaptureFixture) -> None:
+    add_spec("b-mine", "true", display_name="Mine", language="x")
+    (add_spec("a-broken", "true") / "kernel.json").write_text("{")
+    specs = {spec.name: spec for spec in KernelSpec.installed()}
+    assert specs["b-mine"].display_name == "Mine"
+    assert "python3" in specs
+    assert "a-broken" not in specs
+    assert "a-broken/kernel.json is no kernelspec" in caplog.text
+
+
+async def test_ipc_sockets_are_private_and_gone_afterwards() -> None:
+    async with open_kernel(transport="ipc") as kernel, kernel.open_channels() as ch:
+        directory = Path(kernel.connection_info.ip).parent
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert len(list(directory.iterdir())) == 5
+        assert await run(ch, "x = 1") == "1"
+    assert not directory.exists()
+
+
+def test_ipc_is_for_those_that_speak_it() -> None:
+    assert KernelSpec("a", IPYKERNEL, Path()).speaks_ipc
+    assert not KernelSpec("b", ("python", "-m", "bash_kernel"), Path()).speaks_ipc
+
+
+async def test_a_taken_address_is_noticed_and_another_tried(
+    add_spec: AddSpec, tmp_path: Path
+) -> None:
+    # Listens where the kernel wants to, once, and only then starts the kernel.
+    script = """
+import json, os, pathlib, socket, subprocess, sys
+once = pathlib.Path(sys.argv[2])
+if not once.exists():
+    once.touch()
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", json.load(open(sys.argv[1]))["iopub_port"]))
+    taken.listen()
+    sys.exit(subprocess.call([sys.executable, "-m", "ipykernel_launcher", "-f", sys.argv[1]]))
+os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", "-f", sys.argv[1]])
+"""
+    add_spec("late", "python", "-c", script, "{connection_file}", str(tmp_path / "once"))
+    async with open_kernel("late", transport="tcp") as kernel, kernel.open_channels() as ch:
+        assert await run(ch, "x = 1") == "1"
+    assert (tmp_path / "once").exists()
+
+
+async def test_interrupt_by_signal_reaches_what_the_kernel_started(kernel: Any) -> None:
+    code = "import subprocess, sys\nprint('started', flush=True)\nsubprocess.run(['sleep', '60'])"
+    async with kernel.open_channels() as ch, ch.execute(code) as execution:
+        async for msg in execution:
+            if msg.msg_type == "stream":
+                await kernel.interrupt()
+        assert execution.reply.content["ename"] == "KeyboardInterrupt"
+
+
+async def test_interrupt_by_message(add_spec: AddSpec) -> None:
+    add_spec("polite", *IPYKERNEL, "{connection_file}", interrupt_mode="message")
+    async with open_kernel("polite") as kernel, kernel.open_channels() as ch:
+        async with ch.execute(NOTICING) as execution:
+            async for msg in execution:
+                if msg.msg_type == "stream":
+                    await kernel.interrupt()
+        assert execution.reply is not None
+        assert execution.reply.content["ename"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+async def test_open_channels_outlive_a_restart(transport: str) -> None:
+    raised: list[KernelDied] = []
+    async with (
+        open_kernel(transport=transport) as kernel,
+        kernel.open_channels() as one,
+        kernel.open_channels() as two,
+        anyio.create_task_group() as tasks,
+    ):
+        first, path = kernel.pid, kernel.connection_file.read_text()
+        async with one.subscribe("iopub") as output:
+            await run(one, "x = 'old'; display(x)")
+            await tasks.start(lambda **kwargs: in_flight(one, raised, **kwargs))
+            await kernel.restart()
+            assert [(died.reason, str(died)) for died in raised] == [
+                ("restarted", "the kernel was restarted")
+            ]
+            assert kernel.pid != first
+            assert not alive(first)
+            assert kernel.connection_file.read_text() == path
+            # At once, complete, on each of them, and with the streams that there were.
+            for ch in (one, two):
+                async with ch.execute("'x' in globals()") as execution:
+                    reply = await execution.wait()
+                assert execution.outputs[0]["data"]["text/plain"] == "False"
+                assert reply.content["status"] == "ok"
+                assert ch.statistics().restarts == 1
+            texts = set()
+            while "'old'" not in texts or "False" not in texts:
+                _, msg = await output.receive()
+                texts.add(msg.content.get("data", {}).get("text/plain"))
+        assert (await one.kernel_info())["status"] == "ok"
+
+
+async def test_what_is_sent_during_a_restart_waits_for_the_new_kernel(kernel: Any) -> None:
+    async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
+        await run(ch, "x = 'old'")
+        tasks.start_soon(kernel.restart)
+        while not ch._outages.current:
+            await anyio.sleep(0)
+        assert await run(ch, "x = 'x' in globals()") == "False"
+
+
+async def test_a_restart_that_fails_is_told_to_everybody(add_spec: AddSpec, tmp_path: Path) -> None:
+    once = tmp_path / "once"
+    script = f"[ -e {once} ] && echo broken now && exit 3; touch {once}; exec {sys.executable} "
+    add_spec(
+        "brittle", "/bin/sh", "-c", script + "-m ipykernel_launcher -f $0", "{connection_file}"
+    )
+    async with open_kernel("brittle") as kernel, kernel.open_channels() as ch:
+        with pytest.raises(
+            KernelLaunchError, match=r"exited with status 3 while starting\nbroken now"
+        ):
+            await kernel.restart()
+        with pytest.raises(KernelDied, match="could not be restarted"):
+            async for _ in ch.main:
+                pass
+        assert await kernel.wait() == 3
+        # Mended, it can be started again.
+        once.unlink()
+        await kernel.restart()
+        async with kernel.open_channels() as again:
+            assert await run(again, "x = 1") == "1"
+
+
+async def test_a_cancelled_restart_leaves_the_kernel_stopped(kernel: Any) -> None:
+    async with kernel.open_channels() as ch:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.restart)
+                while not ch._outages.current:
+                    await anyio.sleep(0)
+                scope.cancel()
+        with pytest.raises(KernelDied):
+            await ch.request("kernel_info_request")
+    assert kernel.returncode is not None
+    assert not alive(kernel.pid)
+
+
+async def test_wait_gives_the_exit_status_and_does_not_notice_a_restart(kernel: Any) -> None:
+    statuses: list[int] = []
+
+    async def wait() -> None:
+        statuses.append(await kernel.wait())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await kernel.restart()
+        assert statuses == []
+        os.kill(kernel.pid, signal.SIGKILL)
+    assert statuses == [-signal.SIGKILL]
+    with pytest.raises(KernelDied, match="was ended by SIGKILL") as caught:
+        async with kernel.open_channels():
+            pytest.fail("the block was entered")
+    assert caught.value.reason == "exited"
+
+
+@pytest.mark.parametrize("attached", [False, True])
+async def test_a_kernel_killed_in_a_cell_is_told_to_every_waiter(
+    kernel: Any, attached: bool
+) -> None:
+    raised: list[KernelDied] = []
+    opening = (
+        open_kernel_channels(None, kernel.connection_file) if attached else kernel.open_channels()
+    )
+    async with opening as ch, anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(KernelDied) as caught:
+                await ch.request("history_request", {"hist_access_type": "tail", "n": 1})
+            raised.append(caught.value)
+
+        async def listen() -> None:
+            with pytest.raises(KernelDied) as caught:
+                async for _ in ch.main:
+                    pass
+            raised.append(caught.value)
+
+        await tasks.start(lambda **kwargs: in_flight(ch, raised, **kwargs))
+        tasks.start_soon(ask)
+        tasks.start_soon(listen)
+        await anyio.wait_all_tasks_blocked()
+        os.kill(kernel.pid, signal.SIGKILL)
+        with anyio.fail_after(5):
+            while len(raised) < 3:
+                await anyio.sleep(0.01)
+    assert {died.reason for died in raised} == {"disconnected" if attached else "exited"}
+
+
+async def test_a_kernel_that_holds_the_interpreter_is_not_dead(kernel: Any) -> None:
+    # A regular expression that backtracks for seconds, in C and without letting go.
+    code = (
+        "import re, time\nt = time.monotonic()\nn = 20\n"
+        "while time.monotonic() - t < 4:\n    re.match('(a|a)*b', 'a' * n)\n    n += 1\nx = 'alive'"
+    )
+    async with open_kernel_channels(
+        None, kernel.connection_file, heartbeat_timeout=0.5, reconnect_timeout=0.2
+    ) as ch:
+        assert await run(ch, code) == "'alive'"
+
+
+async def test_twenty_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    pids: list[int] = []
+
+    async def one(ready: anyio.Event, stop: anyio.Event, number: int) -> None:
+        # Half of them on ports.
+        transport = "tcp" if number % 2 else "ipc"
+        async with open_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
+            assert await run(ch, f"x = {number}") == str(number)
+            pids.append(kernel.pid)
+            if len(pids) == 20:
+                ready.set()
+            await stop.wait()
+
+    ready, stop = anyio.Event(), anyio.Event()
+    before = set(os.listdir("/proc/self/fd"))
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(one, ready, stop, number)
+        await ready.wait()
+        assert len(set(pids)) == 20
+        assert sum(each.alive for each in await list_running_kernels()) == 20
+        stop.set()
+    assert not any(map(alive, pids))
+    assert list(tmp_path.iterdir()) == []
+    # ZeroMQ closes sockets on a thread of its own; a process's pipes are closed with it.
+    with anyio.fail_after(10):
+        while len(set(os.listdir("/proc/self/fd")) - before) > 8:
+            await anyio.sleep(0.01)
+
+
+async def test_twenty_cancelled_while_they_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+
+    async def one() -> None:
+        async with open_kernel(env={"ENCHANNEL_TEST": str(tmp_path)}):
+            await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(one)
+            while len(list(tmp_path.iterdir())) < 20:
+                await anyio.sleep(0.01)
+            scope.cancel()
+    assert list(tmp_path.iterdir()) == []
+    assert not any(marked(str(tmp_path)))
+
+
+def marked(text: str) -> list[str]:
+    """The processes with `text` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"ENCHANNEL_TEST={text}".encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            pass
+    return found

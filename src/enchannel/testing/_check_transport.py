@@ -214,15 +214,25 @@ async def check_buffers(transport: Transport, end: KernelEnd, deaths: Deaths) ->
 
 
 async def check_loss(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
-    """Every watcher learns of the loss, and what arrived before it stays readable."""
+    """The loss is noticed, and what arrived before it stays readable."""
     identity = await _identity(transport, end)
     sent = [_message(number) for number in range(10)]
     for each in sent:
         end.send("shell", identity, each)
     await transport.wait_readable("shell")
     end.vanish("gone")
-    while len(deaths) < len(transport.channels):  # noqa: ASYNC110
-        await anyio.sleep(0.01)
+    async with anyio.create_task_group() as tasks:
+
+        async def wait_lost() -> None:
+            await transport.wait_lost()
+            while len(transport.unconnected()) < len(transport.channels):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(wait_lost)
+        while len(deaths) < len(transport.channels):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
     assert None not in deaths.values(), "a watcher ended without KernelDied"
     assert all(str(died) for died in deaths.values()), "KernelDied must say how it was noticed"
     assert await _receive(transport, "shell", 10) == sent, "last words were lost"

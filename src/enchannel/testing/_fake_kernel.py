@@ -275,10 +275,7 @@ class FakeKernel:
             self._incarnation.cancel()
 
     async def restart(self) -> None:
-        """Dies and comes back at the same place with a new session; its clients reconnect.
-
-        Clients in memory notice nothing but the new session and the lost requests.
-        """
+        """Dies and comes back at the same place with a new session; its clients reconnect."""
         self._dead = False
         born = self._born
         self._incarnation.cancel()
@@ -313,7 +310,7 @@ class FakeKernel:
         if self._transport == "inproc":
             # There is no connection whose end a client could notice.
             for channels in tuple(self._clients):
-                channels._lose(KernelDied(self._reason))
+                channels._lose(KernelDied(self._reason, "disconnected"))
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:

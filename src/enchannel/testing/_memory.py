@@ -128,7 +128,8 @@ class MemoryTransport(FrameTransport):
         }
         self._end = end
         self._topics = topics
-        self._lost = anyio.Event()
+        self._gone = anyio.Event()
+        self._blinked = anyio.Event()
         self._reason = ""
 
     def take(self, channel: ChannelName) -> list[list[bytes]]:
@@ -148,8 +149,12 @@ class MemoryTransport(FrameTransport):
             await checkpoint()
 
     async def watch(self, channel: ChannelName) -> None:
-        await self._lost.wait()
-        raise KernelDied(self._reason)
+        await self._gone.wait()
+        raise KernelDied(self._reason, "disconnected")
+
+    async def wait_lost(self) -> None:
+        await self._blinked.wait()
+        self._blinked = anyio.Event()
 
     async def aclose(self) -> None:
         self._end.disconnect(self)
@@ -162,7 +167,11 @@ class MemoryTransport(FrameTransport):
     def lose(self, reason: str) -> None:
         """The kernel is gone."""
         self._reason = reason
-        self._lost.set()
+        self._gone.set()
+
+    def blink(self) -> None:
+        """The kernel was gone for a moment."""
+        self._blinked.set()
 
 
 class MemoryKernelEnd(KernelEnd):
@@ -223,6 +232,8 @@ class MemoryKernelEnd(KernelEnd):
         for channel in CHANNELS:
             for pipe in self._pipes(channel):
                 pipe.clear()
+        for client in self.clients:
+            client.blink()
         await checkpoint()
 
     def _pipes(self, channel: ChannelName) -> Iterable[Pipe]:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import zmq
 
-from .._connection_info import CHANNELS, ChannelName, ConnectionInfo
+from .._connection_info import ChannelName, ConnectionInfo
 from .._message import Message
 from .._wire import Frame, Wire
 from .._zmq import Link, ZmqTransport, connect_endpoints, shared_context
@@ -97,8 +97,7 @@ class ZmqKernelEnd(KernelEnd):
 
     def connect(self, identity: bytes, topics: tuple[bytes, ...]) -> ZmqTransport:
         """A client's transport, for what :func:`enchannel.open_kernel_channels` cannot name."""
-        endpoints: dict[ChannelName, str] = {name: self.endpoints[name] for name in CHANNELS}
-        return connect_endpoints(endpoints, Wire(self._key), identity, topics)
+        return connect_endpoints(self.endpoints, Wire(self._key), identity, topics)
 
     def take(self, channel: ChannelName) -> list[list[Frame]]:
         arrived = self._links[channel].receive()

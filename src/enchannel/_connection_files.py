@@ -1,0 +1,271 @@
+"""Connection files on the disk: written for kernels of our own, found for those of others.
+
+The rules:
+
+* A connection file is private (0600), for whoever can read it can run code in the kernel. So is the
+  directory of ipc sockets (0700). Both are gone when the kernel is.
+* The file lies in Jupyter's runtime directory, where other clients look.
+* The ports for a kernel stay bound, without being listened on, until it listens on them itself: nobody
+  else is given one meanwhile. Where the system has it otherwise they are released just before.
+
+Source: "Connection files" in "Making kernels for Jupyter", jupyter_client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import attrs
+
+from ._connection_info import CHANNELS, ConnectionInfo
+from ._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
+from ._open_channels import open_some_channels
+from ._zmq import new_curve_keys
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["ConnectionFile", "RunningKernel", "find_connection_file", "list_running_kernels"]
+
+IPC_PATH = 90
+"""Characters that the path of an ipc socket may have; the system's limit is 104 to 108."""
+
+ANSWER_DEADLINE = 1.5
+"""Seconds for a kernel to be connected, and seconds for it to answer, before it counts as dead."""
+
+BUSY_AFTER = 0.5
+"""Seconds after which a kernel that is alive and silent on shell counts as busy."""
+
+AT_ONCE = 50
+"""Kernels that are asked at a time."""
+
+
+class ConnectionFile:
+    """The connection file of a kernel that is launched here; removed at the end of its ``with`` block."""
+
+    def __init__(self, kernel_name: str, transport: str, *, encrypted: bool) -> None:
+        self.path: Path = _runtime_directory() / f"kernel-{uuid.uuid4()}.json"
+        self._kernel_name = kernel_name
+        self._transport = transport
+        self._directory = ""
+        self._held: list[socket.socket] = []
+        self._data: dict[str, Any] = {}
+        self._keys: dict[str, str] = {}
+        if encrypted:
+            public, secret = new_curve_keys()
+            self._keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._transport == "ipc":
+            self._directory = _short_directory()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+        self.path.unlink(missing_ok=True)
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """What the file says."""
+        return ConnectionInfo.from_dict(self._data, source=f"connection file {self.path}")
+
+    def choose(self, *, hold: bool) -> None:
+        """Chooses a fresh address.
+
+        Args:
+            hold: Whether to keep its ports for the kernel until :meth:`release`.
+        """
+        self.release()
+        self._data = {
+            "transport": self._transport,
+            "ip": f"{self._directory}/kernel" if self._directory else "127.0.0.1",
+            **(_numbers() if self._directory else self._free_ports()),
+            "key": uuid.uuid4().hex,
+            "signature_scheme": "hmac-sha256",
+            "kernel_name": self._kernel_name,
+            **self._keys,
+        }
+        # Elsewhere two sockets cannot be bound to one port, listening or not.
+        if not hold or sys.platform != "linux":
+            self.release()
+
+    def write(self) -> None:
+        """Writes the file, also where the kernel has removed or rewritten it."""
+        self.path.unlink(missing_ok=True)
+        with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(self._data, file, indent=2)
+
+    def release(self) -> None:
+        """Lets go of the ports that were held."""
+        for held in self._held:
+            held.close()
+        self._held.clear()
+
+    def _free_ports(self) -> dict[str, int]:
+        ports = {}
+        for name in (*CHANNELS, "hb"):
+            held = socket.socket()
+            self._held.append(held)
+            # As the kernel does: with it on both sides, it may listen where this one is merely bound.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+            ports[f"{name}_port"] = held.getsockname()[1]
+        return ports
+
+
+def _numbers() -> dict[str, int]:
+    return {f"{name}_port": number for number, name in enumerate((*CHANNELS, "hb"), 1)}
+
+
+def _short_directory() -> str:
+    """A fresh private directory whose path leaves room for the names of sockets."""
+    directory = tempfile.mkdtemp(prefix="enchannel-")
+    if len(directory) > IPC_PATH:
+        os.rmdir(directory)
+        directory = tempfile.mkdtemp(prefix="enchannel-", dir="/tmp")
+    return directory
+
+
+def _runtime_directory() -> Path:
+    try:
+        from jupyter_core.paths import jupyter_runtime_dir
+    except ImportError as error:
+        raise ConnectionFileError(
+            'finding connection files needs jupyter_core: pip install "enchannel[kernel]"'
+        ) from error
+    return Path(jupyter_runtime_dir())
+
+
+def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> Path:
+    """The connection file of a running kernel: the one that was changed last, of several.
+
+    Args:
+        name_or_glob: The path of a file; or a name, a part of one, or a glob (``"kernel-12*"``) in
+            Jupyter's runtime directory. By default any kernel's.
+
+    Raises:
+        ConnectionFileError: There is none.
+    """
+    if name_or_glob is not None:
+        path = Path(name_or_glob)
+        if path.is_file():
+            return path
+    directory = _runtime_directory()
+    name = "kernel-*.json" if name_or_glob is None else os.fspath(name_or_glob)
+    found: list[Path] = []
+    for pattern in (name, f"{name}.json", f"*{name}*"):
+        # An absolute path or an empty one is no pattern, and was no file.
+        if not found and name and not Path(name).is_absolute():
+            found = list(_by_age(directory, pattern))
+    if not found:
+        what = "no connection file" if name_or_glob is None else f"no connection file {name!r}"
+        raise ConnectionFileError(f"{what} in {directory}: is the kernel running?")
+    return found[0]
+
+
+def _by_age(directory: Path, pattern: str) -> Iterator[Path]:
+    """The files that match, the newest first; they may go while one looks."""
+    dated = []
+    for path in directory.glob(pattern):
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                dated.append((path.stat().st_mtime, path))
+    return (path for _, path in sorted(dated, reverse=True))
+
+
+@attrs.frozen
+class RunningKernel:
+    """A connection file in Jupyter's runtime directory, and what the kernel said when it was asked."""
+
+    connection_file: Path
+    kernel_name: str = ""
+    """The kernelspec's name, where the file says it."""
+    alive: bool = False
+    """Whether it answered, be it with a heartbeat; a kernel that was killed leaves its file behind."""
+    busy: bool | None = None
+    """Whether it runs code now; ``None`` where it is not alive."""
+    language: str = ""
+
+
+async def list_running_kernels() -> list[RunningKernel]:
+    """The kernels that have a connection file in Jupyter's runtime directory, the newest first.
+
+    Each is asked, all at once, and given three seconds. A checkpoint; cancellation leaves nothing behind.
+
+    Raises:
+        ConnectionFileError: jupyter_core is not installed.
+    """
+    paths = list(_by_age(_runtime_directory(), "kernel-*.json"))
+    found: dict[Path, RunningKernel] = {}
+    limit = anyio.Semaphore(AT_ONCE)
+
+    async def look(path: Path) -> None:
+        async with limit:
+            found[path] = await _look_at(path)
+
+    async with anyio.create_task_group() as tasks:
+        for path in paths:
+            tasks.start_soon(look, path)
+    return [found[path] for path in paths]
+
+
+async def _look_at(path: Path) -> RunningKernel:
+    kernel_name = ""
+    with contextlib.suppress(ConnectionFileError, KernelConnectError):
+        info = ConnectionInfo.from_file(path)
+        kernel_name = info.kernel_name
+        return await _ask(path, info)
+    return RunningKernel(path, kernel_name)
+
+
+async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
+    answers: dict[str, dict[str, Any]] = {}
+    beats = False
+    channels = ("shell", "control", "hb")
+    async with (
+        open_some_channels(info, *channels, connect_timeout=ANSWER_DEADLINE) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.cancel_scope.deadline = anyio.current_time() + ANSWER_DEADLINE
+
+        async def ask(channel: str) -> None:
+            with contextlib.suppress(EnchannelError):
+                reply = await ch.request("kernel_info_request", channel=channel)
+                answers[channel] = reply.content
+                if len(answers) == 1:
+                    tasks.cancel_scope.deadline = anyio.current_time() + BUSY_AFTER
+                else:
+                    tasks.cancel_scope.cancel()
+
+        async def listen() -> None:
+            nonlocal beats
+            await ch._heartbeat.first.wait()
+            beats = True
+
+        for channel in ("shell", "control"):
+            tasks.start_soon(ask, channel)
+        tasks.start_soon(listen)
+    alive = beats or bool(answers)
+    said = next(iter(answers.values()), {}).get("language_info")
+    language = said.get("name") if isinstance(said, dict) else None
+    return RunningKernel(
+        path,
+        info.kernel_name,
+        alive=alive,
+        busy="shell" not in answers if alive else None,
+        language=str(language or ""),
+    )

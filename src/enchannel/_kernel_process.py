@@ -1,0 +1,124 @@
+"""One run of a kernel's command: its process group, what it writes, and its exit.
+
+A kernel runs in a session of its own: a Ctrl-C at our terminal does not reach it, and whatever it started
+is signalled and killed with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+import anyio
+import anyio.abc
+
+__all__ = ["KernelProcess", "exit_text"]
+
+OUTPUT_TAIL = 16_384
+"""Bytes of the process's own output that are kept, to explain a failure."""
+
+CLOSE_DEADLINE = 5.0
+"""Seconds that letting go of a process may take."""
+
+_ADDRESS_TAKEN = re.compile(
+    rb"address (is )?already in use|address in use|EADDRINUSE", re.IGNORECASE
+)
+
+
+class KernelProcess:
+    """A kernel's process; made by :meth:`start`.
+
+    Attributes:
+        exited: Set when it has exited, and :attr:`returncode` says how.
+        output_ended: Set when neither it nor what it started will write any more.
+        address_taken: Set when it has complained of an address in use.
+    """
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        self._process = process
+        self._output = bytearray()
+        self._closed = False
+        self.output_ended = anyio.Event()
+        self.address_taken = anyio.Event()
+        self.exited = anyio.Event()
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        cwd: str | os.PathLike[str] | None,
+        env: Mapping[str, str],
+    ) -> KernelProcess:
+        """Runs `command`.
+
+        Raises:
+            OSError: It cannot be run.
+        """
+        process = await anyio.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.returncode
+
+    @property
+    def output(self) -> str:
+        """The tail of what it wrote to standard output and standard error."""
+        return self._output.decode(errors="replace").strip()
+
+    async def keep_output(self) -> None:
+        """Reads what it writes, so that it never blocks, and keeps the tail."""
+        assert self._process.stdout is not None
+        with contextlib.suppress(
+            anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError
+        ):
+            while True:
+                self._output += await self._process.stdout.receive()
+                del self._output[:-OUTPUT_TAIL]
+                if _ADDRESS_TAKEN.search(self._output):
+                    self.address_taken.set()
+        self.output_ended.set()
+
+    async def wait(self) -> None:
+        """Waits until it has exited."""
+        await self._process.wait()
+        self.exited.set()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signals the process and what it started; none of them may be there any more."""
+        if self._closed:
+            return  # by now the number may be somebody else's
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def aclose(self) -> None:
+        """Lets go of a process that has exited. What it started may still hold its output."""
+        self._closed = True
+        with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
+            await self._process.aclose()
+
+
+def exit_text(returncode: int | None) -> str:
+    """How a process ended, for the end of a sentence."""
+    if returncode is None or returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was ended by signal {-returncode}"

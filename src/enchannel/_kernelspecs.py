@@ -1,0 +1,146 @@
+"""Kernelspecs: which kernels are installed, and how each is started.
+
+Kernels are looked for on the Jupyter path, where what comes first counts, and by names without case, as
+jupyter_client does.
+
+Source: "Kernel specs" in "Making kernels for Jupyter", jupyter_client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import string
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from ._exceptions import KernelLaunchError
+from ._log import logger
+
+__all__ = ["KernelSpec"]
+
+# Kernels that listen on ipc; the others exit, or never answer.
+_SPEAKS_IPC = re.compile(r"\bipykernel|async[-_]kernel|IRkernel")
+
+
+@attrs.frozen
+class KernelSpec:
+    """What a ``kernel.json`` says, and where it is."""
+
+    name: str
+    argv: Sequence[str]
+    resource_dir: Path
+    display_name: str = ""
+    language: str = ""
+    interrupt_mode: str = "signal"
+    """``"signal"`` (SIGINT) or ``"message"`` (an interrupt_request on control)."""
+    env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+    @classmethod
+    def find(cls, name: str) -> KernelSpec:
+        """The kernelspec called `name` that comes first on the Jupyter path.
+
+        Raises:
+            KernelLaunchError: There is none; the message names those that there are.
+        """
+        specs = dict(_directories())
+        directory = specs.get(name.lower())
+        if directory is None:
+            known = ", ".join(sorted(specs)) or "none at all"
+            raise KernelLaunchError(
+                f"no kernelspec {name!r} on the Jupyter path; there is {known}. "
+                "For Python: pip install ipykernel"
+            )
+        return cls._read(directory)
+
+    @classmethod
+    def installed(cls) -> list[KernelSpec]:
+        """Every kernelspec that can be found, by name; those that are broken are logged and left out."""
+        specs = []
+        for _, directory in sorted(dict(_directories()).items()):
+            try:
+                specs.append(cls._read(directory))
+            except KernelLaunchError as error:
+                logger().warning("%s", error)
+        return specs
+
+    @classmethod
+    def _read(cls, directory: Path) -> KernelSpec:
+        path = directory / "kernel.json"
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            argv = [str(argument) for argument in data["argv"]]
+            env = {str(key): str(value) for key, value in (data.get("env") or {}).items()}
+            metadata = {**(data.get("metadata") or {})}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise KernelLaunchError(f"{path} is no kernelspec: {error!r}") from error
+        if not argv:
+            raise KernelLaunchError(f"{path} is no kernelspec: its argv is empty")
+        return cls(
+            name=directory.name,
+            argv=argv,
+            resource_dir=directory,
+            display_name=str(data.get("display_name") or ""),
+            language=str(data.get("language") or ""),
+            interrupt_mode=str(data.get("interrupt_mode") or "signal"),
+            env=env,
+            metadata=metadata,
+        )
+
+    @property
+    def speaks_ipc(self) -> bool:
+        """Whether it is known to listen on ipc."""
+        return sys.platform != "win32" and _SPEAKS_IPC.search(" ".join(self.argv)) is not None
+
+    @property
+    def speaks_curve(self) -> bool:
+        """Whether it declares that it can encrypt (``supported_encryption``)."""
+        declared = self.metadata.get("supported_encryption") or ()
+        several = [declared] if isinstance(declared, str) else declared
+        return isinstance(several, list) and "curve" in [
+            str(one).strip().lower() for one in several
+        ]
+
+    def command(self, connection_file: Path) -> list[str]:
+        """The argv with its placeholders filled."""
+        values = {
+            "connection_file": str(connection_file),
+            "resource_dir": str(self.resource_dir),
+            "prefix": sys.prefix,
+        }
+        filled = [
+            re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), argument)
+            for argument in self.argv
+        ]
+        # A kernelspec of this environment's ipykernel says just "python"; which one, PATH must not decide.
+        if re.fullmatch(r"python(3(\.\d+)?)?", filled[0]):
+            filled[0] = sys.executable
+        return filled
+
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The variables of a kernel's process: ours, its own, and those in `env`."""
+        own = {
+            name: string.Template(value).safe_substitute(os.environ)
+            for name, value in self.env.items()
+        }
+        # With it a kernel notices when we are gone.
+        return {**os.environ, **own, "JPY_PARENT_PID": str(os.getpid()), **env}
+
+
+def _directories() -> Iterator[tuple[str, Path]]:
+    """The name and directory of every kernelspec, those that come first on the path last."""
+    try:
+        from jupyter_core.paths import jupyter_path
+    except ImportError as error:
+        raise KernelLaunchError(
+            'finding kernels needs jupyter_core: pip install "enchannel[kernel]"'
+        ) from error
+    for root in reversed(jupyter_path("kernels")):
+        for path in sorted(Path(root).glob("*/kernel.json")):
+            yield path.parent.name.lower(), path.parent

@@ -1,0 +1,163 @@
+"""What a lost connection means: the kernel is gone, or it came back, the same or another.
+
+The rules:
+
+* A connection that is lost may come back within ``reconnect_timeout``; where it does not, the kernel is
+  lost. Meanwhile nothing is sent: whoever sends waits.
+* When every channel is connected again, iopub is proven live once more, and the kernel's session decides.
+  The same session: everything goes on, and the gap is counted and logged, because what was published in it
+  is lost. Another one: the kernel was restarted; requests in flight are told, and the streams go on.
+* Many kernels never say their session. Where one such lost every connection at once, it counts as
+  restarted, since a request that waits for ever would be worse; where some connection held, it is the same.
+* A restart that we make ourselves takes its time, and is over when the new kernel is ready.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ._exceptions import KernelDied
+from ._log import logger
+from ._probe import prove_iopub
+
+if TYPE_CHECKING:
+    from ._channels import KernelChannels
+
+__all__ = ["Outages"]
+
+PROOF_DEADLINE = 5.0
+"""Seconds for iopub to be live again once every channel is connected; some kernels take that to start."""
+
+SESSION_GRACE = 1.0
+"""Seconds for the kernel to say its session once iopub is live."""
+
+
+class Outages:
+    """Follows the connections of one kernel's channels.
+
+    Attributes:
+        count: How often the connection was lost and came back.
+        seconds: How long it was gone, all in all.
+    """
+
+    def __init__(self, channels: KernelChannels, reconnect_timeout: float) -> None:
+        self.count: int = 0
+        self.seconds: float = 0.0
+        self._channels = channels
+        self._reconnect_timeout = reconnect_timeout
+        self._over: anyio.Event | None = None
+        self._expected = False
+        self._patience = anyio.CancelScope()
+
+    @property
+    def current(self) -> bool:
+        """Whether there is one now."""
+        return self._over is not None
+
+    async def wait_over(self) -> None:
+        """Waits until the channels can be used; the kernel may be lost then. Not always a checkpoint."""
+        while self._over is not None:
+            await self._over.wait()
+
+    def expect_restart(self) -> None:
+        """The kernel is about to be restarted: from now on nothing is sent, until it is back."""
+        if self._channels._delivery.ended:
+            return  # they have ended with an earlier run of the kernel
+        self._expected = True
+        self._patience.deadline = math.inf
+        self._over = self._over or anyio.Event()
+
+    def tell_restart(self) -> None:
+        """The kernel that is to be restarted has exited."""
+        if not self._expected:
+            return
+        self._channels._catch_up()
+        self._channels._kernel.begin_anew()
+        self._tell("the kernel was restarted")
+
+    def end(self) -> None:
+        """Wakes who waits: the kernel is lost, or the block was left."""
+        if self._over is not None:
+            self._over.set()
+            self._over = None
+
+    async def follow(self) -> None:
+        """For as long as the channels are open: from one outage to the next."""
+        transport = self._channels._transport
+        while True:
+            await transport.wait_lost()
+            self._over = self._over or anyio.Event()
+            lost_at = anyio.current_time()
+            timeout = math.inf if self._expected else self._reconnect_timeout
+            with anyio.move_on_after(timeout) as self._patience:
+                await transport.connect()
+            unconnected = transport.unconnected()
+            if unconnected:
+                self._channels._lose(
+                    KernelDied(
+                        f"the kernel is gone: {_listed(unconnected)} disconnected and did not come back "
+                        f"within {self._reconnect_timeout:g} s",
+                        "disconnected",
+                    )
+                )
+                return
+            await self._resume(lost_at)
+
+    async def _resume(self, lost_at: float) -> None:
+        transport, kernel = self._channels._transport, self._channels._kernel
+        lost = transport.lost()
+        restarts = kernel.restarts
+        same = set(lost) != set(transport.channels)
+        if "iopub" in lost:
+            same |= await self._meet_again(need_session=not same)
+        transport.settle()
+        if self._expected:
+            self._expected = False
+        elif kernel.restarts != restarts:
+            self._tell(
+                "the kernel was restarted: its sockets were gone and are back with a new session"
+            )
+        elif not same:
+            kernel.begin_anew()
+            self._tell(
+                "the kernel's sockets were gone and are back, and it does not say whether it was restarted"
+            )
+        else:
+            gap = anyio.current_time() - lost_at
+            self.count += 1
+            self.seconds += gap
+            logger().warning(
+                "%s lost the connection to the kernel and had it back after %.2f s; what was sent to us "
+                "meanwhile is lost",
+                ", ".join(lost),
+                gap,
+            )
+        self.end()
+
+    async def _meet_again(self, *, need_session: bool) -> bool:
+        """Proves iopub live once more; whether the kernel says that it is the one that it was."""
+        channels, kernel = self._channels, self._channels._kernel
+        # What the old connection brought proves nothing of the new one.
+        channels._catch_up()
+        heard, knew = kernel.heard, kernel.session is not None
+        channels._iopub_proven = anyio.Event()
+        channels._transport.unsettle()
+        kernel.curious = True
+        with anyio.move_on_after(PROOF_DEADLINE):
+            await prove_iopub(channels)
+            with anyio.move_on_after(SESSION_GRACE):
+                while need_session and kernel.heard == heard:
+                    await kernel.changed.wait()
+        kernel.curious = False
+        return knew and kernel.heard > heard
+
+    def _tell(self, message: str) -> None:
+        self._channels._delivery.restart(KernelDied(message, "restarted"))
+
+
+def _listed(unconnected: Mapping[str, str]) -> str:
+    return ", ".join(f"{channel} at {endpoint}" for channel, endpoint in unconnected.items())

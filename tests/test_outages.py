@@ -1,0 +1,209 @@
+"""A connection that is lost: what is told to whom, and what goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+import zmq
+
+from enchannel import KernelChannels, KernelDied, Message
+from enchannel.testing import FakeKernel, open_fake_kernel
+from helpers import numbered, texts
+from raw_kernel import RawKernel, message, request
+
+pytestmark = pytest.mark.anyio
+
+
+class Answers:
+    """Answers every kernel_info_request on control, as a kernel of some session."""
+
+    def __init__(self, kernel: RawKernel, session: str | None) -> None:
+        self.session = session
+        self._kernel = kernel
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._answer()
+            except zmq.ZMQError:  # closed meanwhile, by the test
+                await anyio.sleep(0.001)
+
+    async def _answer(self) -> None:
+        kernel = self._kernel
+        identity, *frames = await kernel.receive_frames("control")
+        asked = kernel.wire.decode(frames)
+        kernel.publish(self._said("status", asked, execution_state="busy"))
+        kernel.send("control", identity, self._said("kernel_info_reply", asked, status="ok"))
+        kernel.publish(self._said("status", asked, execution_state="idle"))
+
+    def _said(self, msg_type: str, parent: Message, **content: Any) -> Message:
+        said = message(msg_type, parent, **content)
+        # Many kernels write their client's.
+        said.header["session"] = self.session or parent.session
+        return said
+
+
+@contextlib.asynccontextmanager
+async def answering(kernel: RawKernel, session: str | None) -> AsyncIterator[Answers]:
+    answers = Answers(kernel, session)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answers.run)
+        yield answers
+        tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def in_flight(ch: KernelChannels) -> AsyncIterator[list[BaseException | str]]:
+    """A request that is in flight within the block, and what came of it."""
+    outcome: list[BaseException | str] = []
+
+    async def ask() -> None:
+        try:
+            outcome.append((await ch.request("inspect_request", {"code": "x"})).msg_type)
+        except KernelDied as died:
+            outcome.append(died)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        yield outcome
+
+
+CHANNELS = ("shell", "control", "stdin", "iopub")
+
+
+async def come_back(kernel: RawKernel, ch: KernelChannels) -> None:
+    """Loses every connection, and opens the same ports again."""
+    for channel in CHANNELS:
+        kernel.unbind(channel)
+    while not ch._outages.current:
+        await anyio.sleep(0.001)
+    for channel in CHANNELS:
+        kernel.rebind(channel, kernel.info.endpoint(channel))
+    with anyio.fail_after(20):
+        await ch._outages.wait_over()
+
+
+async def the(outcome: list[Any]) -> Any:
+    with anyio.fail_after(5):
+        while not outcome:
+            await anyio.sleep(0.001)
+    return outcome[0]
+
+
+async def test_another_session_is_a_restart(raw_kernel: RawKernel) -> None:
+    async with (
+        answering(raw_kernel, "first") as answers,
+        raw_kernel.open(reconnect_timeout=30) as ch,
+        ch.subscribe("iopub") as output,
+        in_flight(ch) as outcome,
+    ):
+        answers.session = "second"
+        await come_back(raw_kernel, ch)
+        died = await the(outcome)
+        assert isinstance(died, KernelDied)
+        assert died.reason == "restarted"
+        raw_kernel.publish(*numbered(3))
+        received: list[Message] = []
+        while len(received) < 3:
+            _, msg = await output.receive()
+            received += [msg] if msg.msg_type == "stream" else []
+        assert texts(received) == [0, 1, 2]
+        statistics = ch.statistics()
+        assert (statistics.restarts, statistics.outages) == (1, 0)
+
+
+async def test_the_same_session_goes_on_and_the_gap_is_reported(
+    raw_kernel: RawKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        answering(raw_kernel, "first"),
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        in_flight(ch) as outcome,
+    ):
+        _, asked = await raw_kernel.receive("shell")
+        with caplog.at_level(logging.WARNING, "enchannel"):
+            await come_back(raw_kernel, ch)
+        assert outcome == []
+        # The kernel answers late, over the connection that is there now.
+        raw_kernel.sockets["shell"].set(zmq.ROUTER_MANDATORY, 1)
+        raw_kernel.send("shell", b"me", message("inspect_reply", asked))
+        assert await the(outcome) == "inspect_reply"
+        statistics = ch.statistics()
+        assert (statistics.restarts, statistics.outages) == (0, 1)
+        assert statistics.outage_seconds > 0
+        assert "lost the connection to the kernel and had it back" in caplog.text
+
+
+async def test_a_kernel_that_hides_its_session_counts_as_restarted(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.05)
+    async with (
+        answering(raw_kernel, None),
+        raw_kernel.open(reconnect_timeout=30) as ch,
+        in_flight(ch) as outcome,
+    ):
+        await come_back(raw_kernel, ch)
+        died = await the(outcome)
+        assert isinstance(died, KernelDied)
+        assert "does not say whether it was restarted" in str(died)
+        assert ch.statistics().restarts == 1
+
+
+async def test_one_channel_that_comes_back_is_the_same_kernel(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch, in_flight(ch) as outcome:
+        identity, asked = await raw_kernel.receive("shell")
+        raw_kernel.unbind("stdin")
+        while not ch._outages.current:
+            await anyio.sleep(0.001)
+        raw_kernel.rebind("stdin", raw_kernel.info.endpoint("stdin"))
+        with anyio.fail_after(5):
+            await ch._outages.wait_over()
+        assert outcome == []
+        assert ch.statistics().outages == 1
+        raw_kernel.send("shell", identity, message("inspect_reply", asked))
+        assert await the(outcome) == "inspect_reply"
+
+
+async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(reconnect_timeout=0.05) as ch:
+        raw_kernel.unbind("control")
+        with pytest.raises(KernelDied, match=r"gone: control at tcp://.* within 0\.05 s") as caught:
+            await ch.shell.receive()
+        assert caught.value.reason == "disconnected"
+        with pytest.raises(KernelDied):
+            await ch.shell.send(request())
+
+
+@pytest.mark.parametrize("transport", ["memory", "tcp", "ipc"])
+async def test_a_fake_kernel_that_restarts(transport: Any) -> None:
+    async with open_fake_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
+        never(kernel)
+        async with ch.open_comm("target") as comm, in_flight(ch) as outcome:
+            await kernel.transcript.wait_for("> shell inspect_request")
+            await kernel.restart()
+            with anyio.fail_after(10):
+                died = await the(outcome)
+                assert isinstance(died, KernelDied)
+                assert died.reason == "restarted"
+                with pytest.raises(KernelDied, match="restarted"):
+                    await comm.receive()
+                with pytest.raises(KernelDied, match="restarted"):
+                    await comm.send({})
+                # What comes after works.
+                kernel.on("inspect_request", lambda _: {"found": False})
+                assert (await ch.request("inspect_request", {})).content["found"] is False
+
+
+def never(kernel: FakeKernel) -> None:
+    async def wait(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    kernel.on("inspect_request", wait)
+    kernel.on("comm_open", lambda _: None)
