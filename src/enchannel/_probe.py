@@ -32,7 +32,7 @@ PATIENCE = 0.25
 async def prove_iopub(channels: KernelChannels) -> None:
     """Waits, asking the kernel again and again, until anything arrives on iopub."""
     proven = channels._iopub_proven
-    to_ask = [name for name in ASKED if name in channels._transport.channels]
+    to_ask: list[ChannelName] = [c for c in ASKED if c in channels._transport.channels]
     probes: list[_Probe] = []
     pause, waited = FIRST_ASK, 0.0
     while True:

@@ -189,17 +189,17 @@ class Link:
         monitor: bool = True,
         connected: bool = False,
     ) -> None:
-        self.socket = socket
-        self.endpoint = endpoint
-        self.trusted = False
+        self.socket: zmq.Socket[bytes] = socket
+        self.endpoint: str = endpoint
+        self.trusted: bool = False
         """Whether the next batch may be read by shape."""
-        self.by_shape = False
+        self.by_shape: bool = False
         """Whether the batch at hand was."""
-        self.connected = anyio.Event()
-        self.disconnected = anyio.Event()
-        self.lost = False
+        self.connected: anyio.Event = anyio.Event()
+        self.disconnected: anyio.Event = anyio.Event()
+        self.lost: bool = False
         """Whether the connection was lost since the transport was settled."""
-        self.seen = "nothing answered"
+        self.seen: str = "nothing answered"
         self._fd = _descriptor(socket)
         self._waiting = False
         self._writable = anyio.Event()
