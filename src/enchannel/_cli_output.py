@@ -126,9 +126,8 @@ class Output:
             self._write(stream, str(content.get("text", "")))
         elif msg.msg_type in ("execute_result", "display_data", "update_display_data"):
             data = content.get("data")
-            text = data.get("text/plain") if isinstance(data, dict) else None
-            if text is not None:
-                self._write(sys.stdout, f"{text}\n")
+            if isinstance(data, dict) and data:
+                self._write(sys.stdout, f"{_as_text(data)}\n")
         elif msg.msg_type == "error" or (channel == "shell" and not self._error_shown):
             self._error(content)
 
@@ -192,6 +191,14 @@ class Output:
         self._written = trio.current_time()
         if text and is_terminal(stream):
             self._line_open = not text.endswith("\n")
+
+
+def _as_text(data: dict[str, Any]) -> str:
+    """What of a display's data a person can read best; some kernels send no plain text."""
+    for mime_type in ("text/plain", "text/markdown", "text/latex", "text/html"):
+        if mime_type in data:
+            return str(data[mime_type])
+    return f"<{', '.join(data)}>"
 
 
 class JsonOutput(Output):

@@ -142,6 +142,11 @@ def test_output_goes_where_it_belongs() -> None:
     assert (result.stdout, result.stderr, result.returncode) == ("out\n'shown'\n42\n", "err\n", 0)
 
 
+def test_displays_without_plain_text() -> None:
+    code = "display({'text/markdown': '*m*'}, raw=True); display({'image/png': ''}, raw=True)"
+    assert enchannel("run", code).stdout == "*m*\n<image/png>\n"
+
+
 def test_an_error_prints_its_traceback_and_fails() -> None:
     result = enchannel("run", "print('before'); 1/0")
     assert result.stdout == "before\n"
