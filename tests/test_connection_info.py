@@ -148,3 +148,28 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_anything_else_is_refused() -> None:
     with pytest.raises(ConnectionFileError, match="config is a ConnectionInfo, .*, not int"):
         ConnectionInfo.parse(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "exposed"),
+    [
+        ({}, False),
+        ({"key": "", "ip": "127.1.2.3"}, False),
+        ({"key": "", "ip": "localhost"}, False),
+        ({"key": "", "ip": "[::1]"}, False),
+        ({"key": "", "ip": "*"}, False),
+        ({"key": "", "ip": "/tmp/kernel", "transport": "ipc"}, False),
+        ({"key": "", "ip": "192.0.2.1"}, True),
+        ({"key": "", "ip": "kernels.example"}, True),
+        ({"key": "", "ip": "192.0.2.1", "curve_publickey": "x" * 40}, False),
+    ],
+)
+def test_kernels_that_anybody_may_speak_for(changes: dict[str, Any], exposed: bool) -> None:
+    assert ConnectionInfo.parse({**CONFIG, **changes}).exposed is exposed
+
+
+@pytest.mark.parametrize("key", ["short", "x" * 39 + "\n", 55555, "x" * 41, "'" * 40])
+def test_a_curve_key_that_is_none_is_named_and_not_shown(key: Any) -> None:
+    with pytest.raises(ConnectionFileError, match="curve_publickey is no key: a Z85") as caught:
+        ConnectionInfo.parse({**CONFIG, "curve_publickey": key})
+    assert str(key) not in str(caught.value)

@@ -149,6 +149,19 @@ class ConnectionInfo:
                 del data[name]
         return data
 
+    @property
+    def exposed(self) -> bool:
+        """Whether others on the network may speak for the kernel: no key, no encryption, and no loopback."""
+        if self.key or self.curve_publickey or self.transport == "ipc":
+            return False
+        import ipaddress
+
+        host = _EVERY_INTERFACE.get(self.ip, self.ip).strip("[]")
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
+
     def endpoint(self, channel: str) -> str:
         """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
 

@@ -275,11 +275,17 @@ def _open_zmq(
     info = ConnectionInfo.parse(config)
     routing_id = parse_identity(identity)
     topics = parse_topics(subscription)
-    return _open(
-        lambda: connect_zmq(info, routing_id, channels=channels, topics=topics, context=context),
-        owned=True,
-        **options,
-    )
+
+    def connect() -> Transport:
+        if info.exposed:
+            logger().warning(
+                "the kernel at %s signs nothing (its connection file has no key): whoever reaches it can "
+                "run code in it",
+                info.ip,
+            )
+        return connect_zmq(info, routing_id, channels=channels, topics=topics, context=context)
+
+    return _open(connect, owned=True, **options)
 
 
 class _ChannelOptions(TypedDict, total=False):
