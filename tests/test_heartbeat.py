@@ -47,6 +47,7 @@ async def test_silence_behind_a_first_beat_is_a_loss(
             while heart.echoed < 3:
                 await anyio.sleep(0.001)
             assert ch.statistics().missed_beats == 0
+            raw_kernel.publish(message("status", execution_state="idle"))
             heart.beating = False
             with caplog.at_level(logging.WARNING, "enchannel"):
                 with pytest.raises(KernelDied, match="no heartbeat and no message") as caught:

@@ -490,14 +490,14 @@ class KernelChannels:
             f"unknown channel {channel!r}; there are {', '.join(self._transport.channels)}"
         )
 
-    async def _send(self, channel: str, body: Body) -> Message:
+    async def _send(self, channel: str, body: Body, restarts: int | None = None) -> Message:
         name = self._name(channel)
         if name == "iopub":
             raise LocalProtocolError(
                 "iopub only receives; you may send on shell, control and stdin"
             )
         message = prepare(body, session=self.session, username=self.username)
-        return await self._send_prepared(name, message)
+        return await self._send_prepared(name, message, restarts)
 
     async def _wait_usable(self) -> None:
         """Waits for the end of an outage, before anything is asked for that would be lost in it."""
@@ -600,7 +600,10 @@ class KernelChannels:
         self._delivery.deliver_all(channel, ())
         try:
             while True:
-                self._delivery.deliver_all(channel, self._transport.receive_nowait(channel))
+                messages = self._transport.receive_nowait(channel)
+                if channel == "iopub":
+                    self._iopub_proven.set()
+                self._delivery.deliver_all(channel, messages)
         except anyio.WouldBlock:
             pass
         except Exception:  # noqa: BLE001, S110

@@ -123,9 +123,8 @@ class Comm(_Queue[Message]):
         """
         if self._ended:
             raise anyio.ClosedResourceError
-        self._channels._delivery.raise_if_ended(self._restarts)
         body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
-        return await self._channels._send("shell", body)
+        return await self._channels._send("shell", body, self._restarts)
 
     def _take(self, message: Message) -> None:
         if message.msg_type == "comm_close":
@@ -145,10 +144,9 @@ class Comm(_Queue[Message]):
         if self._ended or delivery.ended:
             return
         self._end()
-        if len(delivery.restarts) != self._restarts:
-            return  # the kernel that is there now knows nothing of it
         with closing_within(CLOSE_DEADLINE):
-            await self._channels._send("shell", messages.comm_close(self.comm_id))
+            closing = messages.comm_close(self.comm_id)
+            await self._channels._send("shell", closing, self._restarts)
 
     def __repr__(self) -> str:
         return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._ended else ''}>"
@@ -212,10 +210,11 @@ class Comms:
 
     @asynccontextmanager
     async def open(self, opening: Message) -> AsyncIterator[Comm]:
+        await self._channels._wait_usable()
         comm = Comm(self._channels, opening)
         self._comms[comm.comm_id] = comm
         try:
-            comm.opening = await self._channels._send("shell", opening)
+            comm.opening = await self._channels._send("shell", opening, comm._restarts)
             try:
                 yield comm
             finally:

@@ -67,9 +67,6 @@ class ConnectionFile:
             self._keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._transport == "ipc":
-            self._directory = _short_directory()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,6 +87,9 @@ class ConnectionFile:
             hold: Whether to keep its ports for the kernel until :meth:`release`.
         """
         self.release()
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._transport == "ipc" and not self._directory:
+            self._directory = _short_directory()
         self._data = {
             "transport": self._transport,
             "ip": f"{self._directory}/kernel" if self._directory else "127.0.0.1",
@@ -108,6 +108,12 @@ class ConnectionFile:
         self.path.unlink(missing_ok=True)
         with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(self._data, file, indent=2)
+
+    def remove_sockets(self) -> None:
+        """Removes the ipc sockets of a kernel that has exited: a child of it may still listen on them."""
+        if self._directory:
+            for path in Path(self._directory).iterdir():
+                path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Lets go of the ports that were held."""

@@ -23,7 +23,7 @@ import heapq
 import itertools
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -221,6 +221,11 @@ class Delivery:
         self.waiting_for_room: anyio.Event | None = None
 
     @property
+    def expected(self) -> Container[str]:
+        """The ids of the requests in flight."""
+        return self._expected
+
+    @property
     def ended(self) -> bool:
         """Whether no more messages will come."""
         return self.left or self.died is not None
@@ -295,7 +300,7 @@ class Delivery:
     def restart(self, died: KernelDied) -> None:
         """The streams go on; whoever waits for an answer of the kernel that was is told that it `died`."""
         self.restarts.append(died)
-        self._tell_all()
+        self.tell_all()
 
     # What the readers call.
 
@@ -378,10 +383,11 @@ class Delivery:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.wake()
-        self._tell_all()
+        self.tell_all()
         self.room_made()
 
-    def _tell_all(self) -> None:
+    def tell_all(self) -> None:
+        """Wakes who waits for an answer, to look at how things are."""
         for tell in tuple(self.at_end):
             tell()
 

@@ -121,6 +121,12 @@ class Conversation:
     def _tell(self) -> None:
         self._news.set()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the kernel that was asked is there."""
+        delivery = self._channels._delivery
+        return not delivery.ended and len(delivery.restarts) == self.restarts
+
     async def wait_reply(self) -> Message:
         """The reply.
 
@@ -270,7 +276,8 @@ class Execution(Conversation):
             raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
         # Who waits for the execution is told of the loss.
         with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
-            await self._channels._send("stdin", messages.input_reply(value, prompt))
+            reply = messages.input_reply(value, prompt)
+            await self._channels._send("stdin", reply, self.restarts)
 
     async def _interrupt(self) -> None:
         """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
@@ -300,7 +307,7 @@ async def run_execution(
                 try:
                     yield execution
                 except BaseException:
-                    if interrupt_on_cancel and not execution.complete:
+                    if interrupt_on_cancel and not execution.complete and execution.alive:
                         await execution._interrupt()
                     raise
             finally:

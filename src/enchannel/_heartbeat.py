@@ -65,7 +65,7 @@ class Heartbeat:
                 received, since = total, anyio.current_time()
             self._count(echoed=echoed)
             silent = anyio.current_time() - since
-            if self.missed and silent >= self._timeout and channels.status != "busy":
+            if self.missed and silent >= self._timeout and channels.status == "idle":
                 channels._lose(
                     KernelDied(
                         f"the kernel is silent: no heartbeat and no message for {silent:.0f} s",

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 import anyio
 import anyio.abc
 
+from ._log import logger
+
 __all__ = ["KernelProcess", "exit_text"]
 
 OUTPUT_TAIL = 16_384
@@ -41,7 +43,7 @@ class KernelProcess:
     def __init__(self, process: anyio.abc.Process) -> None:
         self._process = process
         self._output = bytearray()
-        self._closed = False
+        self._gone = False
         self.output_ended = anyio.Event()
         self.address_taken = anyio.Event()
         self.exited = anyio.Event()
@@ -96,20 +98,28 @@ class KernelProcess:
         self.output_ended.set()
 
     async def wait(self) -> None:
-        """Waits until it has exited."""
+        """Waits until it has exited, and ends what it has left behind in its session."""
         await self._process.wait()
+        self.signal(signal.SIGKILL)
+        # From here on the number may become somebody else's.
+        self._gone = True
         self.exited.set()
 
     def signal(self, number: signal.Signals) -> None:
         """Signals the process and what it started; none of them may be there any more."""
-        if self._closed:
-            return  # by now the number may be somebody else's
+        if self._gone:
+            return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
     async def aclose(self) -> None:
-        """Lets go of a process that has exited. What it started may still hold its output."""
-        self._closed = True
+        """Lets go of the process. What it started may still hold its output."""
+        if self.returncode is None:
+            # AnyIO would wait for it, for ever.
+            logger().warning("the kernel's process %d cannot be ended", self.pid)
+            assert self._process.stdout is not None
+            await self._process.stdout.aclose()
+            return
         with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
             await self._process.aclose()
 

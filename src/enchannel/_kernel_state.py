@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import anyio
 
@@ -75,6 +75,12 @@ class KernelState:
             logger().info("the kernel has a new session: it was restarted")
         self.session = session
         self.heard += 1
+
+    def forget_busy(self, known: Container[str]) -> None:
+        """Forgets which requests are busy, but for those that are `known` to be: their idle may be lost."""
+        self._busy = {msg_id: None for msg_id in self._busy if msg_id in known}
+        if self.status == "busy" and not self._busy:
+            self._set("unknown")
 
     def begin_anew(self) -> None:
         """The kernel was restarted."""

@@ -20,9 +20,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,13 +35,14 @@ from anyio.lowlevel import checkpoint
 from . import messages
 from ._channels import KernelChannels
 from ._connection_files import ConnectionFile
-from ._connection_info import ConnectionInfo
+from ._connection_info import CHANNELS, ConnectionInfo
 from ._exceptions import (
     EnchannelError,
     KernelConnectError,
     KernelDied,
     KernelLaunchError,
     LocalProtocolError,
+    NotImplementedByKernel,
 )
 from ._groups import unwrapping_task_group
 from ._kernel_process import KernelProcess, exit_text
@@ -62,6 +64,12 @@ __all__ = ["Kernel", "open_kernel"]
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 5.0, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
 
+INTERRUPT_REPLY = 5.0
+"""Seconds for the reply to an interrupt_request."""
+
+RECONNECT_DEADLINE = 15.0
+"""Seconds for the open channels to be connected, and their iopub live, once a restarted kernel is ready."""
+
 INTERRUPT_AGAIN = 1.0
 """Seconds after which a kernel that is being stopped, and still runs, is interrupted once more."""
 
@@ -74,6 +82,10 @@ ADDRESSES = 5
 TAKEN_GRACE = 1.0
 """Seconds in which a kernel may become ready though something said that an address is in use. ipykernel
 neither becomes ready nor exits."""
+
+
+class _AddressTaken(KernelLaunchError):
+    """Somebody else has the address that was meant for the kernel."""
 
 
 class Kernel:
@@ -94,7 +106,11 @@ class Kernel:
         self._process: KernelProcess | None = None
         self._open: set[KernelChannels] = set()
         self._was_ready = False
+        self._opening: set[KernelChannels] = set()
+        self._opened = anyio.Event()
+        self._left = False
         self._turns = anyio.Lock()
+        self._restarting = anyio.CancelScope()
         self._restarted = anyio.Event()
         self._restarted.set()
 
@@ -131,20 +147,44 @@ class Kernel:
             KernelDied: The process has exited already.
             KernelConnectError: A channel did not answer in time.
         """
-        await self._restarted.wait()
+        await self._wait_restarted()
         self._raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
-        opening = open_kernel_channels(
-            identity, self.connection_info, subscription=subscription, **options
-        )
-        async with opening as channels:
+        made: list[KernelChannels] = []
+
+        def on_made(channels: KernelChannels) -> None:
+            # From here on they are told of the process's exit.
+            made.append(channels)
             self._open.add(channels)
+            self._opening.add(channels)
             if self.spec.interrupt_mode == "signal":
                 channels._interrupter = self._send_interrupt
-            try:
+
+        opening = open_some_channels(
+            self.connection_info,
+            *(*CHANNELS, "hb"),
+            identity=identity,
+            subscription=subscription,
+            on_made=on_made,
+            **options,
+        )
+        try:
+            async with opening as channels:
+                self._end_opening(made)
                 yield channels
-            finally:
-                self._open.discard(channels)
+        finally:
+            self._end_opening(made)
+            self._open.difference_update(made)
+
+    def _end_opening(self, made: Iterable[KernelChannels]) -> None:
+        self._opening.difference_update(made)
+        self._opened.set()
+        self._opened = anyio.Event()
+
+    async def _wait_restarted(self) -> None:
+        # One restart may follow the other.
+        while not self._restarted.is_set():
+            await self._restarted.wait()
 
     async def interrupt(self) -> None:
         """Interrupts what the kernel runs, in the way its kernelspec names.
@@ -156,14 +196,32 @@ class Kernel:
         Raises:
             KernelDied: The process has exited.
             KernelConnectError: The control channel did not answer.
+            NotImplementedByKernel: The kernel has not replied to the request within five seconds.
         """
+        await self._wait_restarted()
         self._raise_if_exited()
         if self.spec.interrupt_mode == "signal":
             await checkpoint()
             self._send_interrupt()
             return
-        async with open_some_channels(self.connection_info, "control") as channels:
-            await channels.request(messages.interrupt_request())
+        channels_made: list[KernelChannels] = []
+
+        def on_made(channels: KernelChannels) -> None:
+            channels_made.append(channels)
+            self._open.add(channels)
+
+        try:
+            async with open_some_channels(
+                self.connection_info, "control", on_made=on_made
+            ) as channels:
+                with anyio.move_on_after(INTERRUPT_REPLY):
+                    await channels.request(messages.interrupt_request())
+                    return
+        finally:
+            self._open.difference_update(channels_made)
+        raise NotImplementedByKernel(
+            f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
+        )
 
     async def restart(self) -> None:
         """Stops the kernel and starts it again on the same connection file; returns when it is ready.
@@ -177,11 +235,17 @@ class Kernel:
         Raises:
             KernelLaunchError: It could not be started again; it is stopped, and its channels raise
                 ``KernelDied``.
+            anyio.ClosedResourceError: The block of the kernel was left.
         """
         async with self._turns:
+            if self._left:
+                raise anyio.ClosedResourceError
             self._restarted = anyio.Event()
             try:
-                await self._restart()
+                with anyio.CancelScope() as self._restarting:
+                    await self._restart()
+                    return
+                raise anyio.ClosedResourceError
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._stop()
@@ -193,16 +257,36 @@ class Kernel:
                 self._restarted.set()
 
     async def _restart(self) -> None:
+        while self._opening:
+            # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
+            await self._opened.wait()
         for channels in self._open:
             channels._outages.expect_restart()
         await self._stop(restart=True)
-        for channels in tuple(self._open):
-            with anyio.move_on_after(LAST_WORDS):
-                await channels._transport.wait_disconnected()
-            channels._outages.tell_restart()
-        await self._start()
-        for channels in tuple(self._open):
-            await channels._outages.wait_over()
+        self._file.remove_sockets()
+        async with unwrapping_task_group() as tasks:
+            for channels in tuple(self._open):
+                tasks.start_soon(self._tell_restart, channels)
+        process = await self._start()
+        with anyio.move_on_after(RECONNECT_DEADLINE) as scope:
+            async with unwrapping_task_group() as tasks:
+                tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
+                for channels in tuple(self._open):
+                    await channels._outages.wait_over()
+                tasks.cancel_scope.cancel()
+        if process.exited.is_set():
+            raise self._launch_error(
+                f"{exit_text(process.returncode)} as soon as it was ready", process
+            )
+        if scope.cancelled_caught:
+            raise self._launch_error("was restarted, and its channels found no way to it", process)
+
+    async def _tell_restart(self, channels: KernelChannels) -> None:
+        with anyio.move_on_after(LAST_WORDS):
+            await channels._transport.wait_disconnected()
+        channels._outages.tell_restart()
+        # What the old kernel has left behind may hold its sockets.
+        channels._transport.reconnect()
 
     async def wait(self) -> int:
         """Waits until the kernel's process has exited, and returns its exit status.
@@ -211,7 +295,7 @@ class Kernel:
         """
         await checkpoint()
         while True:
-            await self._restarted.wait()
+            await self._wait_restarted()
             process = self._process
             assert process is not None
             await process.exited.wait()
@@ -231,93 +315,103 @@ class Kernel:
         """Starts it for the first time, at an address that nobody else has."""
         for left in reversed(range(ADDRESSES)):
             # Where a kernel cannot bind what is held for it, it gets what is free and not held.
-            self._file.choose(hold=left == ADDRESSES - 1)
+            with self._cannot("get an address"):
+                self._file.choose(hold=left == ADDRESSES - 1)
             try:
                 await self._start()
                 break
-            except KernelLaunchError:
-                if not left or self._process is None or not self._process.address_taken.is_set():
+            except _AddressTaken:
+                if not left:
                     raise
                 await self._stop()
         self._file.release()
 
-    async def _start(self) -> None:
-        spec, launch = self.spec, self._launch
-        self._file.write()
-        command = [*spec.command(self.connection_file), *launch.extra_arguments]
+    @contextmanager
+    def _cannot(self, what: str) -> Iterator[None]:
         try:
-            process = await KernelProcess.start(command, launch.cwd, spec.environment(launch.env))
+            yield
         except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
             raise KernelLaunchError(
-                f"kernel {spec.name!r} cannot be started: {error.filename or command[0]}: {error.strerror}"
+                f"kernel {self.spec.name!r} cannot {what}: {name}{error.strerror}"
             ) from error
+
+    async def _start(self) -> KernelProcess:
+        spec, launch = self.spec, self._launch
+        command = [*spec.command(self.connection_file), *launch.extra_arguments]
+        with self._cannot("be started"):
+            self._file.write()
+            process = await KernelProcess.start(command, launch.cwd, spec.environment(launch.env))
         self._process = process
         self._tasks.start_soon(process.keep_output, name="enchannel kernel output")
         self._tasks.start_soon(self._follow_exit, process, name="enchannel kernel exit")
         await self._become_ready(process)
+        return process
 
     async def _follow_exit(self, process: KernelProcess) -> None:
         await process.wait()
         if self._restarted.is_set():
             async with unwrapping_task_group() as tasks:
                 for channels in tuple(self._open):
-                    tasks.start_soon(self._tell_exit, channels)
+                    tasks.start_soon(self._tell_exit, channels, process.returncode)
 
-    async def _tell_exit(self, channels: KernelChannels) -> None:
+    async def _tell_exit(self, channels: KernelChannels, returncode: int | None) -> None:
         with anyio.move_on_after(LAST_WORDS):
             await channels._transport.wait_disconnected()
-        channels._lose(self._exited())
-
-    def _exited(self) -> KernelDied:
-        return KernelDied(f"the kernel's process {exit_text(self.returncode)}", "exited")
+        channels._lose(_exited(returncode))
 
     def _raise_if_exited(self) -> None:
         if self.returncode is not None:
-            raise self._exited()
+            raise _exited(self.returncode)
 
     def _lose(self, died: KernelDied) -> None:
         for channels in tuple(self._open):
             channels._lose(died)
 
     async def _become_ready(self, process: KernelProcess) -> None:
-        self._was_ready, proven = False, False
+        self._was_ready, proven, done = False, False, False
         failure: KernelConnectError | None = None
         timeout = self._launch.startup_timeout
         async with unwrapping_task_group() as tasks:
-
-            async def stop_waiting() -> None:
-                await process.exited.wait()
-                tasks.cancel_scope.cancel()
-
-            async def stop_waiting_soon() -> None:
-                await process.address_taken.wait()
-                tasks.cancel_scope.deadline = anyio.current_time() + TAKEN_GRACE
-
-            tasks.start_soon(stop_waiting)
-            tasks.start_soon(stop_waiting_soon)
+            tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
+            tasks.start_soon(self._cancel_at_taken, process, tasks.cancel_scope)
             try:
                 info = self.connection_info
                 async with open_kernel_channels(None, info, connect_timeout=timeout) as ch:
                     proven = ch.statistics().iopub_proven
             except KernelConnectError as error:
                 failure = error
+            done = True
             tasks.cancel_scope.cancel()
         if process.exited.is_set():
             with anyio.move_on_after(LAST_WORDS):
                 await process.output_ended.wait()
-            raise self._launch_error(f"{exit_text(process.returncode)} while starting", process)
-        if not proven and process.address_taken.is_set():
-            raise self._launch_error("found its address taken", process)
-        if failure is not None or not proven:
-            raise self._launch_error(
-                f"was not ready within {timeout:g} s"
-                + (f": {failure}" if failure else ": it answers no kernel_info_request"),
-                process,
-            ) from failure
+            what = f"{exit_text(process.returncode)} while starting"
+            raise self._launch_error(what, process, taken=process.address_taken.is_set())
+        if not done:
+            raise self._launch_error("found its address taken", process, taken=True)
+        if failure is not None:
+            what = f"was not ready within {timeout:g} s: {failure}"
+            raise self._launch_error(what, process) from failure
+        if not proven:
+            what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
+            raise self._launch_error(what, process)
         self._was_ready = True
 
-    def _launch_error(self, what: str, process: KernelProcess) -> KernelLaunchError:
-        return KernelLaunchError(f"kernel {self.spec.name!r} {what}", process.output)
+    async def _cancel_at_taken(self, process: KernelProcess, scope: anyio.CancelScope) -> None:
+        """Cancels where the kernel complains of an address that is ours, and not of one of its own."""
+        await process.address_taken.wait()
+        await anyio.sleep(TAKEN_GRACE)
+        info = self.connection_info
+        ports = (info.endpoint(name).rpartition(":")[2] for name in (*CHANNELS, "hb"))
+        if any(re.search(rf"\b{re.escape(port)}\b", process.output) for port in ports):
+            scope.cancel()
+
+    def _launch_error(
+        self, what: str, process: KernelProcess, *, taken: bool = False
+    ) -> KernelLaunchError:
+        kind = _AddressTaken if taken else KernelLaunchError
+        return kind(f"kernel {self.spec.name!r} {what}", process.output)
 
     async def _stop(self, *, restart: bool = False) -> None:
         """Ends the process and all that it started; bounded."""
@@ -340,7 +434,8 @@ class Kernel:
         await process.aclose()
 
     def _send_interrupt(self) -> None:
-        if self._process is not None and self.returncode is None:
+        # Not one that is still starting, which it would end.
+        if self._process is not None and self.returncode is None and self._was_ready:
             self._process.signal(signal.SIGINT)
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
@@ -445,9 +540,21 @@ async def _opened(launch: _Launch, file: ConnectionFile) -> AsyncIterator[Kernel
                 await kernel._begin()
                 yield kernel
             finally:
+                kernel._left = True
+                kernel._restarting.cancel()
                 with anyio.CancelScope(shield=True):
-                    await kernel._stop()
+                    async with kernel._turns:
+                        await kernel._stop()
                 tasks.cancel_scope.cancel()
+
+
+async def _cancel_at_exit(process: KernelProcess, scope: anyio.CancelScope) -> None:
+    await process.exited.wait()
+    scope.cancel()
+
+
+def _exited(returncode: int | None) -> KernelDied:
+    return KernelDied(f"the kernel's process {exit_text(returncode)}", "exited")
 
 
 def _check(
@@ -455,6 +562,8 @@ def _check(
 ) -> None:
     if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
         raise LocalProtocolError("env maps names of variables to texts")
+    if isinstance(env, Mapping) and any("=" in name or not name for name in env):
+        raise LocalProtocolError("a name in env is not empty, and has no = in it")
     if isinstance(extra_arguments, str) or not _are_text(extra_arguments):
         raise LocalProtocolError("extra_arguments is a sequence of texts")
     for what, value, known in (

@@ -66,6 +66,7 @@ RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 1.0, 30.0
 """The defaults, in seconds."""
 
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
+OnMade: TypeAlias = Callable[[KernelChannels], None]
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
 
 
@@ -246,10 +247,20 @@ def open_iopub_channel(
 
 
 def open_some_channels(
-    config: Config, *channels: str, **options: Unpack[OpenOptions]
+    config: Config,
+    *channels: str,
+    identity: Identity = None,
+    subscription: Topics = b"",
+    on_made: OnMade | None = None,
+    **options: Unpack[OpenOptions],
 ) -> AbstractAsyncContextManager[KernelChannels]:
-    """Opens the channels named, ``"hb"`` among them; without iopub there is nothing to prove."""
-    return _open_zmq(channels, None, config, **options)
+    """Opens the channels named, ``"hb"`` among them; without iopub there is nothing to prove.
+
+    ``on_made`` is called with the channels before anything is waited for.
+    """
+    return _open_zmq(
+        channels, identity, config, subscription=subscription, on_made=on_made, **options
+    )
 
 
 T = TypeVar("T")
@@ -268,6 +279,7 @@ def _open_zmq(
     identity: Identity,
     config: Config,
     *,
+    on_made: OnMade | None = None,
     subscription: Topics = b"",
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
     **options: Unpack[_ChannelOptions],
@@ -285,7 +297,7 @@ def _open_zmq(
             )
         return connect_zmq(info, routing_id, channels=channels, topics=topics, context=context)
 
-    return _open(connect, owned=True, **options)
+    return _open(connect, owned=True, on_made=on_made, **options)
 
 
 class _ChannelOptions(TypedDict, total=False):
@@ -307,6 +319,7 @@ def _open(
     reconnect_timeout: float = RECONNECT_TIMEOUT,
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
+    on_made: OnMade | None = None,
 ) -> AbstractAsyncContextManager[KernelChannels]:
     for name, text in (("session", session), ("username", username)):
         if text is not None and not isinstance(text, str):
@@ -331,6 +344,7 @@ def _open(
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
         owned=owned,
+        on_made=on_made,
     )
 
 
@@ -345,6 +359,7 @@ async def _opened(
     reconnect_timeout: float,
     heartbeat_timeout: float,
     owned: bool,
+    on_made: OnMade | None,
 ) -> AsyncIterator[KernelChannels]:
     transport = make_transport()
     try:
@@ -356,6 +371,8 @@ async def _opened(
             reconnect_timeout=reconnect_timeout,
             heartbeat_timeout=heartbeat_timeout,
         )
+        if on_made is not None:
+            on_made(channels)
         async with unwrapping_task_group() as tasks:
             try:
                 await tasks.start(channels._run, name="enchannel")
@@ -380,13 +397,19 @@ async def _close(transport: Transport) -> None:
 
 
 async def _become_ready(channels: KernelChannels, connect_timeout: float) -> None:
-    transport = channels._transport
-    with anyio.move_on_after(connect_timeout):
-        await transport.connect()
-        if transport.iopub_needs_proof:
-            await prove_iopub(channels)
-            # A connection may have gone and come meanwhile.
+    transport, delivery = channels._transport, channels._delivery
+    with anyio.move_on_after(connect_timeout) as scope:
+        delivery.at_end[scope.cancel] = None
+        try:
             await transport.connect()
+            if transport.iopub_needs_proof:
+                await prove_iopub(channels)
+                # A connection may have gone and come meanwhile.
+                await transport.connect()
+        finally:
+            del delivery.at_end[scope.cancel]
+    if delivery.died is not None and delivery.died.reason == "exited":
+        raise delivery.error()
     unconnected = transport.unconnected()
     if unconnected:
         raise KernelConnectError(

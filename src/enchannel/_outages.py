@@ -51,6 +51,7 @@ class Outages:
         self._reconnect_timeout = reconnect_timeout
         self._over: anyio.Event | None = None
         self._expected = False
+        self._told = False
         self._patience = anyio.CancelScope()
 
     @property
@@ -60,14 +61,14 @@ class Outages:
 
     async def wait_over(self) -> None:
         """Waits until the channels can be used; the kernel may be lost then. Not always a checkpoint."""
-        while self._over is not None:
+        while self._over is not None and not self._channels._delivery.ended:
             await self._over.wait()
 
     def expect_restart(self) -> None:
         """The kernel is about to be restarted: from now on nothing is sent, until it is back."""
         if self._channels._delivery.ended:
             return  # they have ended with an earlier run of the kernel
-        self._expected = True
+        self._expected, self._told = True, False
         self._patience.deadline = math.inf
         self._over = self._over or anyio.Event()
 
@@ -77,6 +78,7 @@ class Outages:
             return
         self._channels._catch_up()
         self._channels._kernel.begin_anew()
+        self._told = True
         self._tell("the kernel was restarted")
 
     def end(self) -> None:
@@ -90,6 +92,8 @@ class Outages:
         transport = self._channels._transport
         while True:
             await transport.wait_lost()
+            if self._channels._delivery.ended:
+                return
             self._over = self._over or anyio.Event()
             lost_at = anyio.current_time()
             timeout = math.inf if self._expected else self._reconnect_timeout
@@ -111,10 +115,14 @@ class Outages:
         transport, kernel = self._channels._transport, self._channels._kernel
         lost = transport.lost()
         restarts = kernel.restarts
+        if "iopub" in lost:
+            kernel.forget_busy(self._channels._delivery.expected)
         same = set(lost) != set(transport.channels)
         if "iopub" in lost:
             same |= await self._meet_again(need_session=not same)
         transport.settle()
+        if self._expected and not self._told:
+            return  # the kernel that is about to be restarted came back; it is not over
         if self._expected:
             self._expected = False
         elif kernel.restarts != restarts:
@@ -137,6 +145,8 @@ class Outages:
                 gap,
             )
         self.end()
+        # Idle may have come, and the reply not.
+        self._channels._delivery.tell_all()
 
     async def _meet_again(self, *, need_session: bool) -> bool:
         """Proves iopub live once more; whether the kernel says that it is the one that it was."""

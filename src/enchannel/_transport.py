@@ -103,6 +103,9 @@ class Transport(ABC):
         """The channels whose connection was lost since :meth:`settle`, be it back or not."""
         return self.channels
 
+    def reconnect(self) -> None:
+        """Connects anew what is still connected to a kernel that has exited: somebody holds its sockets."""
+
     async def wait_disconnected(self) -> None:
         """Waits until no channel is connected; by then all that was sent to us can be received."""
 

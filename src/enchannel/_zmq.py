@@ -303,6 +303,13 @@ class Link:
     def monitored(self) -> bool:
         return self._monitor is not None
 
+    def reconnect(self) -> None:
+        """Connects anew, whatever is connected now."""
+        self.take_events()
+        self.socket.disconnect(self.endpoint)
+        self._see(zmq.EVENT_DISCONNECTED)
+        self.socket.connect(self.endpoint)
+
     def close(self, *, owned: bool = True) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
         if self._monitor is not None and not self._monitor.closed:
@@ -325,7 +332,8 @@ class ZmqTransport(FrameTransport):
         heart: Link | None = None,
     ) -> None:
         super().__init__(tuple(links), wire)
-        self.has_heartbeat: bool = heart is not None
+        # What it proves depends on the kernel's status, which a narrower subscription does not show.
+        self.has_heartbeat: bool = heart is not None and topics == (b"",)
         self._heart = heart
         self._beats = itertools.count(1)
         self.iopub_needs_proof: bool = topics is not None and "iopub" in links
@@ -426,6 +434,12 @@ class ZmqTransport(FrameTransport):
             # The watchers take turns, and may be behind one another.
             link.take_events()
         return [channel for channel, link in self._links.items() if link.lost]
+
+    def reconnect(self) -> None:
+        for link in self._links.values():
+            if link.connected.is_set():
+                link.reconnect()
+        self._tell_change()
 
     async def wait_disconnected(self) -> None:
         for link in self._links.values():

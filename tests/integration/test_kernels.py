@@ -15,11 +15,13 @@ import anyio
 import pytest
 
 from enchannel import (
+    Kernel,
     KernelChannels,
     KernelDied,
     KernelLaunchError,
     KernelSpec,
     LocalProtocolError,
+    NotImplementedByKernel,
     list_running_kernels,
     open_kernel,
     open_kernel_channels,
@@ -523,3 +525,171 @@ def marked(text: str) -> list[str]:
         except OSError:
             pass
     return found
+
+
+async def test_the_block_is_left_while_the_kernel_is_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    closed: list[str] = []
+    async with anyio.create_task_group() as outside:
+
+        async def restart(kernel: Kernel) -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await kernel.restart()
+            closed.append("restart")
+
+        for moment in range(4):
+            env = {"ENCHANNEL_TEST": str(tmp_path)}
+            async with open_kernel(env=env) as kernel, kernel.open_channels() as ch:
+                first = kernel.pid
+                outside.start_soon(restart, kernel)
+                while not ch._outages.current:
+                    await anyio.sleep(0)
+                # As the old process goes, when it has gone, and when the new one has come.
+                while moment and kernel.returncode is None and kernel.pid == first:
+                    await anyio.sleep(0)
+                while moment > 1 and kernel.pid == first:
+                    await anyio.sleep(0)
+                if moment > 2:
+                    await anyio.sleep(0.05)
+            assert list(tmp_path.iterdir()) == []
+            assert marked(str(tmp_path)) == []
+            with pytest.raises(anyio.ClosedResourceError):
+                await kernel.restart()
+            assert list(tmp_path.iterdir()) == []
+    assert len(closed) == 4
+
+
+@pytest.mark.parametrize("after", [0.0, 0.2, 0.5])
+async def test_a_kernel_that_dies_as_soon_as_it_is_back_is_told(
+    after: float, add_spec: AddSpec, tmp_path: Path
+) -> None:
+    once = tmp_path / "once"
+    dying = (
+        f"import os, threading; once = {str(once)!r}; "
+        f"os.path.exists(once) and threading.Timer({after}, os._exit, [7]).start(); open(once, 'w')"
+    )
+    lines = f"--IPKernelApp.exec_lines={dying}"
+    add_spec("fleeting", *IPYKERNEL, "{connection_file}", lines)
+    async with open_kernel("fleeting") as kernel, kernel.open_channels() as ch:
+        with anyio.fail_after(20):
+            with contextlib.suppress(KernelLaunchError):
+                await kernel.restart()
+            # By the restart or behind it.
+            assert await kernel.wait() == 7
+            with pytest.raises(KernelDied):
+                async for _ in ch.main:
+                    pass
+
+
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
+async def test_a_child_that_keeps_the_old_sockets_hinders_no_restart(transport: str) -> None:
+    code = """
+import os, signal, time
+x = os.fork()
+if not x:
+    os.setsid()
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            listens = transport == 'tcp' and 'socket' in os.readlink('/proc/self/fd/' + name)
+            if listens and __import__('socket').socket(fileno=int(name)).getsockopt(1, 30):
+                os.close(int(name))  # or nobody could ever bind its port
+        except OSError:
+            pass
+    time.sleep(60)
+    os._exit(0)
+"""
+    async with open_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
+        child = int(await run(ch, f"transport = {transport!r}\n{code}"))
+        try:
+            with anyio.fail_after(20):
+                await kernel.restart()
+                assert await run(ch, "x = 1") == "1"
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+async def test_channels_that_are_opened_beside_restarts(kernel: Kernel) -> None:
+    async with anyio.create_task_group() as tasks:
+
+        async def use() -> None:
+            async with kernel.open_channels() as ch:
+                for _ in range(2):
+                    with contextlib.suppress(KernelDied):  # in flight at one of the restarts
+                        await run(ch, "x = 1")
+                assert await run(ch, "x = 2") == "2"
+
+        for _ in range(2):
+            tasks.start_soon(use)
+            tasks.start_soon(kernel.restart)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(use)
+
+
+async def test_a_kernel_that_dies_while_its_channels_are_opened_is_told_at_once(
+    kernel: Kernel,
+) -> None:
+    os.kill(kernel.pid, signal.SIGSTOP)
+    async with anyio.create_task_group() as tasks:
+
+        async def kill() -> None:
+            while not kernel._opening:
+                await anyio.sleep(0)
+            os.kill(kernel.pid, signal.SIGKILL)
+
+        tasks.start_soon(kill)
+        with anyio.fail_after(5), pytest.raises(KernelDied, match="was ended by SIGKILL"):
+            async with kernel.open_channels():
+                pytest.fail("the block was entered")
+
+
+async def test_an_interrupt_waits_for_the_end_of_a_restart(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
+        tasks.start_soon(kernel.restart)
+        while not ch._outages.current:
+            await anyio.sleep(0)
+        await kernel.interrupt()
+        assert kernel.returncode is None
+        assert await run(ch, "x = 1") == "1"
+
+
+async def test_an_interrupt_request_that_is_not_answered_is_told(
+    add_spec: AddSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._kernels.INTERRUPT_REPLY", 0.2)
+    add_spec("deaf", *IPYKERNEL, "{connection_file}", interrupt_mode="message")
+    async with open_kernel("deaf") as kernel, kernel.open_channels() as ch:
+        code = "x = get_ipython().kernel.control_handlers.pop('interrupt_request') and 1"
+        assert await run(ch, code) == "1"
+        with pytest.raises(NotImplementedByKernel, match="not replied to the interrupt_request"):
+            await kernel.interrupt()
+
+
+async def test_what_belonged_to_the_old_kernel_does_not_reach_the_new(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
+        await run(ch, "x = get_ipython().kernel.comm_manager.register_target('t', print)")
+        async with ch.open_comm("t") as comm:
+            tasks.start_soon(kernel.restart)
+            while not ch._outages.current:
+                await anyio.sleep(0)
+            # Held back, and then refused; a fresh one goes to the kernel that comes.
+            with pytest.raises(KernelDied, match="restarted"):
+                await comm.send({"for": "the old one"})
+        async with ch.open_comm("t") as fresh:
+            with pytest.raises(anyio.EndOfStream):
+                await fresh.receive()
+
+
+async def test_a_complaint_of_another_address_is_no_reason_to_start_anew(
+    add_spec: AddSpec, tmp_path: Path
+) -> None:
+    script = (
+        "echo start >> $1; echo 'Address already in use: port 4040, trying 4041'; sleep 1.5; "
+        f"exec {sys.executable} -m ipykernel_launcher -f $0"
+    )
+    starts = tmp_path / "starts"
+    add_spec("spark", "/bin/sh", "-c", script, "{connection_file}", str(starts))
+    async with open_kernel("spark", transport="tcp") as kernel, kernel.open_channels() as ch:
+        assert await run(ch, "x = 1") == "1"
+    assert starts.read_text().count("start") == 1
