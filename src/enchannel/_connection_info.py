@@ -151,7 +151,7 @@ class ConnectionInfo:
 
     @property
     def exposed(self) -> bool:
-        """Whether others on the network may speak for the kernel: no key, no encryption, and no loopback."""
+        """Whether others on the network may speak for the kernel, for want of a key and of encryption."""
         if self.key or self.curve_publickey or self.transport == "ipc":
             return False
         import ipaddress
