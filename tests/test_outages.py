@@ -77,13 +77,15 @@ async def in_flight(ch: KernelChannels) -> AsyncIterator[list[BaseException | st
 CHANNELS = ("shell", "control", "stdin", "iopub")
 
 
-async def come_back(kernel: RawKernel, ch: KernelChannels) -> None:
-    """Loses every connection, and opens the same ports again."""
-    for channel in CHANNELS:
+async def come_back(
+    kernel: RawKernel, ch: KernelChannels, lost: tuple[str, ...] = CHANNELS
+) -> None:
+    """Loses connections, and opens the same ports again."""
+    for channel in lost:
         kernel.unbind(channel)
     while not ch._outages.current:
         await anyio.sleep(0.001)
-    for channel in CHANNELS:
+    for channel in lost:
         kernel.rebind(channel, kernel.info.endpoint(channel))
     with anyio.fail_after(20):
         await ch._outages.wait_over()
@@ -138,6 +140,33 @@ async def test_the_same_session_goes_on_and_the_gap_is_reported(
         assert (statistics.restarts, statistics.outages) == (0, 1)
         assert statistics.outage_seconds > 0
         assert "lost the connection to the kernel and had it back" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [("shell",), ("shell", "control", "stdin", "iopub")])
+async def test_a_reply_that_was_lost_in_the_gap_is_told(
+    raw_kernel: RawKernel, lost: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+    async with (
+        answering(raw_kernel, "first"),
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        in_flight(ch) as outcome,
+    ):
+        await raw_kernel.receive("shell")
+        await come_back(raw_kernel, ch, lost)
+        # A later request on the same channel is answered, and this one is not.
+        identity, *frames = await raw_kernel.receive_frames("shell")
+        asked = raw_kernel.wire.decode(frames)
+        assert asked.msg_type == "kernel_info_request"
+        assert outcome == []
+        raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+        raw_kernel.publish(message("status", asked, execution_state="idle"))
+        died = await the(outcome)
+        assert isinstance(died, KernelDied)
+        assert "reply to the inspect_request was lost with the connection" in str(died)
+        assert died.reason == "disconnected"
+        # The channels go on.
+        assert repr(ch).endswith("open>")
 
 
 async def test_a_kernel_that_hides_its_session_counts_as_restarted(

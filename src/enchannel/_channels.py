@@ -189,6 +189,7 @@ class KernelChannels:
         self._delivery.at_end[self._kernel.end] = None
         self._outages = Outages(self, reconnect_timeout)
         self._heartbeat = Heartbeat(self, heartbeat_timeout)
+        self._conversations: set[Conversation] = set()
         self._displays = Displays()
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
@@ -231,7 +232,7 @@ class KernelChannels:
         """
         name, prepared = self._prepare_request(request, content, channel)
         await self._wait_usable()
-        with Conversation(self, prepared) as conversation:
+        with Conversation(self, name, prepared) as conversation:
             await self._send_prepared(name, prepared, conversation.restarts)
             return await conversation.wait_reply()
 

@@ -279,9 +279,9 @@ class Delivery:
             self.waiting_for_room = None
 
     def error(self) -> KernelDied:
-        """A fresh exception for one waiter, so that tracebacks of several do not mix."""
+        """What a stream raises once the kernel is lost."""
         assert self.died is not None
-        return _fresh(self.died)
+        return fresh(self.died)
 
     def raise_if_ended(self, restarts: int | None = None) -> None:
         """Tells who is about to wait that nothing more will come.
@@ -291,7 +291,7 @@ class Delivery:
                 it is not lost with them.
         """
         if restarts is not None and restarts < len(self.restarts):
-            raise _fresh(self.restarts[restarts])
+            raise fresh(self.restarts[restarts])
         if self.died is not None:
             raise self.error()
         if self.left:
@@ -397,7 +397,8 @@ class Delivery:
         return {name: len(backlog) for name, backlog in self._backlog.items()}, len(listening)
 
 
-def _fresh(died: KernelDied) -> KernelDied:
+def fresh(died: KernelDied) -> KernelDied:
+    """The same error once more: one for each waiter, so that the tracebacks of several do not mix."""
     error = KernelDied(*died.args)
     error.__cause__ = died.__cause__
     return error

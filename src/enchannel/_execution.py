@@ -31,6 +31,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from . import messages
 from ._connection_info import ChannelName
+from ._delivery import fresh
 from ._exceptions import (
     KernelDied,
     LocalProtocolError,
@@ -82,11 +83,13 @@ def raise_for_status(reply: Message) -> Message:
 class Conversation:
     """A request in flight. Enter it before sending; what answers it is collected while it is entered."""
 
-    def __init__(self, channels: KernelChannels, request: Message) -> None:
+    def __init__(self, channels: KernelChannels, channel: ChannelName, request: Message) -> None:
+        self.channel = channel
         self.request = request
         self.reply: Message | None = None
         self.idle: bool = False
         self._over = False
+        self._failure: KernelDied | None = None
         self._channels = channels
         self.restarts: int = 0
         self._news = anyio.Event()
@@ -96,11 +99,13 @@ class Conversation:
         self.restarts = len(delivery.restarts)
         delivery.expect(self.request.msg_id, self._take)
         delivery.at_end[self._tell] = None
+        self._channels._conversations.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         delivery = self._channels._delivery
         delivery.at_end.pop(self._tell, None)
+        self._channels._conversations.discard(self)
         idle_to_come = self.reply is not None and not self.idle
         delivery.forget(self.request.msg_id, idle_to_come=idle_to_come)
         if idle_to_come:
@@ -120,6 +125,11 @@ class Conversation:
 
     def _tell(self) -> None:
         self._news.set()
+
+    def fail(self, failure: KernelDied) -> None:
+        """Whoever waits is told that there will be no reply."""
+        self._failure = failure
+        self._tell()
 
     @property
     def alive(self) -> bool:
@@ -155,6 +165,8 @@ class Conversation:
         self._channels._delivery.raise_if_ended(self.restarts)
         if self._over:
             raise anyio.ClosedResourceError
+        if self._failure is not None:
+            raise fresh(self._failure)
         if self._news.is_set():
             # Not otherwise: several tasks may wait for the same news.
             self._news = anyio.Event()
@@ -184,9 +196,13 @@ class Execution(Conversation):
     """
 
     def __init__(
-        self, channels: KernelChannels, request: Message, on_input: OnInput | None
+        self,
+        channels: KernelChannels,
+        channel: ChannelName,
+        request: Message,
+        on_input: OnInput | None,
     ) -> None:
-        super().__init__(channels, request)
+        super().__init__(channels, channel, request)
         self._on_input = on_input
         self._buffer: deque[Message] = deque()
         self._prompts: deque[Message] = deque()
@@ -296,7 +312,7 @@ async def run_execution(
     interrupt_on_cancel: bool,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
-    execution = Execution(channels, request, on_input)
+    execution = Execution(channels, channel, request, on_input)
     await channels._wait_usable()
     async with unwrapping_task_group() as tasks:
         with execution:

@@ -76,6 +76,10 @@ class KernelState:
         self.session = session
         self.heard += 1
 
+    def is_busy(self, msg_id: str) -> bool:
+        """Whether the kernel said that it handles this request, and not yet that it is done with it."""
+        return msg_id in self._busy
+
     def forget_busy(self, known: Container[str]) -> None:
         """Forgets which requests are busy, but for those that are `known` to be: their idle may be lost."""
         self._busy = {msg_id: None for msg_id in self._busy if msg_id in known}

@@ -7,6 +7,8 @@ The rules:
 * When every channel is connected again, iopub is proven live once more, and the kernel's session decides.
   The same session: everything goes on, and the gap is counted and logged, because what was published in it
   is lost. Another one: the kernel was restarted; requests in flight are told, and the streams go on.
+* A reply that was sent in the gap is lost. So a channel that carried requests is asked once more behind it,
+  and a request that this one overtakes is told that its reply will not come.
 * Many kernels never say their session. Where one such lost every connection at once, it counts as
   restarted, since a request that waits for ever would be worse; where some connection held, it is the same.
 * A restart that we make ourselves takes its time, and is over when the new kernel is ready.
@@ -14,13 +16,18 @@ The rules:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.abc
 
-from ._exceptions import KernelDied
+from . import messages
+from ._connection_info import ChannelName
+from ._exceptions import KernelDied, NotImplementedByKernel
+from ._groups import unwrapping_task_group
 from ._log import logger
 from ._probe import prove_iopub
 
@@ -89,6 +96,11 @@ class Outages:
 
     async def follow(self) -> None:
         """For as long as the channels are open: from one outage to the next."""
+        async with unwrapping_task_group() as tasks:
+            await self._follow(tasks)
+            tasks.cancel_scope.cancel()
+
+    async def _follow(self, tasks: anyio.abc.TaskGroup) -> None:
         transport = self._channels._transport
         while True:
             await transport.wait_lost()
@@ -109,9 +121,9 @@ class Outages:
                     )
                 )
                 return
-            await self._resume(lost_at)
+            await self._resume(lost_at, tasks)
 
-    async def _resume(self, lost_at: float) -> None:
+    async def _resume(self, lost_at: float, tasks: anyio.abc.TaskGroup) -> None:
         transport, kernel = self._channels._transport, self._channels._kernel
         lost = transport.lost()
         restarts = kernel.restarts
@@ -144,9 +156,38 @@ class Outages:
                 ", ".join(lost),
                 gap,
             )
+            for channel in set(lost) & {"shell", "control"}:
+                tasks.start_soon(self._settle_requests, channel, "iopub" in lost)
         self.end()
         # Idle may have come, and the reply not.
         self._channels._delivery.tell_all()
+
+    async def _settle_requests(self, channel: ChannelName, idle_lost: bool) -> None:
+        """Finds the requests whose reply was lost in the gap: those that a later one overtakes."""
+        conversations = [
+            each
+            for each in self._channels._conversations
+            if each.channel == channel and each.reply is None
+        ]
+        if not conversations:
+            return
+        # Kernels answer a channel's requests in order; this one waits for its turn behind a running cell.
+        with contextlib.suppress(NotImplementedByKernel, KernelDied, anyio.ClosedResourceError):
+            await self._channels.request(messages.kernel_info_request(), channel=channel)
+        await anyio.sleep(SESSION_GRACE)
+        self._channels._catch_up()
+        for each in conversations:
+            # Some kernels, and every subshell, run several at a time: what is busy goes on.
+            several = "subshell_id" in each.request.header
+            busy = self._channels._kernel.is_busy(each.request.msg_id)
+            if each.reply is None and not (busy and (several or not idle_lost)):
+                each.fail(
+                    KernelDied(
+                        f"the reply to the {each.request.msg_type} was lost with the connection, "
+                        "which is back",
+                        "disconnected",
+                    )
+                )
 
     async def _meet_again(self, *, need_session: bool) -> bool:
         """Proves iopub live once more; whether the kernel says that it is the one that it was."""
