@@ -91,6 +91,13 @@ async def come_back(
         await ch._outages.wait_over()
 
 
+async def session_known(ch: KernelChannels) -> None:
+    """The welcome opened the channels, and the kernel says its session only with its first status."""
+    with anyio.fail_after(10):
+        while ch._kernel.session is None:
+            await anyio.sleep(0.001)
+
+
 async def the(outcome: list[Any]) -> Any:
     with anyio.fail_after(5):
         while not outcome:
@@ -129,6 +136,7 @@ async def test_the_same_session_goes_on_and_the_gap_is_reported(
         in_flight(ch) as outcome,
     ):
         _, asked = await raw_kernel.receive("shell")
+        await session_known(ch)
         with caplog.at_level(logging.WARNING, "enchannel"):
             await come_back(raw_kernel, ch)
         assert outcome == []
@@ -153,6 +161,7 @@ async def test_a_reply_that_was_lost_in_the_gap_is_told(
         in_flight(ch) as outcome,
     ):
         await raw_kernel.receive("shell")
+        await session_known(ch)
         await come_back(raw_kernel, ch, lost)
         # A later request on the same channel is answered, and this one is not.
         identity, *frames = await raw_kernel.receive_frames("shell")
