@@ -297,17 +297,8 @@ class Execution(Conversation):
 
     async def _interrupt(self) -> None:
         """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
-        kernel, msg_id = self._channels._kernel, self.request.msg_id
         with closing_within(INTERRUPT_DEADLINE):
-            begun = kernel.is_busy(msg_id)
             await self._channels.interrupt()
-            while not (begun or self.complete):
-                # Before the kernel has begun it, an interrupt is lost.
-                begun = kernel.is_busy(msg_id)
-                if begun:
-                    await self._channels.interrupt()
-                else:
-                    await self._wait_progress()
             await self.wait()
 
 
