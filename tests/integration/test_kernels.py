@@ -611,18 +611,24 @@ if not x:
 
 
 async def test_channels_that_are_opened_beside_restarts(kernel: Kernel) -> None:
+    restarts = 0
+
+    async def restart() -> None:
+        nonlocal restarts
+        await kernel.restart()
+        restarts += 1
+
+    async def use() -> None:
+        async with kernel.open_channels() as ch:
+            while restarts < 2:
+                with contextlib.suppress(KernelDied):  # in flight at one of them
+                    await run(ch, "x = 1")
+            assert await run(ch, "x = 2") == "2"
+
     async with anyio.create_task_group() as tasks:
-
-        async def use() -> None:
-            async with kernel.open_channels() as ch:
-                for _ in range(2):
-                    with contextlib.suppress(KernelDied):  # in flight at one of the restarts
-                        await run(ch, "x = 1")
-                assert await run(ch, "x = 2") == "2"
-
         for _ in range(2):
             tasks.start_soon(use)
-            tasks.start_soon(kernel.restart)
+            tasks.start_soon(restart)
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(use)
 
