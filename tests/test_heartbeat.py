@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
@@ -37,70 +38,65 @@ class Heart:
                 self._socket.send_multipart(frames)
 
 
-async def test_silence_behind_a_first_beat_is_a_loss(
-    raw_kernel: RawKernel, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+async def heart(raw_kernel: RawKernel) -> AsyncIterator[Heart]:
     heart = Heart(raw_kernel)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(heart.run)
-        async with raw_kernel.open(heartbeat_timeout=0.5) as ch:
-            while heart.echoed < 3:
-                await anyio.sleep(0.001)
-            assert ch.statistics().missed_beats == 0
-            raw_kernel.publish(message("status", execution_state="idle"))
-            heart.beating = False
-            with caplog.at_level(logging.WARNING, "enchannel"):
-                with pytest.raises(KernelDied, match="no heartbeat and no message") as caught:
-                    await ch.shell.receive()
-            assert caught.value.reason == "heartbeat"
-            assert "unresponsive: it missed 3 heartbeats" in caplog.text
+        yield heart
         tasks.cancel_scope.cancel()
+
+
+async def test_silence_behind_a_first_beat_is_a_loss(
+    raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_kernel.open(heartbeat_timeout=0.5) as ch:
+        while heart.echoed < 3:
+            await anyio.sleep(0.001)
+        assert ch.statistics().missed_beats == 0
+        raw_kernel.publish(message("status", execution_state="idle"))
+        heart.beating = False
+        with caplog.at_level(logging.WARNING, "enchannel"):
+            with pytest.raises(KernelDied, match="no heartbeat and no message") as caught:
+                await ch.shell.receive()
+        assert caught.value.reason == "heartbeat"
+        assert "unresponsive: it missed 3 heartbeats" in caplog.text
 
 
 async def test_a_busy_kernel_that_misses_beats_is_unresponsive_and_not_dead(
-    raw_kernel: RawKernel, caplog: pytest.LogCaptureFixture
+    raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
 ) -> None:
-    heart = Heart(raw_kernel)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(heart.run)
-        async with raw_kernel.open(heartbeat_timeout=0.1) as ch:
-            raw_kernel.publish(message("status", execution_state="busy"))
-            while ch.status != "busy" or not heart.echoed:
-                await anyio.sleep(0.001)
-            heart.beating = False
-            while ch.statistics().missed_beats < 20:
-                await anyio.sleep(0.001)
-            heart.beating = True
-            while ch.statistics().missed_beats:
-                await anyio.sleep(0.001)
-            assert "heartbeat is back" in caplog.text
-            assert repr(ch).endswith("open>")
-        tasks.cancel_scope.cancel()
+    async with raw_kernel.open(heartbeat_timeout=0.1) as ch:
+        raw_kernel.publish(message("status", execution_state="busy"))
+        while ch.status != "busy" or not heart.echoed:
+            await anyio.sleep(0.001)
+        heart.beating = False
+        while ch.statistics().missed_beats < 20:
+            await anyio.sleep(0.001)
+        heart.beating = True
+        while ch.statistics().missed_beats:
+            await anyio.sleep(0.001)
+        assert "heartbeat is back" in caplog.text
+        assert repr(ch).endswith("open>")
 
 
-async def test_without_a_first_beat_nothing_is_concluded(raw_kernel: RawKernel) -> None:
-    heart = Heart(raw_kernel)
+async def test_without_a_first_beat_nothing_is_concluded(
+    raw_kernel: RawKernel, heart: Heart
+) -> None:
     heart.beating = False
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(heart.run)
-        async with raw_kernel.open(heartbeat_timeout=0.05) as ch:
-            with anyio.move_on_after(0.5):
-                await ch.shell.receive()
-                pytest.fail("nothing was sent")
-            assert ch.statistics().missed_beats == 0
-        tasks.cancel_scope.cancel()
+    async with raw_kernel.open(heartbeat_timeout=0.05) as ch:
+        with anyio.move_on_after(0.5):
+            await ch.shell.receive()
+            pytest.fail("nothing was sent")
+        assert ch.statistics().missed_beats == 0
 
 
-async def test_messages_are_as_good_as_beats(raw_kernel: RawKernel) -> None:
-    heart = Heart(raw_kernel)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(heart.run)
-        async with raw_kernel.open(heartbeat_timeout=0.2) as ch:
-            while not heart.echoed:
-                await anyio.sleep(0.001)
-            heart.beating = False
-            while ch.statistics().missed_beats < 20:
-                raw_kernel.publish(message("stream", text="here"))
-                await anyio.sleep(0.01)
-            assert repr(ch).endswith("open>")
-        tasks.cancel_scope.cancel()
+async def test_messages_are_as_good_as_beats(raw_kernel: RawKernel, heart: Heart) -> None:
+    async with raw_kernel.open(heartbeat_timeout=0.2) as ch:
+        while not heart.echoed:
+            await anyio.sleep(0.001)
+        heart.beating = False
+        while ch.statistics().missed_beats < 20:
+            raw_kernel.publish(message("stream", text="here"))
+            await anyio.sleep(0.01)
+        assert repr(ch).endswith("open>")

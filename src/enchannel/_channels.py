@@ -231,7 +231,7 @@ class KernelChannels:
             KernelDied: The kernel is lost.
         """
         name, prepared = self._prepare_request(request, content, channel)
-        await self._wait_usable()
+        await self._outages.wait_over()
         with Conversation(self, name, prepared) as conversation:
             await self._send_prepared(name, prepared, conversation.restarts)
             return await conversation.wait_reply()
@@ -500,18 +500,14 @@ class KernelChannels:
         message = prepare(body, session=self.session, username=self.username)
         return await self._send_prepared(name, message, restarts)
 
-    async def _wait_usable(self) -> None:
-        """Waits for the end of an outage, before anything is asked for that would be lost in it."""
-        if self._outages.current:
-            await self._outages.wait_over()
-
     async def _send_prepared(
         self, name: ChannelName, message: Message, restarts: int | None = None
     ) -> Message:
         """Sends `message`; with `restarts` only to the kernel that there was after so many of them."""
         await checkpoint_if_cancelled()
         while True:
-            await self._wait_usable()
+            if self._outages.current:
+                await self._outages.wait_over()
             if self._delivery.left:
                 raise anyio.ClosedResourceError
             self._delivery.raise_if_ended(restarts)

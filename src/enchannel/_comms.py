@@ -210,7 +210,7 @@ class Comms:
 
     @asynccontextmanager
     async def open(self, opening: Message) -> AsyncIterator[Comm]:
-        await self._channels._wait_usable()
+        await self._channels._outages.wait_over()
         comm = Comm(self._channels, opening)
         self._comms[comm.comm_id] = comm
         try:

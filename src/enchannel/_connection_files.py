@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from ._connection_info import CHANNELS, ConnectionInfo
+from ._connection_info import SOCKETS, ConnectionInfo
 from ._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
 from ._open_channels import open_some_channels
 from ._zmq import new_curve_keys
@@ -123,7 +123,7 @@ class ConnectionFile:
 
     def _free_ports(self) -> dict[str, int]:
         ports = {}
-        for name in (*CHANNELS, "hb"):
+        for name in SOCKETS:
             held = socket.socket()
             self._held.append(held)
             # As the kernel does: with it on both sides, it may listen where this one is merely bound.
@@ -134,7 +134,7 @@ class ConnectionFile:
 
 
 def _numbers() -> dict[str, int]:
-    return {f"{name}_port": number for number, name in enumerate((*CHANNELS, "hb"), 1)}
+    return {f"{name}_port": number for number, name in enumerate(SOCKETS, 1)}
 
 
 def _short_directory() -> str:
@@ -240,10 +240,9 @@ async def _look_at(path: Path) -> RunningKernel:
 
 async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
     answers: dict[str, dict[str, Any]] = {}
-    beats = False
-    channels = ("shell", "control", "hb")
+    opening = open_some_channels(info, "shell", "control", "hb", connect_timeout=ANSWER_DEADLINE)
     async with (
-        open_some_channels(info, *channels, connect_timeout=ANSWER_DEADLINE) as ch,
+        opening as ch,
         anyio.create_task_group() as tasks,
     ):
         tasks.cancel_scope.deadline = anyio.current_time() + ANSWER_DEADLINE
@@ -257,15 +256,9 @@ async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
                 else:
                     tasks.cancel_scope.cancel()
 
-        async def listen() -> None:
-            nonlocal beats
-            await ch._heartbeat.first.wait()
-            beats = True
-
         for channel in ("shell", "control"):
             tasks.start_soon(ask, channel)
-        tasks.start_soon(listen)
-    alive = beats or bool(answers)
+    alive = ch._heartbeat.first.is_set() or bool(answers)
     said = next(iter(answers.values()), {}).get("language_info")
     language = said.get("name") if isinstance(said, dict) else None
     return RunningKernel(

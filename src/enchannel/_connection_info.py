@@ -30,6 +30,9 @@ ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
 """The four channels that carry messages."""
 
+SOCKETS = (*CHANNELS, "hb")
+"""They, and the heartbeat."""
+
 # A kernel that listens on every interface writes these; a client on its machine connects to loopback.
 _EVERY_INTERFACE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -110,7 +113,7 @@ class ConnectionInfo:
         """
         if not isinstance(data, Mapping):
             raise ConnectionFileError(f"{source}: holds no JSON object")
-        ports = {f"{name}_port": _port(data, f"{name}_port", source) for name in (*CHANNELS, "hb")}
+        ports = {f"{name}_port": _port(data, f"{name}_port", source) for name in SOCKETS}
         transport = _text(data, "transport", source) or "tcp"
         if transport not in ("tcp", "ipc"):
             raise ConnectionFileError(
@@ -168,7 +171,7 @@ class ConnectionInfo:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        if channel not in (*CHANNELS, "hb"):
+        if channel not in SOCKETS:
             raise LocalProtocolError(
                 f"unknown channel {channel!r}; a kernel has {', '.join(CHANNELS)} and hb"
             )

@@ -150,10 +150,8 @@ class Conversation:
 
     async def _wait_progress(self) -> None:
         """Waits for what brings the reply nearer."""
-        if not self.idle:
-            await self._wait_news()
-        elif self._channels._outages.current:
-            # What the kernel replied may be lost with the connection; that is told when it is over.
+        # In an outage the reply may be lost with the connection; that is told when it is over.
+        if not self.idle or self._channels._outages.current:
             await self._wait_news()
         elif not await self._wait_news_for(REPLY_GRACE):
             raise NotImplementedByKernel(
@@ -313,7 +311,7 @@ async def run_execution(
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     execution = Execution(channels, channel, request, on_input)
-    await channels._wait_usable()
+    await channels._outages.wait_over()
     async with unwrapping_task_group() as tasks:
         with execution:
             if on_input is not None:

@@ -35,13 +35,15 @@ class KernelProcess:
     """A kernel's process; made by :meth:`start`.
 
     Attributes:
+        ready: Whether the kernel has been ready.
         exited: Set when it has exited, and :attr:`returncode` says how.
         output_ended: Set when neither it nor what it started will write any more.
-        address_taken: Set when it has complained of an address in use.
+        address_taken: Set when it has complained of an address in use, before it was ready.
     """
 
     def __init__(self, process: anyio.abc.Process) -> None:
         self._process = process
+        self.ready = False
         self._output = bytearray()
         self._gone = False
         self.output_ended = anyio.Event()
@@ -93,7 +95,7 @@ class KernelProcess:
             while True:
                 self._output += await self._process.stdout.receive()
                 del self._output[:-OUTPUT_TAIL]
-                if _ADDRESS_TAKEN.search(self._output):
+                if not self.ready and _ADDRESS_TAKEN.search(self._output):
                     self.address_taken.set()
         self.output_ended.set()
 

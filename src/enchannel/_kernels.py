@@ -25,7 +25,7 @@ import signal
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -35,7 +35,7 @@ from anyio.lowlevel import checkpoint
 from . import messages
 from ._channels import KernelChannels
 from ._connection_files import ConnectionFile
-from ._connection_info import CHANNELS, ConnectionInfo
+from ._connection_info import SOCKETS, ConnectionInfo
 from ._exceptions import (
     EnchannelError,
     KernelConnectError,
@@ -105,7 +105,6 @@ class Kernel:
         self._tasks = tasks
         self._process: KernelProcess | None = None
         self._open: set[KernelChannels] = set()
-        self._was_ready = False
         self._opening: set[KernelChannels] = set()
         self._opened = anyio.Event()
         self._left = False
@@ -150,26 +149,27 @@ class Kernel:
         await self._wait_restarted()
         self._raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
+        opening = self._open_watched(
+            *SOCKETS, identity=identity, subscription=subscription, **options
+        )
+        async with opening as channels:
+            if self.spec.interrupt_mode == "signal":
+                channels._interrupter = self._send_interrupt
+            yield channels
+
+    @asynccontextmanager
+    async def _open_watched(self, *names: str, **options: Any) -> AsyncIterator[KernelChannels]:
+        """Channels that are told of the process's exit, from before they are open."""
         made: list[KernelChannels] = []
 
         def on_made(channels: KernelChannels) -> None:
-            # From here on they are told of the process's exit.
             made.append(channels)
             self._open.add(channels)
             self._opening.add(channels)
-            if self.spec.interrupt_mode == "signal":
-                channels._interrupter = self._send_interrupt
 
-        opening = open_some_channels(
-            self.connection_info,
-            *(*CHANNELS, "hb"),
-            identity=identity,
-            subscription=subscription,
-            on_made=on_made,
-            **options,
-        )
+        info = self.connection_info
         try:
-            async with opening as channels:
+            async with open_some_channels(info, *names, on_made=on_made, **options) as channels:
                 self._end_opening(made)
                 yield channels
         finally:
@@ -204,21 +204,10 @@ class Kernel:
             await checkpoint()
             self._send_interrupt()
             return
-        channels_made: list[KernelChannels] = []
-
-        def on_made(channels: KernelChannels) -> None:
-            channels_made.append(channels)
-            self._open.add(channels)
-
-        try:
-            async with open_some_channels(
-                self.connection_info, "control", on_made=on_made
-            ) as channels:
-                with anyio.move_on_after(INTERRUPT_REPLY):
-                    await channels.request(messages.interrupt_request())
-                    return
-        finally:
-            self._open.difference_update(channels_made)
+        async with self._open_watched("control") as channels:
+            with anyio.move_on_after(INTERRUPT_REPLY):
+                await channels.request(messages.interrupt_request())
+                return
         raise NotImplementedByKernel(
             f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
         )
@@ -369,7 +358,7 @@ class Kernel:
             channels._lose(died)
 
     async def _become_ready(self, process: KernelProcess) -> None:
-        self._was_ready, proven, done = False, False, False
+        proven, done = False, False
         failure: KernelConnectError | None = None
         timeout = self._launch.startup_timeout
         async with unwrapping_task_group() as tasks:
@@ -396,14 +385,14 @@ class Kernel:
         if not proven:
             what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
             raise self._launch_error(what, process)
-        self._was_ready = True
+        process.ready = True
 
     async def _cancel_at_taken(self, process: KernelProcess, scope: anyio.CancelScope) -> None:
         """Cancels where the kernel complains of an address that is ours, and not of one of its own."""
         await process.address_taken.wait()
         await anyio.sleep(TAKEN_GRACE)
         info = self.connection_info
-        ports = (info.endpoint(name).rpartition(":")[2] for name in (*CHANNELS, "hb"))
+        ports = (info.endpoint(name).rpartition(":")[2] for name in SOCKETS)
         if any(re.search(rf"\b{re.escape(port)}\b", process.output) for port in ports):
             scope.cancel()
 
@@ -419,7 +408,7 @@ class Kernel:
         if process is None:
             return
         try:
-            if process.returncode is None and self._was_ready:
+            if process.returncode is None and process.ready:
                 with anyio.move_on_after(SHUTDOWN_DEADLINE):
                     await self._shut_down(process, restart=restart)
             if process.returncode is None:
@@ -434,18 +423,18 @@ class Kernel:
         await process.aclose()
 
     def _send_interrupt(self) -> None:
+        process = self._process
         # Not one that is still starting, which it would end.
-        if self._process is not None and self.returncode is None and self._was_ready:
-            self._process.signal(signal.SIGINT)
+        if process is not None and process.returncode is None and process.ready:
+            process.signal(signal.SIGINT)
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
         # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
-        if self.spec.interrupt_mode == "signal":
-            self._send_interrupt()
         async with unwrapping_task_group() as tasks:
-            tasks.start_soon(self._ask_to_shut_down, restart)
             if self.spec.interrupt_mode == "signal":
+                self._send_interrupt()
                 tasks.start_soon(self._interrupt_again)
+            tasks.start_soon(self._ask_to_shut_down, restart)
             await process.wait()
             tasks.cancel_scope.cancel()
 

@@ -29,13 +29,14 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
 
 import anyio
 import anyio.abc
 
 from ._channels import Channel, KernelChannels
-from ._connection_info import CHANNELS, Config, ConnectionInfo
+from ._connection_info import SOCKETS, Config, ConnectionInfo
 from ._delivery import Listener
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
@@ -130,7 +131,7 @@ def open_kernel_channels(
         KernelConnectError: A channel did not answer in time (raised on entry).
     """
     return _open_zmq(
-        (*CHANNELS, "hb"),
+        SOCKETS,
         identity,
         config,
         session=session,
@@ -335,42 +336,29 @@ def _open(
         raise LocalProtocolError(
             f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
         )
-    return _opened(
-        make_transport,
+    make_channels = partial(
+        KernelChannels,
         session=str(uuid.uuid4()) if session is None else session,
         username=get_username() if username is None else username,
-        connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
-        owned=owned,
-        on_made=on_made,
     )
+    return _opened(make_transport, make_channels, connect_timeout, owned=owned, on_made=on_made)
 
 
 @asynccontextmanager
 async def _opened(
     make_transport: Callable[[], Transport],
-    *,
-    session: str,
-    username: str,
+    make_channels: Callable[[Transport], KernelChannels],
     connect_timeout: float,
-    max_buffer_size: float,
-    reconnect_timeout: float,
-    heartbeat_timeout: float,
+    *,
     owned: bool,
     on_made: OnMade | None,
 ) -> AsyncIterator[KernelChannels]:
     transport = make_transport()
     try:
-        channels = KernelChannels(
-            transport,
-            session=session,
-            username=username,
-            max_buffer_size=max_buffer_size,
-            reconnect_timeout=reconnect_timeout,
-            heartbeat_timeout=heartbeat_timeout,
-        )
+        channels = make_channels(transport)
         if on_made is not None:
             on_made(channels)
         async with unwrapping_task_group() as tasks:

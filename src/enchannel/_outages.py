@@ -67,7 +67,10 @@ class Outages:
         return self._over is not None
 
     async def wait_over(self) -> None:
-        """Waits until the channels can be used; the kernel may be lost then. Not always a checkpoint."""
+        """Waits until what is asked for is not lost in an outage; the kernel may be gone by then.
+
+        Not always a checkpoint.
+        """
         while self._over is not None and not self._channels._delivery.ended:
             await self._over.wait()
 
@@ -127,10 +130,9 @@ class Outages:
         transport, kernel = self._channels._transport, self._channels._kernel
         lost = transport.lost()
         restarts = kernel.restarts
-        if "iopub" in lost:
-            kernel.forget_busy(self._channels._delivery.expected)
         same = set(lost) != set(transport.channels)
         if "iopub" in lost:
+            kernel.forget_busy(self._channels._delivery.expected)
             same |= await self._meet_again(need_session=not same)
         transport.settle()
         if self._expected and not self._told:

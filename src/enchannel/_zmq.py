@@ -34,7 +34,7 @@ import anyio
 import zmq
 from anyio.lowlevel import checkpoint
 
-from ._connection_info import CHANNELS, ChannelName, ConnectionInfo
+from ._connection_info import CHANNELS, SOCKETS, ChannelName, ConnectionInfo
 from ._exceptions import (
     KernelConnectError,
     KernelDied,
@@ -397,21 +397,21 @@ class ZmqTransport(FrameTransport):
         self._tell_change()
         if self._narrow:
             self._narrow = False
-            link = self._links["iopub"]
-            for topic in self._topics:
-                link.socket.subscribe(topic)
-            # Not b"" first: there must be no moment without a subscription.
-            link.socket.unsubscribe(b"")
-            link.recheck()
+            self._resubscribe(self._topics, (b"",))
 
     def unsettle(self) -> None:
         if self._topics != (b"",):
             self._narrow = True
-            link = self._links["iopub"]
-            link.socket.subscribe(b"")
-            for topic in self._topics:
-                link.socket.unsubscribe(topic)
-            link.recheck()
+            self._resubscribe((b"",), self._topics)
+
+    def _resubscribe(self, new: Sequence[bytes], old: Sequence[bytes]) -> None:
+        link = self._links["iopub"]
+        # The new first: there must be no moment without a subscription.
+        for topic in new:
+            link.socket.subscribe(topic)
+        for topic in old:
+            link.socket.unsubscribe(topic)
+        link.recheck()
 
     async def watch(self, channel: ChannelName) -> None:
         link = self._links[channel]
@@ -473,7 +473,7 @@ def connect_zmq(
     info: ConnectionInfo,
     identity: bytes,
     *,
-    channels: Sequence[str] = (*CHANNELS, "hb"),
+    channels: Sequence[str] = SOCKETS,
     topics: tuple[bytes, ...] = (b"",),
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> ZmqTransport:
