@@ -22,7 +22,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 from . import messages
 from ._connection_info import ChannelName
-from ._exceptions import LocalProtocolError
+from ._exceptions import LocalProtocolError, text_of
 from ._groups import closing_within
 from ._message import Message
 
@@ -105,8 +105,8 @@ class Comm(_Queue[Message]):
         self._restarts = len(channels._delivery.restarts)
         self.opening = opening
         self.closing: Message | None = None
-        self.comm_id: str = str(opening.content.get("comm_id") or "")
-        self.target_name: str = str(opening.content.get("target_name") or "")
+        self.comm_id: str = text_of(opening.content.get("comm_id"))
+        self.target_name: str = text_of(opening.content.get("target_name"))
 
     async def send(
         self,
@@ -188,7 +188,7 @@ class Comms:
                 self._forget(comm_id)
 
     def _offer(self, comm_id: str, opening: Message) -> None:
-        incoming = self._targets.get(str(opening.content.get("target_name")))
+        incoming = self._targets.get(text_of(opening.content.get("target_name")))
         if incoming is not None and not incoming._ended:
             self._comms[comm_id] = comm = Comm(self._channels, opening)
             incoming._offered[comm_id] = comm

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Sequence
@@ -205,6 +206,8 @@ class Delivery:
         self.left: bool = False
         self.backlog_dropped: int = 0
         self.received: dict[ChannelName, int] = dict.fromkeys(channels, 0)
+        self.bounded: bool = True
+        """Whether the readers wait for slow listeners; not while the kernel may be at its end."""
         self._max_buffer_size = max_buffer_size
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
         self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {
@@ -312,7 +315,7 @@ class Delivery:
             if not listeners:
                 self._keep(channel, messages)
                 return
-            room = self._max_buffer_size - max(listener.buffered for listener in listeners)
+            room = self._room(listeners)
             if room >= len(messages):
                 self._hand_over(channel, messages)
                 return
@@ -324,6 +327,16 @@ class Delivery:
             self.waiting_for_room = self.waiting_for_room or anyio.Event()
             await self.waiting_for_room.wait()
             messages = self._held.pop(channel, ())
+
+    def _room(self, listeners: Sequence[Listener[Any]]) -> float:
+        if not self.bounded:
+            return math.inf
+        return self._max_buffer_size - max(listener.buffered for listener in listeners)
+
+    def lift_bound(self) -> None:
+        """From here on the streams take whatever comes, until :attr:`bounded` is set again."""
+        self.bounded = False
+        self.room_made()
 
     def deliver_all(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Hands on `messages`, and what a cancelled reader held, at once and whatever the buffers hold."""

@@ -8,6 +8,7 @@
     │   └── RemoteProtocolError     the kernel's frames are wrong
     │       ├── MalformedMessage
     │       ├── InvalidSignature
+    │       ├── MessageTooLarge
     │       └── ReplayedMessage
     ├── ConnectionFileError         names the file and the field                    (also ValueError)
     ├── KernelConnectError          names what did not answer                       (also TimeoutError)
@@ -38,12 +39,23 @@ __all__ = [
     "KernelLaunchError",
     "LocalProtocolError",
     "MalformedMessage",
+    "MessageTooLarge",
     "NotImplementedByKernel",
     "ProtocolError",
     "RemoteProtocolError",
     "ReplayedMessage",
     "ReplyError",
 ]
+
+
+def text_of(value: object) -> str:
+    """What a kernel wrote where text belongs; ``""`` for ``null``, lists and objects.
+
+    Not :class:`str` of those: one that is nested deeply enough exhausts the stack of whoever reads it.
+    """
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, (int, float)) else ""
 
 
 class EnchannelError(Exception):
@@ -64,6 +76,10 @@ class RemoteProtocolError(ProtocolError):
 
 class MalformedMessage(RemoteProtocolError):
     """Frames without delimiter, too few of them, or parts that are not the JSON objects they must be."""
+
+
+class MessageTooLarge(RemoteProtocolError):
+    """More bytes than ``max_message_size`` allows."""
 
 
 class InvalidSignature(RemoteProtocolError):
@@ -135,12 +151,14 @@ class ReplyError(EnchannelError):
 
     def __init__(self, reply: Mapping[str, Any]) -> None:
         self.reply: dict[str, Any] = dict(reply)
-        self.ename: str = str(reply.get("ename") or "")
-        self.evalue: str = str(reply.get("evalue") or "")
+        self.ename: str = text_of(reply.get("ename"))
+        self.evalue: str = text_of(reply.get("evalue"))
         traceback = reply.get("traceback") or []
-        self.traceback: list[str] = traceback if isinstance(traceback, list) else [str(traceback)]
+        self.traceback: list[str] = (
+            traceback if isinstance(traceback, list) else [text_of(traceback)]
+        )
         super().__init__(
             f"{self.ename}: {self.evalue}"
             if self.ename
-            else f"the request was not successful: {reply.get('status')}"
+            else f"the request was not successful: {text_of(reply.get('status'))}"
         )

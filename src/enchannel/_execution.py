@@ -37,6 +37,7 @@ from ._exceptions import (
     LocalProtocolError,
     NotImplementedByKernel,
     ReplyError,
+    text_of,
 )
 from ._groups import closing_within, unwrapping_task_group
 from ._message import Message
@@ -92,11 +93,13 @@ class Conversation:
         self._failure: KernelDied | None = None
         self._channels = channels
         self.restarts: int = 0
+        self._outages = 0
         self._news = anyio.Event()
 
     def __enter__(self) -> Self:
         delivery = self._channels._delivery
         self.restarts = len(delivery.restarts)
+        self._outages = self._channels._outages.of[self.channel]
         delivery.expect(self.request.msg_id, self._take)
         delivery.at_end[self._tell] = None
         self._channels._conversations.add(self)
@@ -131,6 +134,13 @@ class Conversation:
         self._failure = failure
         self._tell()
 
+    def reply_lost(self) -> KernelDied:
+        """What is told where the connection was gone when the kernel replied."""
+        return KernelDied(
+            f"the reply to the {self.request.msg_type} was lost with the connection, which is back",
+            "disconnected",
+        )
+
     @property
     def alive(self) -> bool:
         """Whether the kernel that was asked is there."""
@@ -154,6 +164,8 @@ class Conversation:
         if not self.idle or self._channels._outages.current:
             await self._wait_news()
         elif not await self._wait_news_for(REPLY_GRACE):
+            if self._channels._outages.of[self.channel] > self._outages:
+                raise self.reply_lost()
             raise NotImplementedByKernel(
                 f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
                 "it does not seem to implement it"
@@ -284,7 +296,7 @@ class Execution(Conversation):
     async def _answer(self, prompt: Message) -> None:
         assert self._on_input is not None
         text, password = prompt.content.get("prompt"), prompt.content.get("password")
-        answer = self._on_input(str(text or ""), bool(password))
+        answer = self._on_input(text_of(text), bool(password))
         value = await answer if inspect.isawaitable(answer) else answer
         if not isinstance(value, str):
             raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")

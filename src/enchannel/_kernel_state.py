@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 import anyio
 
 from ._connection_info import ChannelName
+from ._exceptions import text_of
 from ._log import logger
 from ._message import Message
 
@@ -53,7 +54,7 @@ class KernelState:
             self._set("busy" if self._busy else "idle")
 
     def _see(self, message: Message) -> None:
-        state, parent = str(message.content.get("execution_state")), message.parent_id
+        state, parent = text_of(message.content.get("execution_state")), message.parent_id
         if state == "busy":
             self._busy[parent] = None
             if len(self._busy) > BUSY:

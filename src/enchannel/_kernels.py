@@ -345,6 +345,8 @@ class Kernel:
                     tasks.start_soon(self._tell_exit, channels, process.returncode)
 
     async def _tell_exit(self, channels: KernelChannels, returncode: int | None) -> None:
+        # Bounded streams would keep back its last words, and with them the end of its connections.
+        channels._delivery.lift_bound()
         with anyio.move_on_after(LAST_WORDS):
             await channels._transport.wait_disconnected()
         channels._lose(_exited(returncode))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from ._exceptions import LocalProtocolError
+from ._exceptions import LocalProtocolError, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -75,17 +75,17 @@ class Message:
     @property
     def msg_id(self) -> str:
         """The id that replies and outputs carry as their parent's; not unique in every kernel."""
-        return str(self.header.get("msg_id", ""))
+        return text_of(self.header.get("msg_id"))
 
     @property
     def msg_type(self) -> str:
         """For example ``"execute_reply"``; unknown types are delivered like known ones."""
-        return str(self.header.get("msg_type", ""))
+        return text_of(self.header.get("msg_type"))
 
     @property
     def parent_id(self) -> str:
         """The ``msg_id`` of the request that caused this message, ``""`` where nothing did."""
-        return str(self.parent_header.get("msg_id", ""))
+        return text_of(self.parent_header.get("msg_id"))
 
     @property
     def channel(self) -> ChannelName:
@@ -104,7 +104,7 @@ class Message:
     @property
     def session(self) -> str:
         """The session of the sender; in a kernel's header it is often the client's."""
-        return str(self.header.get("session", ""))
+        return text_of(self.header.get("session"))
 
     @property
     def date(self) -> datetime | None:

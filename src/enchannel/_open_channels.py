@@ -90,6 +90,7 @@ def open_kernel_channels(
     subscription: Topics = b"",
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    max_message_size: float = math.inf,
     reconnect_timeout: float = RECONNECT_TIMEOUT,
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
@@ -117,6 +118,9 @@ def open_kernel_channels(
         connect_timeout: Seconds until every channel must be connected and iopub proven.
         max_buffer_size: How many messages a listening stream may hold. ``math.inf`` loses nothing and
             lets memory grow; a number makes the readers wait for the slowest listener.
+        max_message_size: Bytes that a message which arrives may have, in all its frames. A larger one is
+            dropped and counted as ``"MessageTooLarge"``, and costs no other message; ZeroMQ has it in memory
+            until then.
         reconnect_timeout: Seconds that a lost connection may take to come back before the kernel counts as
             lost. Longer ones sit out a restart by somebody else: what was in flight raises ``KernelDied``,
             and the streams go on.
@@ -139,6 +143,7 @@ def open_kernel_channels(
         subscription=subscription,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        max_message_size=max_message_size,
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
         context=context,
@@ -197,6 +202,7 @@ class OpenOptions(TypedDict, total=False):
     username: str | None
     connect_timeout: float
     max_buffer_size: float
+    max_message_size: float
     reconnect_timeout: float
     heartbeat_timeout: float
     context: zmq.Context[zmq.Socket[bytes]] | None
@@ -282,12 +288,17 @@ def _open_zmq(
     *,
     on_made: OnMade | None = None,
     subscription: Topics = b"",
+    max_message_size: float = math.inf,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
     **options: Unpack[_ChannelOptions],
 ) -> AbstractAsyncContextManager[KernelChannels]:
     info = ConnectionInfo.parse(config)
     routing_id = parse_identity(identity)
     topics = parse_topics(subscription)
+    if not _is_number(max_message_size) or not max_message_size >= 1:
+        raise LocalProtocolError(
+            f"max_message_size is a number of bytes, 1 or more, or math.inf, not {max_message_size!r}"
+        )
 
     def connect() -> Transport:
         if info.exposed:
@@ -296,7 +307,15 @@ def _open_zmq(
                 "run code in it",
                 info.ip,
             )
-        return connect_zmq(info, routing_id, channels=channels, topics=topics, context=context)
+        return connect_zmq(
+            info,
+            routing_id,
+            channels=channels,
+            topics=topics,
+            context=context,
+            max_buffer_size=options.get("max_buffer_size", math.inf),
+            max_message_size=max_message_size,
+        )
 
     return _open(connect, owned=True, on_made=on_made, **options)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,13 @@ class Outages:
     Attributes:
         count: How often the connection was lost and came back.
         seconds: How long it was gone, all in all.
+        of: How often each channel's was.
     """
 
     def __init__(self, channels: KernelChannels, reconnect_timeout: float) -> None:
         self.count: int = 0
         self.seconds: float = 0.0
+        self.of: Counter[str] = Counter()
         self._channels = channels
         self._reconnect_timeout = reconnect_timeout
         self._over: anyio.Event | None = None
@@ -110,6 +113,8 @@ class Outages:
             if self._channels._delivery.ended:
                 return
             self._over = self._over or anyio.Event()
+            # Bounded streams would keep back what the kernel sent before its end.
+            self._channels._delivery.lift_bound()
             lost_at = anyio.current_time()
             timeout = math.inf if self._expected else self._reconnect_timeout
             with anyio.move_on_after(timeout) as self._patience:
@@ -152,6 +157,7 @@ class Outages:
             gap = anyio.current_time() - lost_at
             self.count += 1
             self.seconds += gap
+            self.of.update(lost)
             logger().warning(
                 "%s lost the connection to the kernel and had it back after %.2f s; what was sent to us "
                 "meanwhile is lost",
@@ -161,6 +167,7 @@ class Outages:
             for channel in set(lost) & {"shell", "control"}:
                 tasks.start_soon(self._settle_requests, channel, "iopub" in lost)
         self.end()
+        self._channels._delivery.bounded = True
         # Idle may have come, and the reply not.
         self._channels._delivery.tell_all()
 
@@ -183,13 +190,7 @@ class Outages:
             several = "subshell_id" in each.request.header
             busy = self._channels._kernel.is_busy(each.request.msg_id)
             if each.reply is None and not (busy and (several or not idle_lost)):
-                each.fail(
-                    KernelDied(
-                        f"the reply to the {each.request.msg_type} was lost with the connection, "
-                        "which is back",
-                        "disconnected",
-                    )
-                )
+                each.fail(each.reply_lost())
 
     async def _meet_again(self, *, need_session: bool) -> bool:
         """Proves iopub live once more; whether the kernel says that it is the one that it was."""

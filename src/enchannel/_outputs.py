@@ -16,6 +16,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from ._exceptions import text_of
 from ._message import Message
 
 __all__ = ["Displays", "OutputList", "output_of"]
@@ -27,7 +28,7 @@ def output_of(message: Message) -> Output | None:
     """The output, in nbformat's shape, that `message` is; none where it is no output."""
     content, kind = message.content, message.msg_type
     if kind == "stream":
-        name, text = str(content.get("name") or "stdout"), str(content.get("text") or "")
+        name, text = text_of(content.get("name")) or "stdout", text_of(content.get("text"))
         return {"output_type": kind, "name": name, "text": text}
     if kind == "error":
         traceback = content.get("traceback") or []
@@ -35,7 +36,7 @@ def output_of(message: Message) -> Output | None:
             "output_type": kind,
             "ename": content.get("ename") or "",
             "evalue": content.get("evalue") or "",
-            "traceback": traceback if isinstance(traceback, list) else [str(traceback)],
+            "traceback": traceback if isinstance(traceback, list) else [text_of(traceback)],
         }
     if kind not in ("display_data", "execute_result"):
         return None

@@ -19,7 +19,7 @@ import attrs
 from . import messages
 from ._comms import _Queue
 from ._connection_info import ChannelName
-from ._exceptions import NotImplementedByKernel
+from ._exceptions import NotImplementedByKernel, text_of
 from ._execution import Execution, OnInput, raise_for_status
 from ._groups import closing_within
 from ._message import Message
@@ -90,7 +90,7 @@ async def open_subshell(channels: KernelChannels) -> AsyncIterator[Subshell]:
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
     reply = raise_for_status(await channels.request(messages.create_subshell_request()))
-    subshell_id = str(reply.content.get("subshell_id"))
+    subshell_id = text_of(reply.content.get("subshell_id"))
     try:
         yield Subshell(channels, subshell_id)
     finally:

@@ -6,6 +6,7 @@ A message on the wire is a list of frames::
 
 The rules, in order, for what arrives:
 
+* More bytes than the caller allows, in all frames together, are too many.
 * Frames without a delimiter, or with fewer than five frames behind it, are malformed.
 * The signature is the hex HMAC of the four JSON parts as they stand on the wire; buffers are outside it.
   With an empty key nothing is signed and nothing is checked.
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -38,6 +40,7 @@ from ._exceptions import (
     InvalidSignature,
     LocalProtocolError,
     MalformedMessage,
+    MessageTooLarge,
     RemoteProtocolError,
     ReplayedMessage,
 )
@@ -60,12 +63,20 @@ class Wire:
     Args:
         key: The connection file's key; empty for unsigned messages.
         signature_scheme: ``"hmac-"`` and the name of a hash that :mod:`hashlib` has.
+        max_size: Bytes that a message which arrives may have.
 
     Raises:
         LocalProtocolError: An unknown scheme.
     """
 
-    def __init__(self, key: str | bytes = b"", signature_scheme: str = "hmac-sha256") -> None:
+    def __init__(
+        self,
+        key: str | bytes = b"",
+        signature_scheme: str = "hmac-sha256",
+        max_size: float = math.inf,
+    ) -> None:
+        # None where there is no bound: adding up the frames takes 0.4 µs a message.
+        self._max_size = None if max_size == math.inf else max_size
         key = key.encode() if isinstance(key, str) else bytes(key)
         # With OpenSSL behind it, which takes 4 ms to load: a fifth of importing the whole package.
         from ._signing import Signer, compare_digest
@@ -100,10 +111,13 @@ class Wire:
         """The message in `frames`; its buffers are views of them.
 
         Raises:
+            MessageTooLarge: More bytes than are allowed.
             MalformedMessage: No delimiter, too few frames, or parts that are not what they must be.
             InvalidSignature: The signature does not belong to the four JSON parts.
             ReplayedMessage: A message with this signature was decoded before.
         """
+        if self._max_size is not None and sum(map(len, frames)) > self._max_size:
+            raise MessageTooLarge(f"more than {self._max_size} bytes")
         try:
             start = frames.index(DELIMITER) + 1
         except ValueError:

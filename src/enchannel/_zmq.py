@@ -9,7 +9,10 @@ The facts it stands on:
   ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then
   on ZeroMQ tries to reconnect by itself.
 * A PUB socket drops what its subscriber's queue does not hold, so our receive high-water mark is 0:
-  memory is the limit.
+  memory is the limit. Where the caller bounds the streams it is that bound, or the messages that the
+  readers leave would pile up here.
+* What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not
+  connect again by itself, and says so by saying nothing. Then we do (:meth:`Link.revive`).
 * The send high-water mark is 0 as well, and a send waits for a connection and for nothing else. That is
   decided here, by the monitor's word, and not by ``IMMEDIATE``: with it a disconnection takes away what
   has arrived and was not read yet (measured: a kernel's last ten replies gone in 49 of 120 deaths).
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import sys
 import uuid
@@ -54,6 +58,10 @@ little per message, small enough that a flood on one channel delays the others b
 
 LINGER = 1000
 """Milliseconds for which what was sent before closing may still go out."""
+
+GIVEN_UP = 0.25
+"""Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
+ZeroMQ has given up. Where it has not, it says within a millisecond that it tries again."""
 
 RETRY_INTERVAL = 20
 """Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
@@ -97,6 +105,13 @@ _SEEN = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the ZeroMQ handshake failed: not authorised",
     zmq.EVENT_DISCONNECTED: "disconnected",
 }
+
+_ENDED = (
+    zmq.EVENT_DISCONNECTED,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+)
+"""Behind these ZeroMQ either says that it tries again, or never does."""
 
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 
@@ -188,7 +203,9 @@ class Link:
         *,
         monitor: bool = True,
         connected: bool = False,
+        owned: bool = True,
     ) -> None:
+        self._owned = owned
         self.socket: zmq.Socket[bytes] = socket
         self.endpoint: str = endpoint
         self.trusted: bool = False
@@ -200,6 +217,7 @@ class Link:
         self.lost: bool = False
         """Whether the connection was lost since the transport was settled."""
         self.seen: str = "nothing answered"
+        self._ended: bool = False
         self._fd = _descriptor(socket)
         self._waiting = False
         self._writable = anyio.Event()
@@ -287,17 +305,30 @@ class Link:
         return said
 
     def _see(self, event: int) -> None:
+        was_connected = self.connected.is_set()
+        self._ended = event in _ENDED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected.set()
             self.disconnected = anyio.Event()
             self._writable.set()
         else:
-            self.seen = _SEEN[zmq.Event(event)]
+            # The end of what never was a connection says less than what was seen of it before.
+            if was_connected or event != zmq.EVENT_DISCONNECTED:
+                self.seen = _SEEN[zmq.Event(event)]
             # A caller's socket counts as connected, and its monitor may say so only later.
-            if self.connected.is_set() and event != zmq.EVENT_CONNECTED:
+            if was_connected and event != zmq.EVENT_CONNECTED:
                 self.connected = anyio.Event()
                 self.lost = True
                 self.disconnected.set()
+
+    async def revive(self) -> None:
+        """Waits until this is connected, and connects anew where ZeroMQ has given up."""
+        while not self.connected.is_set():
+            ended = self._ended
+            with anyio.move_on_after(GIVEN_UP):
+                await self.connected.wait()
+            if ended and self._ended and not self.connected.is_set() and self._owned:
+                self.reconnect()
 
     @property
     def monitored(self) -> bool:
@@ -306,7 +337,9 @@ class Link:
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now."""
         self.take_events()
-        self.socket.disconnect(self.endpoint)
+        # Where ZeroMQ has given up, there is nothing to disconnect from.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.endpoint)
         self._see(zmq.EVENT_DISCONNECTED)
         self.socket.connect(self.endpoint)
 
@@ -380,7 +413,7 @@ class ZmqTransport(FrameTransport):
         # Again from the start until one pass finds all of them connected: links may go and come.
         while self.unconnected():
             for link in self._links.values():
-                await link.connected.wait()
+                await link.revive()
 
     def unconnected(self) -> Mapping[str, str]:
         return {
@@ -476,6 +509,8 @@ def connect_zmq(
     channels: Sequence[str] = SOCKETS,
     topics: tuple[bytes, ...] = (b"",),
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    max_buffer_size: float = math.inf,
+    max_message_size: float = math.inf,
 ) -> ZmqTransport:
     """A transport whose sockets have begun to connect to the kernel that `info` names.
 
@@ -485,14 +520,22 @@ def connect_zmq(
         channels: Which channels to open, ``"hb"`` for the heartbeat among them.
         topics: The prefixes to subscribe iopub to.
         context: Where to make the sockets, by default the context shared by the process.
+        max_buffer_size: Messages that may wait in each socket.
+        max_message_size: Bytes that a message which arrives may have.
 
     Raises:
         KernelConnectError: ZeroMQ refused an endpoint, or lacks CurveZMQ where the kernel wants it.
     """
     endpoints = {name: info.endpoint(name) for name in channels}
-    wire = Wire(info.key, info.signature_scheme)
+    wire = Wire(info.key, info.signature_scheme, max_message_size)
     return connect_endpoints(
-        endpoints, wire, identity, topics, context, server_key=info.curve_publickey
+        endpoints,
+        wire,
+        identity,
+        topics,
+        context,
+        server_key=info.curve_publickey,
+        max_buffer_size=max_buffer_size,
     )
 
 
@@ -504,14 +547,16 @@ def connect_endpoints(
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
     *,
     server_key: bytes = b"",
+    max_buffer_size: float = math.inf,
 ) -> ZmqTransport:
     """Like :func:`connect_zmq`, for endpoints that no connection file can name."""
     context = context or shared_context()
-    keys = _curve_keys(server_key) if server_key else {}
+    options: dict[int, int | bytes] = dict(_curve_keys(server_key)) if server_key else {}
+    options[zmq.RCVHWM] = 0 if max_buffer_size == math.inf else math.ceil(max_buffer_size)
     links: dict[str, Link] = {}
     try:
         for name, endpoint in endpoints.items():
-            links[name] = _connect(context, name, endpoint, identity, keys)
+            links[name] = _connect(context, name, endpoint, identity, options)
     except BaseException:
         for link in links.values():
             link.close()
@@ -551,7 +596,7 @@ def _connect(
     name: str,
     endpoint: str,
     identity: bytes,
-    keys: Mapping[int, bytes],
+    options: Mapping[int, int | bytes],
 ) -> Link:
     # inproc is connected from the start, and has no connection to watch; the heartbeat's proves nothing.
     inproc = endpoint.startswith("inproc:")
@@ -561,7 +606,7 @@ def _connect(
             socket = context.socket(zmq.SUB if name == "iopub" else zmq.DEALER)
             undo.callback(socket.close, linger=0)
             _configure(socket, identity, name)
-            for option, value in keys.items():
+            for option, value in options.items():
                 socket.set(option, value)
             link = Link(context, socket, endpoint, monitor=monitor, connected=not monitor)
             undo.callback(link.close)
@@ -575,7 +620,6 @@ def _connect(
 
 def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
     socket.set(zmq.LINGER, LINGER if name != "hb" else 0)
-    socket.set(zmq.RCVHWM, 0)
     socket.set(zmq.IPV6, 1)
     socket.set(zmq.RECONNECT_IVL, RETRY_INTERVAL)
     # A peer's machine that is gone says nothing: the system asks it, where the connection is silent.
@@ -597,6 +641,7 @@ def wrap_sockets(
     *,
     key: str | bytes = b"",
     signature_scheme: str = "hmac-sha256",
+    max_message_size: float = math.inf,
 ) -> ZmqTransport:
     """A transport over sockets that the caller has connected already.
 
@@ -607,11 +652,13 @@ def wrap_sockets(
         sockets: For each channel its socket; a channel left out is not carried.
         key: The secret that messages are signed with.
         signature_scheme: ``"hmac-sha256"`` and the like.
+        max_message_size: Bytes that a message which arrives may have; see
+            :func:`~enchannel.open_kernel_channels`.
 
     Raises:
         LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
     """
-    wire = Wire(key, signature_scheme)
+    wire = Wire(key, signature_scheme, max_message_size)
     for channel, socket in sockets.items():
         if channel not in CHANNELS:
             raise LocalProtocolError(
@@ -630,7 +677,7 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
     context, plain = zmq.Context(socket.context), zmq.Socket(socket)
     # inproc has no connection to watch.
     monitor = not endpoint.startswith("inproc:")
-    return Link(context, plain, endpoint, monitor=monitor, connected=True)
+    return Link(context, plain, endpoint, monitor=monitor, connected=True, owned=False)
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:

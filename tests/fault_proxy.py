@@ -1,0 +1,106 @@
+"""A proxy on loopback between a client and a kernel, with faults on command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from enchannel import ConnectionInfo
+
+SOCKETS = ("shell", "control", "stdin", "iopub", "hb")
+
+
+class FaultProxy:
+    """Forwards each of a kernel's ports.
+
+    Attributes:
+        config: The connection file's mapping, with the proxy's ports.
+        pace: Seconds behind each single byte on its way from the kernel; ``None`` lets them pass together.
+    """
+
+    def __init__(self, info: ConnectionInfo) -> None:
+        self.config: dict[str, Any] = info.to_dict()
+        self.pace: float | None = None
+        self._ports = {name: getattr(info, f"{name}_port") for name in SOCKETS}
+        self._away: set[str] = set()
+        self._open: dict[str, set[anyio.abc.SocketStream]] = {name: set() for name in SOCKETS}
+        self._listeners: list[Any] = []
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+            for name in SOCKETS:
+                listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+                await stack.enter_async_context(listener)
+                self.config[f"{name}_port"] = listener.extra(anyio.abc.SocketAttribute.local_port)
+                tasks.start_soon(self._accept, name, listener)
+            task_status.started()
+
+    async def _accept(self, name: str, listener: Any) -> None:
+        async def handle(client: anyio.abc.SocketStream) -> None:
+            with contextlib.suppress(anyio.BrokenResourceError, OSError):
+                async with client:
+                    if name not in self._away:
+                        await self._join(name, client)
+
+        await listener.serve(handle)
+
+    async def _join(self, name: str, client: anyio.abc.SocketStream) -> None:
+        async with await anyio.connect_tcp("127.0.0.1", self._ports[name]) as kernel:
+            self._open[name].add(client)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._forward, client, kernel, tasks.cancel_scope)
+                    tasks.start_soon(self._forward, kernel, client, tasks.cancel_scope, True)
+            finally:
+                self._open[name].discard(client)
+
+    async def _forward(
+        self, source: Any, target: Any, scope: anyio.CancelScope, paced: bool = False
+    ) -> None:
+        with contextlib.suppress(
+            anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError
+        ):
+            while True:
+                data = await source.receive()
+                if not paced or self.pace is None:
+                    await target.send(data)
+                    continue
+                for at in range(len(data)):
+                    await target.send(data[at : at + 1])
+                    await anyio.sleep(self.pace)
+        scope.cancel()
+
+    async def cut(self, *names: str) -> None:
+        """Closes the connections, and refuses new ones until :meth:`restore`."""
+        self._away.update(names)
+        for name in names:
+            for client in tuple(self._open[name]):
+                await client.aclose()
+
+    def restore(self) -> None:
+        """Lets connections through again."""
+        self._away.clear()
+
+    async def inject(self, name: str, data: bytes) -> None:
+        """Puts `data` into the stream of bytes from the kernel."""
+        for client in tuple(self._open[name]):
+            await client.send(data)
+
+
+@contextlib.asynccontextmanager
+async def fault_proxy(info: ConnectionInfo) -> AsyncIterator[FaultProxy]:
+    proxy = FaultProxy(info)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(proxy.serve)
+        yield proxy
+        tasks.cancel_scope.cancel()
+
+
+def combinations() -> Sequence[tuple[str, ...]]:
+    """Each channel alone, and all together."""
+    channels = SOCKETS[:4]
+    return (*((each,) for each in channels), channels)

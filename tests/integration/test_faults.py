@@ -1,0 +1,230 @@
+"""What a user sees of each fault between a client and a real ipykernel; `docs/robustness.rst` has the table.
+
+However the connection fails, every wait ends: by an answer, or by an error that says what happened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import anyio.abc
+import pytest
+import zmq
+from anyio.from_thread import start_blocking_portal
+
+from enchannel import (
+    Kernel,
+    KernelChannels,
+    KernelConnectError,
+    KernelDied,
+    open_kernel,
+    open_kernel_channels,
+)
+from fault_proxy import combinations, fault_proxy
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def tcp_kernel(anyio_backend: str) -> AsyncIterator[Kernel]:
+    async with open_kernel("python3", transport="tcp") as kernel:
+        yield kernel
+
+
+@pytest.fixture(scope="session")
+def running_tcp_kernel() -> Iterator[Kernel]:
+    with start_blocking_portal("trio") as portal:
+        opening = open_kernel("python3", transport="tcp")
+        with portal.wrap_async_context_manager(opening) as kernel:
+            yield kernel
+
+
+async def works(ch: KernelChannels) -> None:
+    with anyio.fail_after(30):
+        async with ch.execute("print('one')\n2") as execution:
+            await execution.wait()
+    assert [each["output_type"] for each in execution.outputs] == ["stream", "execute_result"]
+
+
+async def test_connections_that_are_cut_and_come_back(tcp_kernel: Kernel) -> None:
+    async with fault_proxy(tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
+            await works(ch)
+            for number, names in enumerate(combinations(), 1):
+                await proxy.cut(*names)
+                await outage(ch)
+                proxy.restore()
+                await works(ch)
+                assert ch.statistics().outages == number
+                assert ch.statistics().restarts == 0
+
+
+async def outage(ch: KernelChannels) -> None:
+    with anyio.fail_after(10):
+        while not ch._outages.current:
+            await anyio.sleep(0.001)
+
+
+async def test_a_request_whose_reply_falls_into_the_gap_is_told(tcp_kernel: Kernel) -> None:
+    async with fault_proxy(tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
+            async with ch.execute("print('running', flush=True)\nimport time; time.sleep(1)") as e:
+                async for msg in e:
+                    if msg.msg_type == "stream":
+                        break
+                await proxy.cut("shell")
+                await outage(ch)
+                async with kernel_idle(tcp_kernel):
+                    proxy.restore()
+                with anyio.fail_after(30), pytest.raises(KernelDied, match="was lost with the"):
+                    await e.wait()
+            await works(ch)
+
+
+@contextlib.asynccontextmanager
+async def kernel_idle(kernel: Kernel) -> AsyncIterator[None]:
+    """Entered when the kernel has done all that it was asked for."""
+    async with kernel.open_channels() as ch:
+        await ch.request("kernel_info_request")
+        yield
+
+
+@pytest.mark.parametrize("names", combinations(), ids="-".join)
+async def test_connections_that_do_not_come_back(
+    running_tcp_kernel: Kernel, names: tuple[str, ...]
+) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config, reconnect_timeout=0.2) as ch:
+            await proxy.cut(*names)
+            with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
+                await ch.main.receive()
+            assert caught.value.reason == "disconnected"
+            assert all(name in str(caught.value) for name in names)
+
+
+async def test_bytes_that_are_no_zmtp_cost_the_connection_and_no_more(
+    running_tcp_kernel: Kernel,
+) -> None:
+    """ZeroMQ gives such a connection up for good, and we connect anew."""
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
+            for number, name in enumerate(("shell", "iopub"), 1):
+                await works(ch)
+                # A command that does not exist, with flags that none has.
+                await proxy.inject(name, b"\xff" * 300)
+                with anyio.fail_after(10):
+                    while ch.statistics().outages < number:
+                        await anyio.sleep(0.01)
+            await works(ch)
+
+
+async def test_bytes_one_by_one_arrive_as_they_were(running_tcp_kernel: Kernel) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config) as ch:
+            proxy.pace = 0
+            await works(ch)
+
+
+async def test_a_handshake_byte_by_byte_ends_at_the_deadline(running_tcp_kernel: Kernel) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        proxy.pace = 1.0
+        with pytest.raises(KernelConnectError, match=r"no connection within 0\.5 s"):
+            async with open_kernel_channels(None, proxy.config, connect_timeout=0.5):
+                pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("launched", [True, False], ids=["launched", "attached"])
+async def test_a_frozen_kernel_goes_on_where_it_was(tcp_kernel: Kernel, launched: bool) -> None:
+    opening = (
+        tcp_kernel.open_channels()
+        if launched
+        else open_kernel_channels(None, tcp_kernel.connection_info)
+    )
+    async with opening as ch:
+        await works(ch)
+        os.kill(tcp_kernel.pid, signal.SIGSTOP)
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(works, ch)
+                with anyio.fail_after(30):
+                    while not ch.statistics().missed_beats and not launched:
+                        await anyio.sleep(0.01)
+                assert repr(ch).endswith("open>")
+                os.kill(tcp_kernel.pid, signal.SIGCONT)
+        finally:
+            os.kill(tcp_kernel.pid, signal.SIGCONT)
+        await works(ch)
+        assert ch.statistics().outages == 0
+
+
+async def test_a_frozen_idle_kernel_is_lost_at_its_heartbeat_timeout(tcp_kernel: Kernel) -> None:
+    info = tcp_kernel.connection_info
+    async with open_kernel_channels(None, info, heartbeat_timeout=1) as ch:
+        await works(ch)
+        with anyio.fail_after(10):
+            await ch._heartbeat.first.wait()
+        os.kill(tcp_kernel.pid, signal.SIGSTOP)
+        try:
+            with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
+                while True:
+                    await ch.main.receive()
+            assert caught.value.reason == "heartbeat"
+        finally:
+            os.kill(tcp_kernel.pid, signal.SIGCONT)
+
+
+async def answer_http(stream: anyio.abc.SocketStream) -> None:
+    with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_a_port_that_an_http_server_has(running_tcp_kernel: Kernel) -> None:
+    config = running_tcp_kernel.connection_info.to_dict()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer_http)
+        config["control_port"] = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(KernelConnectError) as caught:
+            async with open_kernel_channels(None, config, connect_timeout=1):
+                pytest.fail("the block was entered")
+        assert list(caught.value.unconnected) == ["control"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_port_that_a_socket_of_the_wrong_type_has(running_tcp_kernel: Kernel) -> None:
+    config = running_tcp_kernel.connection_info.to_dict()
+    with zmq.Context() as context, context.socket(zmq.PUSH) as socket:
+        config["shell_port"] = socket.bind_to_random_port("tcp://127.0.0.1")
+        with pytest.raises(KernelConnectError) as caught:
+            async with open_kernel_channels(None, config, connect_timeout=1):
+                pytest.fail("the block was entered")
+        assert list(caught.value.unconnected) == ["shell"]
+        socket.close(linger=0)
+
+
+async def test_a_second_client_with_the_same_identity(running_tcp_kernel: Kernel) -> None:
+    """The kernel answers the second alone, and nothing tells the first."""
+    info = running_tcp_kernel.connection_info
+    async with open_kernel_channels("twin", info) as first:
+        await works(first)
+        async with open_kernel_channels("twin", info) as second:
+            with anyio.move_on_after(2) as scope:
+                await first.request("kernel_info_request")
+            assert scope.cancelled_caught
+            await works(second)
+
+
+async def test_a_restart_by_somebody_else_on_the_same_ports(tcp_kernel: Kernel) -> None:
+    info = tcp_kernel.connection_info
+    async with open_kernel_channels(None, info, reconnect_timeout=30) as ch:
+        await works(ch)
+        await tcp_kernel.restart()
+        await works(ch)
+        assert ch.statistics().restarts == 1
