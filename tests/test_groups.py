@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from enchannel._groups import NOTE, unwrapping_task_group
+from enchannel.testing import open_fake_kernel
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -136,3 +137,49 @@ async def test_even_what_generators_use_leaves_as_itself(kind: type[BaseExceptio
         async with unwrapping_task_group():
             raise error
     assert caught.value is error
+
+
+# The same rows for the blocks that a user opens.
+
+
+SCOPES = {
+    "channels": lambda kernel, ch: kernel.open_channels(),
+    "execution": lambda kernel, ch: ch.execute("1"),
+    "execution that interrupts": lambda kernel, ch: ch.execute("1", interrupt_on_cancel=True),
+    "execution that answers": lambda kernel, ch: ch.execute("1", on_input=lambda *_: ""),
+    "comm": lambda kernel, ch: ch.open_comm("target"),
+    "accepted comms": lambda kernel, ch: ch.accept_comms("target"),
+    "subscription": lambda kernel, ch: ch.subscribe(),
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize(
+    "error",
+    [Mine("mine"), ExceptionGroup("the user's", [Mine("inside")]), KeyboardInterrupt("leaving")],
+    ids=["one", "group", "interrupt"],
+)
+async def test_what_leaves_each_block_is_what_was_raised(scope: str, error: BaseException) -> None:
+    context, cause = KeyError("context"), OSError("cause")
+    caught: BaseException | None = None
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        try:
+            async with SCOPES[scope](kernel, ch):
+                error.__context__, error.__cause__ = context, cause
+                raise error
+        except BaseException as left:
+            caught = left
+    assert caught is error
+    assert error.__context__ is context
+    assert error.__cause__ is cause
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+async def test_a_cancellation_leaves_each_block_to_its_scope(scope: str) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        with anyio.CancelScope() as outer:
+            async with SCOPES[scope](kernel, ch):
+                outer.cancel()
+                await anyio.sleep_forever()
+        assert outer.cancelled_caught
+        assert (await ch.request("kernel_info_request")).content["status"] == "ok"

@@ -101,7 +101,8 @@ async def test_connections_that_do_not_come_back(
         async with open_kernel_channels(None, proxy.config, reconnect_timeout=0.2) as ch:
             await proxy.cut(*names)
             with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
-                await ch.main.receive()
+                async for _ in ch.main:
+                    pass
             assert caught.value.reason == "disconnected"
             assert all(name in str(caught.value) for name in names)
 
