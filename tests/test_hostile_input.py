@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -341,3 +342,25 @@ async def test_bounded_streams_bound_the_queues_below_them(raw_kernel: RawKernel
                 received.append((await held_up.receive())[1])
         assert texts(received) == list(range(len(received)))
         assert 10 < len(received) < 500
+
+
+async def test_a_context_with_a_bound_costs_the_connection_for_a_moment(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ZeroMQ gives it up for good, and we connect anew."""
+    # This kernel answers nothing that would prove iopub live again.
+    monkeypatch.setattr("enchannel._outages.PROOF_DEADLINE", 0.2)
+    with zmq.Context() as context:
+        context.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
+        async with (
+            raw_kernel.open(context=context, reconnect_timeout=30) as ch,
+            ch.subscribe("iopub") as stream,
+        ):
+            raw_kernel.publish(*numbered(1))
+            raw_kernel.publish(sized(1 << 21, 1))
+            assert texts([msg for _, msg in await take(stream, 1)]) == [0]
+            with anyio.fail_after(30):
+                while not ch.statistics().outages:
+                    await anyio.sleep(0.01)
+            raw_kernel.publish(*numbered(1, start=2))
+            assert texts([msg for _, msg in await take(stream, 1)]) == [2]
