@@ -64,7 +64,8 @@ async def test_five_hundred_cycles(running_kernel: Kernel) -> None:
     finally:
         tracemalloc.stop()
     assert len(anyio.get_running_tasks()) == tasks
-    assert threading.active_count() == threads
+    # Fewer where a thread that waits for work of others has gone home meanwhile.
+    assert threading.active_count() <= threads
     # A cycle that left its channels behind would keep a hundred times as much.
     assert after - before < (CYCLES * 4 // 5) * 1000
     with anyio.fail_after(10):
