@@ -111,7 +111,7 @@ async def main(ch: KernelChannels, clock: Clock) -> None:
 
 async def execution(ch: KernelChannels, clock: Clock) -> None:
     """As ``ch.execute`` routes its messages, for a request that the driver sent."""
-    with Execution(ch, clock.request, None) as execution:
+    with Execution(ch, "shell", clock.request, None) as execution:
         async for msg in execution:
             if clock.saw(msg.header["msg_type"]):
                 break
