@@ -10,8 +10,7 @@ import anyio
 import anyio.abc
 
 from enchannel import ConnectionInfo
-
-SOCKETS = ("shell", "control", "stdin", "iopub", "hb")
+from enchannel._connection_info import CHANNELS, SOCKETS
 
 
 class FaultProxy:
@@ -102,5 +101,4 @@ async def fault_proxy(info: ConnectionInfo) -> AsyncIterator[FaultProxy]:
 
 def combinations() -> Sequence[tuple[str, ...]]:
     """Each channel alone, and all together."""
-    channels = SOCKETS[:4]
-    return (*((each,) for each in channels), channels)
+    return (*((each,) for each in CHANNELS), CHANNELS)

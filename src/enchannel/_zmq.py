@@ -75,6 +75,9 @@ MAX_SOCKETS = 16_384
 """Sockets of the shared context. A kernel takes thirteen, monitors included; the default of 1,023 would end
 at 78 kernels."""
 
+MOST_WAITING = 2**31 - 1
+"""The largest high-water mark that ZeroMQ knows."""
+
 COPIED = 8192
 """Bytes from which on a frame that arrived is viewed and not copied."""
 
@@ -552,7 +555,7 @@ def connect_endpoints(
     """Like :func:`connect_zmq`, for endpoints that no connection file can name."""
     context = context or shared_context()
     options: dict[int, int | bytes] = dict(_curve_keys(server_key)) if server_key else {}
-    options[zmq.RCVHWM] = 0 if max_buffer_size == math.inf else math.ceil(max_buffer_size)
+    options[zmq.RCVHWM] = 0 if max_buffer_size > MOST_WAITING else math.ceil(max_buffer_size)
     links: dict[str, Link] = {}
     try:
         for name, endpoint in endpoints.items():
