@@ -11,8 +11,8 @@ drop without a word (no ``msg_type``, a misspelt part).
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -139,23 +139,7 @@ class Message:
             LocalProtocolError: `data` has no ``msg_type``, a part of the wrong type, or a key that is
                 no part of a message.
         """
-        parts = _parts(data)
-        header = parts.pop("header")
-        for name in ("msg_id", "msg_type"):
-            beside = parts.pop(name, None)
-            if header.setdefault(name, beside) is None:
-                del header[name]
-            elif beside not in (None, header[name]):
-                raise LocalProtocolError(
-                    f"the body says {name} {beside!r}, its header {header[name]!r}"
-                )
-        msg_type = header.get("msg_type")
-        if not isinstance(msg_type, str) or not msg_type:
-            raise LocalProtocolError(
-                "the body needs a message type: "
-                '{"header": {"msg_type": "execute_request"}, "content": {...}}'
-            )
-        return cls(header, **parts)
+        return cls(*_parts(data))
 
     def __repr__(self) -> str:
         # Content stays out: a repr ends up in logs.
@@ -167,33 +151,59 @@ Body: TypeAlias = "Message | Mapping[str, Any]"
 """What may be sent: a :class:`Message`, or the dict of the Jupyter documentation."""
 
 _DICT_PARTS = ("header", "parent_header", "metadata", "content")
-# Written by jupyter_client and Jupyter Server; they say nothing that the parts do not.
-_IGNORED_KEYS = ("channel", "tracker", "msg_id", "msg_type", "buffers")
+# Those behind "buffers" are written by jupyter_client and Jupyter Server; they say nothing that the parts
+# do not.
+_KEYS = frozenset((*_DICT_PARTS, "buffers", "msg_id", "msg_type", "channel", "tracker"))
+
+_Parts: TypeAlias = (
+    "tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any], Sequence[Buffer]]"
+)
 
 
-def _parts(data: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
-        raise LocalProtocolError(f"a body is a dict or a Message, not {type(data).__name__}")
-    unknown = [key for key in data if key not in _DICT_PARTS and key not in _IGNORED_KEYS]
-    if unknown:
-        raise LocalProtocolError(
-            f"{unknown[0]!r} is no part of a message; the parts are header, parent_header, metadata, "
-            "content and buffers"
+def _parts(body: Body) -> _Parts:
+    """The parts that `body` has or leaves empty, in the order of :class:`Message`; the dicts are copies."""
+    if isinstance(body, Message):
+        named = (body.header, body.parent_header, body.metadata, body.content)
+        header, parent_header, metadata, content = map(_copied, _DICT_PARTS, named)
+        buffers = body.buffers
+    elif isinstance(body, Mapping):
+        if not body.keys() <= _KEYS:
+            unknown = next(key for key in body if key not in _KEYS)
+            raise LocalProtocolError(
+                f"{unknown!r} is no part of a message; the parts are header, parent_header, metadata, "
+                "content and buffers"
+            )
+        header, parent_header, metadata, content = map(
+            _copied, _DICT_PARTS, map(body.get, _DICT_PARTS)
         )
-    parts: dict[str, Any] = {}
-    for name in _DICT_PARTS:
-        part = data.get(name)
-        if part is None:
-            part = {}
-        if not isinstance(part, Mapping):
-            raise LocalProtocolError(f"the {name} of a body is a dict, not {type(part).__name__}")
-        parts[name] = dict(part)
-    buffers = data.get("buffers")
+        buffers = body.get("buffers", ())
+        for name in ("msg_id", "msg_type"):
+            beside = body.get(name)
+            if beside is not None and beside != header.get(name):
+                if header.get(name) is not None:
+                    raise LocalProtocolError(
+                        f"the body says {name} {beside!r}, its header {header[name]!r}"
+                    )
+                header[name] = beside
+    else:
+        raise LocalProtocolError(f"a body is a dict or a Message, not {type(body).__name__}")
+    msg_type = header.get("msg_type")
+    if not isinstance(msg_type, str) or not msg_type:
+        raise LocalProtocolError(
+            "the body needs a message type: "
+            '{"header": {"msg_type": "execute_request"}, "content": {...}}'
+        )
     if isinstance(buffers, (str, bytes, bytearray, memoryview)):
         raise LocalProtocolError(f"buffers is a list of buffers, not {type(buffers).__name__}")
-    parts["buffers"] = tuple(buffers or ())
-    parts["msg_id"], parts["msg_type"] = data.get("msg_id"), data.get("msg_type")
-    return parts
+    return header, parent_header, metadata, content, tuple(buffers) if buffers else ()
+
+
+def _copied(name: str, part: object) -> dict[str, Any]:
+    if part is None:
+        return {}
+    if not isinstance(part, (dict, Mapping)):
+        raise LocalProtocolError(f"the {name} of a body is a dict, not {type(part).__name__}")
+    return dict(part)
 
 
 def prepare(body: Body, *, session: str, username: str) -> Message:
@@ -205,18 +215,25 @@ def prepare(body: Body, *, session: str, username: str) -> Message:
     Raises:
         LocalProtocolError: See :meth:`Message.from_dict`.
     """
-    message = Message.from_dict(body.to_dict() if isinstance(body, Message) else body)
-    given = message.header
-    header = {**given, "session": session, "username": username}
-    header["msg_id"] = _text(given, "msg_id") or str(uuid.uuid4())
-    header["version"] = _text(given, "version") or PROTOCOL_VERSION
-    date = given.get("date") or datetime.now(timezone.utc)
+    header, parent_header, metadata, content, buffers = _parts(body)
+    header["msg_id"] = _text(header, "msg_id") or new_id()
+    header["session"] = session
+    header["username"] = username
+    date = header.get("date") or datetime.now(timezone.utc)
     header["date"] = date.isoformat() if isinstance(date, datetime) else date
-    content = message.content
-    if message.msg_type == "input_reply":
+    header["version"] = _text(header, "version") or PROTOCOL_VERSION
+    if header["msg_type"] == "input_reply":
         # One kernel fails on an input_reply without a status, none minds it.
-        content = {"status": "ok", **content}
-    return Message(header, message.parent_header, message.metadata, content, message.buffers)
+        content.setdefault("status", "ok")
+    return Message(header, parent_header, metadata, content, buffers)
+
+
+def new_id() -> str:
+    """An id that nobody else has: 128 random bits in hex.
+
+    ``str(uuid.uuid4())`` takes 3.8 µs, this 0.7, and ``uuid`` need not be imported.
+    """
+    return os.urandom(16).hex()
 
 
 def _text(header: Mapping[str, Any], name: str) -> str | None:

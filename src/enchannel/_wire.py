@@ -212,6 +212,8 @@ _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _to_json(name: str, part: dict[str, Any]) -> bytes:
+    if part == {}:
+        return b"{}"
     try:
         return _encoder.encode(part).encode()
     except (TypeError, ValueError, RecursionError) as error:

@@ -31,7 +31,6 @@ import itertools
 import math
 import os
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 
 import anyio
@@ -46,7 +45,7 @@ from ._exceptions import (
     MalformedMessage,
     RemoteProtocolError,
 )
-from ._message import Message
+from ._message import Message, new_id
 from ._transport import FrameTransport
 from ._wire import DELIMITER, Frame, Wire
 
@@ -89,8 +88,9 @@ in the process, to learn when it may let go of what was lent."""
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
+_EVENTS = int(zmq.EVENTS)
 
-_EVENTS = (
+_WATCHED = (
     zmq.EVENT_CONNECTED
     | zmq.EVENT_CONNECT_RETRIED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -223,6 +223,7 @@ class Link:
         self._ended: bool = False
         self._fd = _descriptor(socket)
         self._waiting = False
+        self._empty = False
         self._writable = anyio.Event()
         self._monitor = _monitor(context, socket) if monitor else None
         if connected:
@@ -236,15 +237,18 @@ class Link:
         read = _read_by_shape if self.by_shape else _read_exactly
         batch: list[list[Frame]] = []
         try:
-            for _ in range(BATCH):
-                batch.append(read(self.socket))  # noqa: PERF401
+            batch.append(read(self.socket))
+            # Most often it was all there was: a look takes 3 µs, to read in vain takes 8.
+            while self._readable() if len(batch) == 1 else len(batch) < BATCH:
+                batch.append(read(self.socket))
         except zmq.Again:
             pass
+        self._empty = len(batch) < BATCH
         return batch
 
     async def wait_readable(self) -> None:
-        # A send since the last receive may have eaten the edge.
-        if self._events() & _POLLIN:
+        # A call since the socket was seen empty may have eaten the edge.
+        if not self._empty and self._readable():
             await checkpoint()
             return
         self._waiting = True
@@ -274,12 +278,13 @@ class Link:
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
-        if self._waiting and self._events() & _POLLIN:
+        self._empty = False
+        if self._waiting and self._readable():
             # Nothing is closing: a cancel scope around each wait would do as well, for 10 µs a wait.
             anyio.notify_closing(self._fd)
 
-    def _events(self) -> int:
-        return int(self.socket.get(zmq.EVENTS))
+    def _readable(self) -> bool:
+        return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
 
     async def wait_writable(self) -> None:
         self._writable = anyio.Event()
@@ -345,6 +350,7 @@ class Link:
             self.socket.disconnect(self.endpoint)
         self._see(zmq.EVENT_DISCONNECTED)
         self.socket.connect(self.endpoint)
+        self.recheck()
 
     def close(self, *, owned: bool = True) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
@@ -691,8 +697,8 @@ def _monitor(
     context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]
 ) -> zmq.Socket[bytes]:
     # Not get_monitor_socket(), whose socket nobody closes.
-    address = f"inproc://enchannel-monitor-{uuid.uuid4()}"
-    socket.monitor(address, _EVENTS)
+    address = f"inproc://enchannel-monitor-{new_id()}"
+    socket.monitor(address, _WATCHED)
     monitor = context.socket(zmq.PAIR)
     monitor.connect(address)
     return monitor
