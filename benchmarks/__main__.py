@@ -146,14 +146,15 @@ def bare_round_trips(config: Config, count: int, channels: int) -> list[float]:
         for _ in range(count + 1):
             start = time.perf_counter()
             header = {"msg_id": str(uuid.uuid4()), "session": "bare", "username": "bench"}
-            header |= {"msg_type": "kernel_info_request", "date": datetime.now(timezone.utc).isoformat()}
+            header["msg_type"] = "kernel_info_request"
+            header["date"] = datetime.now(timezone.utc).isoformat()
             socket.send_multipart(wire.encode(Message(header)))
             ready: dict[Any, int] = {}
             while channels > 1 and socket not in ready:
                 ready = dict(poller.poll())
                 if iopub in ready:
                     wire.decode(iopub.recv_multipart())
-            wire.decode(socket.recv_multipart())
+            assert wire.decode(socket.recv_multipart()).is_child_of(header["msg_id"])
             took.append(time.perf_counter() - start)
     # The first is the time that it takes to connect.
     return took[1:]

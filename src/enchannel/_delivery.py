@@ -207,7 +207,7 @@ class Delivery:
         self.checkpoint_if_cancelled: Callable[[], Awaitable[None]] = (
             _native_checkpoint_if_cancelled()
         )
-        self.bounded: bool = True
+        self.bounded: bool = max_buffer_size < math.inf
         """Whether the readers wait for slow listeners; not while the kernel may be at its end."""
         self._max_buffer_size = max_buffer_size
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
@@ -312,6 +312,9 @@ class Delivery:
         """Hands on `messages`, waiting for the slowest listener where the buffers are bounded."""
         messages = self._route(channel, messages)
         while messages:
+            if not self.bounded:
+                self._hand_over(channel, messages)
+                return
             listeners = self._listeners[channel]
             if not listeners:
                 self._keep(channel, messages)
@@ -330,14 +333,15 @@ class Delivery:
             messages = self._held.pop(channel, ())
 
     def _room(self, listeners: Sequence[Listener[Any]]) -> float:
-        if not self.bounded or self._max_buffer_size == math.inf:
-            return math.inf
         return self._max_buffer_size - max(listener.buffered for listener in listeners)
 
     def lift_bound(self) -> None:
-        """From here on the streams take whatever comes, until :attr:`bounded` is set again."""
+        """From here on the streams take whatever comes, until :meth:`restore_bound`."""
         self.bounded = False
         self.room_made()
+
+    def restore_bound(self) -> None:
+        self.bounded = self._max_buffer_size < math.inf
 
     def deliver_all(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Hands on `messages`, and what a cancelled reader held, at once and whatever the buffers hold."""

@@ -167,7 +167,7 @@ class Outages:
             for channel in set(lost) & {"shell", "control"}:
                 tasks.start_soon(self._settle_requests, channel, "iopub" in lost)
         self.end()
-        self._channels._delivery.bounded = True
+        self._channels._delivery.restore_bound()
         # Idle may have come, and the reply not.
         self._channels._delivery.tell_all()
 
