@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import zmq
+from jupyter_client.manager import KernelManager
 
 from enchannel import KernelChannels, Message, open_kernel_channels, open_shell_channel
 from enchannel._wire import Wire
@@ -103,9 +104,13 @@ def round_trips(repetitions: int, count: int = 100, turns: int = 5) -> None:
     The clients take short turns: what a machine gives to two processes that wake one another changes
     from one second to the next, by more than what the clients differ in.
     """
-    for what, channels in (("shell alone", 1), ("shell, with iopub read beside it", 4)):
+    for what, kernel, channels in (
+        ("shell alone", stand_in, 1),
+        ("shell, with iopub read beside it", stand_in, 4),
+        ("an ipykernel's shell, with iopub read beside it", real_kernel, 4),
+    ):
         took: dict[str, list[list[float]]] = {"bare": [], **{backend: [] for backend in BACKENDS}}
-        with stand_in() as (config, _):
+        with kernel() as (config, _):
             for _ in range(repetitions):
                 pooled: dict[str, list[float]] = {name: [] for name in took}
                 for _ in range(turns):
@@ -126,12 +131,23 @@ def round_trips(repetitions: int, count: int = 100, turns: int = 5) -> None:
                 print(f"  {name:10} p{percent} {statistics.median(mine):7.0f} {ratio}")
 
 
+@contextlib.contextmanager
+def real_kernel() -> Iterator[tuple[Config, None]]:
+    """A running ipykernel: its connection file's content."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(stderr=subprocess.DEVNULL)
+    try:
+        yield manager.get_connection_info(), None
+    finally:
+        manager.shutdown_kernel(now=True)
+
+
 def kernel_info() -> dict[str, Any]:
     return {"header": {"msg_type": "kernel_info_request"}, "content": {}}
 
 
 def bare_round_trips(config: Config, count: int, channels: int) -> list[float]:
-    wire, took = Wire(KEY), []
+    wire, took = Wire(config["key"]), []
     with (
         zmq.Context() as context,
         context.socket(zmq.DEALER) as socket,

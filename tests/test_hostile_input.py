@@ -25,6 +25,7 @@ from enchannel import (
     Message,
     RemoteProtocolError,
     open_kernel_channels,
+    wrap_sockets,
 )
 from enchannel._wire import DELIMITER, Wire
 from enchannel.testing import open_fake_kernel
@@ -282,6 +283,8 @@ async def test_whatever_a_message_says_the_readers_live_on() -> None:
 def test_a_size_that_is_none_is_refused(size: Any, raw_kernel_config: dict[str, Any]) -> None:
     with pytest.raises(LocalProtocolError, match="max_message_size is a number of bytes"):
         open_kernel_channels(None, raw_kernel_config, max_message_size=size)
+    with pytest.raises(LocalProtocolError, match="max_message_size is a number of bytes"):
+        wrap_sockets({}, max_message_size=size)
 
 
 @pytest.fixture

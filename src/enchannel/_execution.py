@@ -93,13 +93,13 @@ class Conversation:
         self._failure: KernelDied | None = None
         self._channels = channels
         self.restarts: int = 0
-        self._outages = 0
+        self._outages_before = 0
         self._news = anyio.Event()
 
     def __enter__(self) -> Self:
         delivery = self._channels._delivery
         self.restarts = len(delivery.restarts)
-        self._outages = self._channels._outages.of[self.channel]
+        self._outages_before = self._channels._outages.of[self.channel]
         delivery.expect(self.request.msg_id, self._take)
         delivery.at_end[self._tell] = None
         self._channels._conversations.add(self)
@@ -164,7 +164,7 @@ class Conversation:
         if not self.idle or self._channels._outages.current:
             await self._wait_news()
         elif not await self._wait_news_for(REPLY_GRACE):
-            if self._channels._outages.of[self.channel] > self._outages:
+            if self._channels._outages.of[self.channel] > self._outages_before:
                 raise self.reply_lost()
             raise NotImplementedByKernel(
                 f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "

@@ -44,6 +44,7 @@ from ._log import logger
 from ._message import Message
 from ._probe import prove_iopub
 from ._transport import Transport
+from ._wire import checked_size, is_number
 from ._zmq import connect_zmq
 
 if TYPE_CHECKING:
@@ -295,10 +296,7 @@ def _open_zmq(
     info = ConnectionInfo.parse(config)
     routing_id = parse_identity(identity)
     topics = parse_topics(subscription)
-    if not _is_number(max_message_size) or not max_message_size >= 1:
-        raise LocalProtocolError(
-            f"max_message_size is a number of bytes, 1 or more, or math.inf, not {max_message_size!r}"
-        )
+    checked_size(max_message_size)
 
     def connect() -> Transport:
         if info.exposed:
@@ -349,9 +347,9 @@ def _open(
         ("reconnect_timeout", reconnect_timeout),
         ("heartbeat_timeout", heartbeat_timeout),
     ):
-        if not _is_number(seconds) or not seconds > 0:
+        if not is_number(seconds) or not seconds > 0:
             raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
-    if not _is_number(max_buffer_size) or not max_buffer_size >= 1:
+    if not is_number(max_buffer_size) or not max_buffer_size >= 1:
         raise LocalProtocolError(
             f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
         )
@@ -470,7 +468,3 @@ def parse_topics(subscription: Topics) -> tuple[bytes, ...]:
                 f"subscription is a topic prefix (bytes or str) or several, not {type(topic).__name__}"
             )
     return (b"",) if not topics or b"" in topics else topics
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -66,7 +66,7 @@ class Wire:
         max_size: Bytes that a message which arrives may have.
 
     Raises:
-        LocalProtocolError: An unknown scheme.
+        LocalProtocolError: An unknown scheme, or a size that is none.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Wire:
         max_size: float = math.inf,
     ) -> None:
         # None where there is no bound: adding up the frames takes 0.4 µs a message.
-        self._max_size = None if max_size == math.inf else max_size
+        self._max_size = None if checked_size(max_size) == math.inf else max_size
         key = key.encode() if isinstance(key, str) else bytes(key)
         # With OpenSSL behind it, which takes 4 ms to load: a fifth of importing the whole package.
         from ._signing import Signer, compare_digest
@@ -170,6 +170,19 @@ class Wire:
             raise InvalidSignature("the signature does not belong to the message")
         if not self._replays.add(digest):
             raise ReplayedMessage("a message with this signature came before")
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def checked_size(max_message_size: float) -> float:
+    """`max_message_size`, where it is a number of bytes."""
+    if not is_number(max_message_size) or not max_message_size >= 1:
+        raise LocalProtocolError(
+            f"max_message_size is a number of bytes, 1 or more, or math.inf, not {max_message_size!r}"
+        )
+    return max_message_size
 
 
 class _ReplayGuard:
