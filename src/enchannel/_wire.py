@@ -30,7 +30,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from binascii import hexlify
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -98,7 +97,7 @@ class Wire:
             _to_json("metadata", message.metadata),
             _to_json("content", message.content),
         ]
-        signature = hexlify(self._signer.digest(parts)) if self._signer else b""
+        signature = self._signer.digest(parts).hex().encode() if self._signer else b""
         buffers = [_flat(buffer) for buffer in message.buffers]
         return [*prefix, DELIMITER, signature, *parts, *buffers]
 
@@ -166,7 +165,7 @@ class Wire:
 
     def _verify(self, digest: bytes, signature: Frame) -> None:
         # In constant time, so that the time taken tells nothing of the right signature.
-        if not self._same(hexlify(digest), signature):
+        if not self._same(digest.hex().encode(), signature):
             raise InvalidSignature("the signature does not belong to the message")
         if not self._replays.add(digest):
             raise ReplayedMessage("a message with this signature came before")
