@@ -57,20 +57,22 @@ class KernelProcess:
         cwd: str | os.PathLike[str] | None,
         env: Mapping[str, str],
     ) -> KernelProcess:
-        """Runs `command`.
+        """Runs `command`. Not cancelled while it does.
 
         Raises:
             OSError: It cannot be run.
         """
-        process = await anyio.open_process(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=env,
-            start_new_session=True,
-        )
+        # A cancelled asyncio has started the process all the same, and nobody waits for it.
+        with anyio.CancelScope(shield=True):
+            process = await anyio.open_process(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+            )
         return cls(process)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from enchannel import (
@@ -514,6 +516,38 @@ async def test_of_ten_that_are_given_up_nothing_is_left(
             tasks.cancel_scope.cancel()
     assert list(tmp_path.iterdir()) == []
     assert marked(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_launch_that_is_cancelled_meanwhile_leaves_no_process(
+    backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Once the loop is closed asyncio complains of processes that it was to wait for.
+    real = anyio.open_process
+
+    async def launch(passes: int) -> None:
+        entered = anyio.Event()
+
+        async def open_process(*args: Any, **kwargs: Any) -> Any:
+            entered.set()
+            return await real(*args, **kwargs)
+
+        async def stay() -> None:
+            async with open_kernel():
+                await anyio.sleep_forever()
+
+        monkeypatch.setattr(anyio, "open_process", open_process)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stay)
+            await entered.wait()
+            for _ in range(passes):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    for passes in range(8):
+        anyio.run(launch, passes, backend=backend)
+        gc.collect()
+    assert caplog.messages == []
 
 
 def marked(text: str) -> list[str]:
