@@ -118,10 +118,11 @@ async def test_input_is_asked_for_on_stdin_and_answered_there(kernel: Kernel) ->
 
 async def test_a_busy_kernel_is_joined_at_once(kernel: Kernel) -> None:
     async with kernel.open_channels() as ch:
-        sent = await ch.shell.send(execute("import time; time.sleep(10)"))
-        while (await ch.iopub.receive()).msg_type != "execute_input":
+        # Before the code itself runs, a signal would be lost, and the reply with it.
+        sent = await ch.shell.send(execute("import time; print('running'); time.sleep(60)"))
+        while (await ch.iopub.receive()).msg_type != "stream":
             pass
-        with anyio.fail_after(5):
+        with anyio.fail_after(10):
             async with kernel.open_channels() as late:
                 assert late.statistics().iopub_proven
         assert ch.statistics().received["shell"] == 0
