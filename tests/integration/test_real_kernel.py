@@ -118,9 +118,9 @@ async def test_input_is_asked_for_on_stdin_and_answered_there(kernel: Kernel) ->
 
 async def test_a_busy_kernel_is_joined_at_once(kernel: Kernel) -> None:
     async with kernel.open_channels() as ch:
-        # Before the code itself runs, a signal would be lost, and the reply with it.
+        # Before the code itself runs, a signal is lost, and may take the reply with it.
         sent = await ch.shell.send(execute("import time; print('running'); time.sleep(60)"))
-        while (await ch.iopub.receive()).msg_type != "stream":
+        while (await ch.iopub.receive()).content.get("text") != "running\n":
             pass
         with anyio.fail_after(10):
             async with kernel.open_channels() as late:
@@ -154,7 +154,7 @@ async def test_a_killed_kernel_ends_the_iteration(kernel: Kernel) -> None:
     with anyio.fail_after(10), pytest.raises(KernelDied, match="disconnected and did not come"):
         # Not through kernel.open_channels, which also watches the process.
         async with open_kernel_channels(None, kernel.connection_info) as ch:
-            await ch.shell.send(execute("import time; time.sleep(60)"))
+            await ch.shell.send(execute("import time; time.sleep(20)"))
             async for _, msg in ch.main:
                 if msg.msg_type == "execute_input":
                     os.kill(kernel.pid, signal.SIGKILL)
