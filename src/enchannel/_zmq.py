@@ -229,7 +229,7 @@ class Link:
         self._fd = _descriptor(socket)
         self._waiting = False
         self._limit = BATCH
-        self._writable = anyio.Event()
+        self._writable: anyio.Event | None = None
         self._monitor = _monitor(context, socket) if monitor else None
         if connected:
             self.connected.set()
@@ -266,7 +266,7 @@ class Link:
         finally:
             self._waiting = False
         self._limit = 1
-        self._writable.set()
+        self._wake_writers()
 
     def send(self, frames: Sequence[Frame]) -> None:
         if self.monitored and not self.connected.is_set():
@@ -294,11 +294,16 @@ class Link:
         return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
 
     async def wait_writable(self) -> None:
-        self._writable = anyio.Event()
         # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
         # look again now and then; this happens only while there is no connection.
+        self._writable = self._writable or anyio.Event()
         with anyio.move_on_after(0.05):
             await self._writable.wait()
+
+    def _wake_writers(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
 
     async def next_event(self) -> None:
         """Waits for the monitor's next word and takes it over. Cancellation loses no event."""
@@ -325,7 +330,7 @@ class Link:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected.set()
             self.disconnected = anyio.Event()
-            self._writable.set()
+            self._wake_writers()
         else:
             # The end of what never was a connection says less than what was seen of it before.
             if was_connected or event != zmq.EVENT_DISCONNECTED:
