@@ -40,6 +40,13 @@ def closing_within(seconds: float) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def shielded() -> Iterator[None]:
+    """What must not be cancelled in between. Type checkers take a bare scope for one that may be left early."""
+    with anyio.CancelScope(shield=True):
+        yield
+
+
 @asynccontextmanager
 async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
     """A task group out of which a single exception comes as itself."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 import anyio.abc
 
+from ._groups import shielded
 from ._log import logger
 
 __all__ = ["KernelProcess", "exit_text"]
@@ -63,7 +64,7 @@ class KernelProcess:
             OSError: It cannot be run.
         """
         # A cancelled asyncio has started the process all the same, and nobody waits for it.
-        with anyio.CancelScope(shield=True):
+        with shielded():
             process = await anyio.open_process(
                 command,
                 stdin=subprocess.DEVNULL,
