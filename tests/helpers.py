@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -27,3 +30,11 @@ async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
     """Waits until `count` messages have been delivered."""
     while channels.statistics().received[channel] < count:
         await anyio.sleep(0.001)
+
+
+async def freeze(pid: int) -> None:
+    """Stops the process, and waits until each of its threads has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            await anyio.sleep(0.001)

@@ -25,6 +25,7 @@ from enchannel import (
     open_kernel_channels,
 )
 from fault_proxy import combinations, fault_proxy
+from helpers import freeze
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +148,7 @@ async def test_a_frozen_kernel_goes_on_where_it_was(tcp_kernel: Kernel, launched
     )
     async with opening as ch:
         await works(ch)
-        os.kill(tcp_kernel.pid, signal.SIGSTOP)
+        await freeze(tcp_kernel.pid)
         try:
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
@@ -169,7 +170,7 @@ async def test_a_frozen_idle_kernel_is_lost_at_its_heartbeat_timeout(tcp_kernel:
         await works(ch)
         with anyio.fail_after(10):
             await ch._heartbeat.first.wait()
-        os.kill(tcp_kernel.pid, signal.SIGSTOP)
+        await freeze(tcp_kernel.pid)
         try:
             with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
                 while True:

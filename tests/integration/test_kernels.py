@@ -28,6 +28,7 @@ from enchannel import (
     open_kernel,
     open_kernel_channels,
 )
+from helpers import freeze
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -675,7 +676,7 @@ async def test_channels_that_are_opened_beside_restarts(kernel: Kernel) -> None:
 async def test_a_kernel_that_dies_while_its_channels_are_opened_is_told_at_once(
     kernel: Kernel,
 ) -> None:
-    os.kill(kernel.pid, signal.SIGSTOP)
+    await freeze(kernel.pid)
     async with anyio.create_task_group() as tasks:
 
         async def kill() -> None:
