@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
     Those with real kernels, which take most of the time, run on the newest Python; on the oldest only
     some that launch them on asyncio, which watches processes otherwise there. The Pythons between the two
     differ in nothing that asyncio's half would show: they run Trio's. With arguments, all run on each.
-    Two at a time: most of them wait, for a kernel to start or to end.
+    Two at a time; those with real kernels alone, for a kernel takes a processor to start.
     """
     session.install(EXTRAS, *group("tests"))
     launching = ["tests/integration/test_kernels.py", "-k", "asyncio and (gone or kill or exit)"]
@@ -56,7 +56,7 @@ def tests(session: nox.Session) -> None:
     without = ["-n", "2", "tests", "--ignore=tests/integration", *half]
     session.run("pytest", *(session.posargs or without))
     if real and not session.posargs:
-        session.run("pytest", "-n", "2", *real)
+        session.run("pytest", *real)
 
 
 @nox.session

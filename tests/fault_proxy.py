@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ class FaultProxy:
         self._ports = {name: getattr(info, f"{name}_port") for name in SOCKETS}
         self._away: set[str] = set()
         self._open: dict[str, set[anyio.abc.SocketStream]] = {name: set() for name in SOCKETS}
+        self._sending: dict[Any, anyio.Lock] = defaultdict(anyio.Lock)
         self._listeners: list[Any] = []
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
@@ -66,7 +68,8 @@ class FaultProxy:
             while True:
                 data = await source.receive()
                 if not paced or self.pace is None:
-                    await target.send(data)
+                    async with self._sending[target]:
+                        await target.send(data)
                     continue
                 for at in range(len(data)):
                     await target.send(data[at : at + 1])
@@ -87,7 +90,8 @@ class FaultProxy:
     async def inject(self, name: str, data: bytes) -> None:
         """Puts `data` into the stream of bytes from the kernel."""
         for client in tuple(self._open[name]):
-            await client.send(data)
+            async with self._sending[client]:
+                await client.send(data)
 
 
 @contextlib.asynccontextmanager

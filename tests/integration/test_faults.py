@@ -170,6 +170,12 @@ async def test_a_frozen_idle_kernel_is_lost_at_its_heartbeat_timeout(tcp_kernel:
         await works(ch)
         with anyio.fail_after(10):
             await ch._heartbeat.first.wait()
+        # Behind this the control thread is idle as well: the opening may have asked it, too.
+        async with ch.subscribe("iopub") as output:
+            asked = await ch.control.send({"header": {"msg_type": "kernel_info_request"}})
+            async for _, msg in output:
+                if msg.is_child_of(asked) and msg.content.get("execution_state") == "idle":
+                    break
         await freeze(tcp_kernel.pid)
         try:
             with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
