@@ -25,7 +25,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import zmq
-from jupyter_client.manager import KernelManager
 
 from enchannel import KernelChannels, Message, open_kernel_channels, open_shell_channel
 from enchannel._wire import Wire
@@ -103,11 +102,13 @@ def round_trips(repetitions: int, count: int = 100, turns: int = 5) -> None:
     The clients take short turns: what a machine gives to two processes that wake one another changes
     from one second to the next, by more than what the clients differ in.
     """
-    for what, kernel, channels in (
+    kernels: list[tuple[str, Callable[[], Any], int]] = [
         ("shell alone", stand_in, 1),
         ("shell, with iopub read beside it", stand_in, 4),
-        ("an ipykernel's shell, with iopub read beside it", real_kernel, 4),
-    ):
+    ]
+    if importlib.util.find_spec("jupyter_client"):
+        kernels.append(("an ipykernel's shell, with iopub read beside it", real_kernel, 4))
+    for what, kernel, channels in kernels:
         took: dict[str, list[list[float]]] = {"bare": [], **{backend: [] for backend in BACKENDS}}
         with kernel() as (config, _):
             for _ in range(repetitions):
@@ -133,6 +134,8 @@ def round_trips(repetitions: int, count: int = 100, turns: int = 5) -> None:
 @contextlib.contextmanager
 def real_kernel() -> Iterator[tuple[Config, None]]:
     """A running ipykernel: its connection file's content."""
+    from jupyter_client.manager import KernelManager
+
     manager = KernelManager(kernel_name="python3")
     manager.start_kernel(stderr=subprocess.DEVNULL)
     try:

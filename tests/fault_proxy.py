@@ -29,7 +29,6 @@ class FaultProxy:
         self._away: set[str] = set()
         self._open: dict[str, set[anyio.abc.SocketStream]] = {name: set() for name in SOCKETS}
         self._sending: dict[Any, anyio.Lock] = defaultdict(anyio.Lock)
-        self._listeners: list[Any] = []
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as tasks:
@@ -67,13 +66,13 @@ class FaultProxy:
         ):
             while True:
                 data = await source.receive()
-                if not paced or self.pace is None:
+                pace = self.pace if paced else None
+                step = len(data) if pace is None else 1
+                for at in range(0, len(data), step):
                     async with self._sending[target]:
-                        await target.send(data)
-                    continue
-                for at in range(len(data)):
-                    await target.send(data[at : at + 1])
-                    await anyio.sleep(self.pace)
+                        await target.send(data[at : at + step])
+                    if pace is not None:
+                        await anyio.sleep(pace)
         scope.cancel()
 
     async def cut(self, *names: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
     """Waits until `count` messages have been delivered."""
     while channels.statistics().received[channel] < count:
         await anyio.sleep(0.001)
+
+
+async def leaves_as_itself(
+    block: AbstractAsyncContextManager[object], error: BaseException
+) -> None:
+    """Raises `error` in `block`, out of which it comes as the same object, with what it had."""
+    context, cause = KeyError("context"), OSError("cause")
+    caught: BaseException | None = None
+    try:
+        async with block:
+            error.__context__, error.__cause__ = context, cause
+            raise error
+    except BaseException as left:
+        caught = left
+    assert caught is error
+    assert error.__context__ is context
+    assert error.__cause__ is cause
 
 
 async def freeze(pid: int) -> None:

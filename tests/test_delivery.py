@@ -12,7 +12,7 @@ import pytest
 from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
 from enchannel import _delivery as delivery
 from enchannel.testing import MemoryKernelEnd
-from helpers import arrived, numbered, take, texts
+from helpers import arrived, leaves_as_itself, numbered, take, texts
 from raw_kernel import KEY, message, request
 
 if sys.version_info < (3, 11):
@@ -249,17 +249,7 @@ async def test_when_the_block_is_left_every_stream_ends(peer: Peer) -> None:
     "error", [Mine("mine"), ExceptionGroup("the user's", [Mine("inside")]), SystemExit(3)]
 )
 async def test_the_bodys_exception_leaves_as_itself(peer: Peer, error: BaseException) -> None:
-    context, cause = KeyError("context"), OSError("cause")
-    error.__context__, error.__cause__ = context, cause
-    caught: BaseException | None = None
-    try:
-        async with peer.open():
-            raise error
-    except BaseException as leaving:
-        caught = leaving
-    assert caught is error
-    assert error.__context__ is context
-    assert error.__cause__ is cause
+    await leaves_as_itself(peer.open(), error)
 
 
 async def test_reprs_show_the_state(peer: Peer) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from enchannel._groups import NOTE, unwrapping_task_group
 from enchannel.testing import open_fake_kernel
+from helpers import leaves_as_itself
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup, ExceptionGroup
@@ -160,18 +161,8 @@ SCOPES = {
     ids=["one", "group", "interrupt"],
 )
 async def test_what_leaves_each_block_is_what_was_raised(scope: str, error: BaseException) -> None:
-    context, cause = KeyError("context"), OSError("cause")
-    caught: BaseException | None = None
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-        try:
-            async with SCOPES[scope](kernel, ch):
-                error.__context__, error.__cause__ = context, cause
-                raise error
-        except BaseException as left:
-            caught = left
-    assert caught is error
-    assert error.__context__ is context
-    assert error.__cause__ is cause
+        await leaves_as_itself(SCOPES[scope](kernel, ch), error)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

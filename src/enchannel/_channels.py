@@ -11,7 +11,7 @@ message is an error of the call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -491,16 +491,14 @@ class KernelChannels:
             f"unknown channel {channel!r}; there are {', '.join(self._transport.channels)}"
         )
 
-    def _send(
-        self, channel: str, body: Body, restarts: int | None = None
-    ) -> Coroutine[Any, Any, Message]:
+    async def _send(self, channel: str, body: Body, restarts: int | None = None) -> Message:
         name = self._name(channel)
         if name == "iopub":
             raise LocalProtocolError(
                 "iopub only receives; you may send on shell, control and stdin"
             )
         message = prepare(body, session=self.session, username=self.username)
-        return self._send_prepared(name, message, restarts)
+        return await self._send_prepared(name, message, restarts)
 
     async def _send_prepared(
         self, name: ChannelName, message: Message, restarts: int | None = None

@@ -10,7 +10,6 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from . import messages
 from ._connection_info import ChannelName
 from ._exceptions import LocalProtocolError, text_of
 from ._groups import closing_within
-from ._message import Message
+from ._message import Message, new_id
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -248,5 +247,5 @@ def new_comm(
     """The ``comm_open`` of a fresh comm."""
     if not isinstance(target_name, str) or not target_name:
         raise LocalProtocolError(f"target_name is the name of a comm target, not {target_name!r}")
-    comm_id = uuid.uuid4().hex
+    comm_id = new_id()
     return messages.comm_open(comm_id, target_name, data, buffers=buffers, metadata=metadata)

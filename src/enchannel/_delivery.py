@@ -319,7 +319,7 @@ class Delivery:
             if not listeners:
                 self._keep(channel, messages)
                 return
-            room = self._room(listeners)
+            room = self._max_buffer_size - max(listener.buffered for listener in listeners)
             if room >= len(messages):
                 self._hand_over(channel, messages)
                 return
@@ -331,9 +331,6 @@ class Delivery:
             self.waiting_for_room = self.waiting_for_room or anyio.Event()
             await self.waiting_for_room.wait()
             messages = self._held.pop(channel, ())
-
-    def _room(self, listeners: Sequence[Listener[Any]]) -> float:
-        return self._max_buffer_size - max(listener.buffered for listener in listeners)
 
     def lift_bound(self) -> None:
         """From here on the streams take whatever comes, until :meth:`restore_bound`."""

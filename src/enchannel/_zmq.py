@@ -364,14 +364,14 @@ class Link:
         self.socket.connect(self.endpoint)
         self.recheck()
 
-    def close(self, *, owned: bool = True) -> None:
+    def close(self) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
         if self._monitor is not None and not self._monitor.closed:
             # Where the socket or its context is gone already, so is the monitor's other end.
             with contextlib.suppress(zmq.ZMQError):
                 self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
-        if owned:
+        if self._owned:
             self.socket.close()
 
 
@@ -392,7 +392,6 @@ class ZmqTransport(FrameTransport):
         self._beats = itertools.count(1)
         self.iopub_needs_proof: bool = topics is not None and "iopub" in links
         self._links = links
-        self._owned = topics is not None
         # Until iopub is proven it is subscribed to everything, for the proof may have any topic. What the
         # caller did not subscribe to is held back here, then and later: it may be on its way still.
         self._topics = topics or (b"",)
@@ -520,7 +519,7 @@ class ZmqTransport(FrameTransport):
 
     async def aclose(self) -> None:
         for link in self._links.values():
-            link.close(owned=self._owned)
+            link.close()
         if self._heart is not None:
             self._heart.close()
 
