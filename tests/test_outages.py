@@ -92,8 +92,9 @@ async def come_back(
 
 
 async def session_known(ch: KernelChannels) -> None:
-    """The welcome opened the channels, and the kernel says its session only with its first status."""
+    """The welcome opened the channels: the status that answers the probe may have been too early."""
     with anyio.fail_after(10):
+        await ch.request("kernel_info_request", channel="control")
         while ch._kernel.session is None:
             await anyio.sleep(0.001)
 
