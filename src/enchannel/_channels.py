@@ -565,8 +565,8 @@ class KernelChannels:
                     await delivery.deliver(channel, messages)
                     if channel != "iopub":
                         # A reply, and who waits for it goes first: to prepare the next wait takes 10 µs
-                        # on Trio, 28 on asyncio, of a round trip of 300. Trio runs the tasks of one turn
-                        # in any order, so two turns.
+                        # on Trio, of a round trip of 300. Trio runs the tasks of one turn in any order,
+                        # so two turns.
                         await checkpoint()
                         await checkpoint()
                 # Most often the batch was all there was, and another look would find nothing.

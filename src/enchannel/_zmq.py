@@ -2,9 +2,8 @@
 
 The facts it stands on:
 
-* A socket's descriptor is edge-triggered, and *any* call on the socket may consume the edge. So the
-  reader looks at ``EVENTS`` before it waits, and whoever calls the socket while the reader waits looks at
-  them afterwards and wakes it (:meth:`Link.recheck`).
+* Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the
+  reader may be waiting has it look again (:meth:`Link.recheck`).
 * ``connect()`` says nothing of the peer. The socket monitor does: a channel is connected from
   ``HANDSHAKE_SUCCEEDED`` to ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then
   on ZeroMQ tries to reconnect by itself.
@@ -36,7 +35,6 @@ from typing import Any
 
 import anyio
 import zmq
-from anyio.lowlevel import checkpoint
 
 from ._connection_info import CHANNELS, SOCKETS, ChannelName, ConnectionInfo
 from ._exceptions import (
@@ -47,6 +45,7 @@ from ._exceptions import (
     RemoteProtocolError,
 )
 from ._message import Message, new_id
+from ._readiness import Readiness, stay_ready
 from ._transport import FrameTransport
 from ._wire import DELIMITER, Frame, Wire
 
@@ -226,8 +225,8 @@ class Link:
         """Whether the connection was lost since the transport was settled."""
         self.seen: str = "nothing answered"
         self._ended: bool = False
-        self._fd = _descriptor(socket)
-        self._waiting = False
+        # Made by the task that waits first: a transport may be made before any event loop runs.
+        self._readiness: Readiness | None = None
         self._limit = BATCH
         self._writable: anyio.Event | None = None
         self._monitor = _monitor(context, socket) if monitor else None
@@ -254,17 +253,10 @@ class Link:
         return batch
 
     async def wait_readable(self) -> None:
-        # A call since the last receive may have eaten the edge.
-        if self._readable():
-            await checkpoint()
-            return
-        self._waiting = True
-        try:
-            await anyio.wait_readable(self._fd)
-        except anyio.ClosedResourceError:
-            pass  # from recheck()
-        finally:
-            self._waiting = False
+        if self._readiness is None:
+            make = stay_ready if self._owned else Readiness
+            self._readiness = make(_descriptor(self.socket), self._readable)
+        await self._readiness.wait()
         self._limit = 1
         self._wake_writers()
 
@@ -286,9 +278,8 @@ class Link:
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
-        if self._waiting and self._readable():
-            # Nothing is closing: a cancel scope around each wait would do as well, for 10 µs a wait.
-            anyio.notify_closing(self._fd)
+        if self._readiness is not None:
+            self._readiness.recheck()
 
     def _readable(self) -> bool:
         return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
@@ -371,6 +362,8 @@ class Link:
             with contextlib.suppress(zmq.ZMQError):
                 self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
+        if self._readiness is not None:
+            self._readiness.close()
         if self._owned:
             self.socket.close()
 

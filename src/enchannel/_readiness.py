@@ -1,0 +1,109 @@
+"""Waiting until a ZeroMQ socket has something to receive.
+
+Its descriptor is edge-triggered, and *any* call on the socket may consume the edge. So whoever is about to
+wait looks at the socket first, and whoever calls the socket while somebody waits looks at it afterwards and
+wakes him (:meth:`Readiness.recheck`).
+
+AnyIO adds the descriptor to the event loop for each wait and removes it behind it. On asyncio that is a
+twentieth of a round trip, so there a descriptor stays added until it is closed. This is for sockets of our
+own: who has his socket back must not find that somebody else still looks at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+__all__ = ["Readiness", "in_trio", "stay_ready"]
+
+
+class Readiness:
+    """Whether a socket is readable, for one task at a time to wait for.
+
+    Args:
+        fd: The socket's descriptor.
+        readable: Looks at the socket.
+    """
+
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+        self._fd = fd
+        self._readable = readable
+        self._waiting = False
+
+    async def wait(self) -> None:
+        """Waits until there may be something to receive. A checkpoint; cancellation changes nothing."""
+        # A call since the last look may have eaten the edge.
+        if self._readable():
+            await checkpoint()
+            return
+        self._waiting = True
+        try:
+            await self._wait()
+        finally:
+            self._waiting = False
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(anyio.ClosedResourceError):  # from _wake()
+            await anyio.wait_readable(self._fd)
+
+    def recheck(self) -> None:
+        """Wakes who waits where the call just made has eaten the edge that he waits for."""
+        if self._waiting and self._readable():
+            self._wake()
+
+    def _wake(self) -> None:
+        # Nothing is closing: a cancel scope around each wait would do as well, for 10 µs a wait.
+        anyio.notify_closing(self._fd)
+
+    def close(self) -> None:
+        """To be called before the descriptor is closed."""
+
+
+class _AsyncioReadiness(Readiness):
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+        import asyncio
+
+        super().__init__(fd, readable)
+        self._loop = asyncio.get_running_loop()
+        self._edge = asyncio.Event()
+        self._loop.add_reader(fd, self._look)
+
+    async def _wait(self) -> None:
+        self._edge.clear()
+        await self._edge.wait()
+
+    def _look(self) -> None:
+        # Whether anybody waits or not: until the socket is looked at, the loop comes back to it at once.
+        try:
+            readable = self._readable()
+        except Exception:  # noqa: BLE001
+            # A terminated context. Who receives next meets the same error.
+            self.close()
+            readable = True
+        if readable:
+            self._edge.set()
+
+    def _wake(self) -> None:
+        self._edge.set()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._fd)
+
+
+def stay_ready(fd: int, readable: Callable[[], bool]) -> Readiness:
+    """The readiness of a socket that is closed within the event loop that runs now."""
+    if not in_trio():
+        # A loop may be without it, as Windows has one; AnyIO knows another way.
+        with contextlib.suppress(NotImplementedError):
+            return _AsyncioReadiness(fd, readable)
+    return Readiness(fd, readable)
+
+
+def in_trio() -> bool:
+    """Whether Trio runs the current task; asyncio may run beneath it."""
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()

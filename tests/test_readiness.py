@@ -1,0 +1,82 @@
+"""What asyncio's loop is asked to watch, and a loop that cannot watch at all."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import anyio
+import anyio.lowlevel
+import pytest
+import zmq
+
+from enchannel._readiness import Readiness, stay_ready
+from helpers import numbered, texts
+from raw_kernel import RawKernel
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.PAIR) as ours,
+        context.socket(zmq.PAIR) as far,
+    ):
+        ours.bind("inproc://pair")
+        far.connect("inproc://pair")
+        yield ours, far
+
+
+def of(socket: zmq.Socket[bytes]) -> Readiness:
+    return stay_ready(socket.get(zmq.FD), lambda: bool(socket.get(zmq.EVENTS) & zmq.POLLIN))
+
+
+@pytest.mark.anyio
+async def test_what_nobody_waits_for_is_found_later_and_keeps_no_loop_busy(
+    pair: tuple[zmq.Socket[bytes], zmq.Socket[bytes]], anyio_backend_name: str
+) -> None:
+    ours, far = pair
+    readiness = of(ours)
+    with anyio.fail_after(5):
+        for number in range(3):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await readiness.wait()
+            far.send(b"%d" % number)
+            descriptor = ours.get(zmq.FD)
+            # The loop comes back to a descriptor that is still readable, again and again.
+            while anyio_backend_name == "asyncio" and select.select([descriptor], [], [], 0)[0]:
+                await anyio.lowlevel.checkpoint()
+            await readiness.wait()
+            assert ours.recv(zmq.NOBLOCK) == b"%d" % number
+    readiness.close()
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """As on Windows, where asyncio's loop watches no descriptors."""
+
+    def add_reader(self, *_: object) -> NoReturn:
+        raise NotImplementedError
+
+    def remove_reader(self, *_: object) -> NoReturn:
+        raise NotImplementedError
+
+
+def test_a_loop_that_watches_no_descriptors() -> None:
+    received: list[Any] = []
+
+    async def main() -> None:
+        with RawKernel() as kernel:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kernel.greet)
+                async with kernel.open() as ch:
+                    ch.iopub.listen()
+                    kernel.publish(*numbered(3))
+                    while len(received) < 3:
+                        received.append(await ch.iopub.receive())
+                tasks.cancel_scope.cancel()
+
+    anyio.run(main, backend="asyncio", backend_options={"loop_factory": Loop})
+    assert texts(received) == [0, 1, 2]
