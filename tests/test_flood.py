@@ -11,11 +11,15 @@ from typing import Any
 
 import anyio
 import pytest
+import zmq
 from anyio.lowlevel import checkpoint
 
+from enchannel import open_channels, wrap_sockets
 from enchannel._delivery import TURN
+from enchannel._wire import Wire
+from enchannel._zmq import BATCH
 from helpers import arrived, numbered, take, texts
-from raw_kernel import RawKernel, message, request
+from raw_kernel import KEY, RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +34,30 @@ async def test_a_consumer_that_blocks_the_event_loop_gets_all_of_a_flood(
         # Published by this very thread: nothing of ours can read meanwhile.
         raw_kernel.publish(*numbered(count))
         assert texts(await take(ch.iopub, count)) == list(range(count))
+
+
+async def test_what_waits_is_taken_in_batches() -> None:
+    wire, count, batches = Wire(KEY), 1_000, []
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.XPUB) as kernel,
+        context.socket(zmq.SUB) as sub,
+    ):
+        kernel.bind("inproc://iopub")
+        kernel.set(zmq.SNDHWM, 0)
+        sub.set(zmq.RCVHWM, 0)
+        sub.subscribe(b"")
+        sub.connect("inproc://iopub")
+        kernel.recv()
+        async with open_channels(wrap_sockets({"iopub": sub}, key=KEY)) as ch:
+            ch._delivery.observers.append(lambda _, messages: batches.append(len(messages)))
+            await anyio.wait_all_tasks_blocked()
+            # inproc: what is sent is there.
+            for each in numbered(count):
+                kernel.send_multipart(wire.encode(each, [b"topic"]))
+            assert texts(await take(ch.iopub, count)) == list(range(count))
+    # The first comes alone, because most often it is.
+    assert batches == [1, *[BATCH] * 15, 39]
 
 
 async def test_a_thousand_cancellations_lose_nothing(raw_kernel: RawKernel) -> None:

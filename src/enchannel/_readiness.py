@@ -34,17 +34,21 @@ class Readiness:
         self._readable = readable
         self._waiting = False
 
-    async def wait(self) -> None:
-        """Waits until there may be something to receive. A checkpoint; cancellation changes nothing."""
+    async def wait(self) -> bool:
+        """Waits until there may be something to receive, and returns whether it had to.
+
+        A checkpoint; cancellation changes nothing.
+        """
         # A call since the last look may have eaten the edge.
         if self._readable():
             await checkpoint()
-            return
+            return False
         self._waiting = True
         try:
             await self._wait()
         finally:
             self._waiting = False
+        return True
 
     async def _wait(self) -> None:
         with contextlib.suppress(anyio.ClosedResourceError):  # from _wake()

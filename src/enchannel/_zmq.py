@@ -256,9 +256,9 @@ class Link:
         if self._readiness is None:
             make = stay_ready if self._owned else Readiness
             self._readiness = make(_descriptor(self.socket), self._readable)
-        await self._readiness.wait()
-        self._limit = 1
-        self._wake_writers()
+        if await self._readiness.wait():
+            self._limit = 1
+            self._wake_writers()
 
     def send(self, frames: Sequence[Frame]) -> None:
         if self.monitored and not self.connected.is_set():
