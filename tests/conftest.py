@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 import anyio
@@ -7,6 +8,18 @@ import pytest
 
 from enchannel import Kernel, open_kernel
 from raw_kernel import RawKernel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ipython(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A profile of IPython for the kernels of the tests, with a history in memory.
+
+    Kernels that start at a time fight over the user's, and say so in the output of any cell.
+    """
+    profile = tmp_path_factory.mktemp("ipython") / "profile_default"
+    profile.mkdir()
+    profile.joinpath("ipython_config.py").write_text('c.HistoryManager.hist_file = ":memory:"\n')
+    os.environ["IPYTHONDIR"] = str(profile.parent)
 
 
 @pytest.fixture(params=["trio", "asyncio"])

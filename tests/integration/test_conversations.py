@@ -169,7 +169,7 @@ async def test_a_subshell_answers_while_the_main_shell_is_busy(
         async with sub.execute("2 + 2") as execution:
             with anyio.fail_after(20):
                 await execution.wait()
-        assert execution.outputs[0]["data"] == {"text/plain": "4"}
+        assert [each["data"] for each in execution.outputs] == [{"text/plain": "4"}]
         assert (await sub.request("is_complete_request", {"code": "1"})).content["status"]
         assert not sleeping.complete
         release.touch()

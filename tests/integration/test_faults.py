@@ -48,7 +48,8 @@ async def works(ch: KernelChannels) -> None:
     with anyio.fail_after(30):
         async with ch.execute("print('one')\n2") as execution:
             await execution.wait()
-    assert [each["output_type"] for each in execution.outputs] == ["stream", "execute_result"]
+    kinds = [each["output_type"] for each in execution.outputs]
+    assert kinds == ["stream", "execute_result"], execution.outputs
 
 
 async def test_connections_that_are_cut_and_come_back(tcp_kernel: Kernel) -> None:
