@@ -132,6 +132,36 @@ async def test_an_execution_whose_idle_never_comes_ends_behind_its_reply() -> No
         assert ch.status == "unknown"
 
 
+async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, executed, ch, "1")
+        asked = await kernel.asked()
+        kernel.reply(asked)
+        # A second later it is asked something else, whose answer comes behind what was on its way.
+        other = await kernel.asked("control")
+        kernel.reply(other, "control")
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done.is_set()
+        kernel.say("stream", asked[1], name="stdout", text="late")
+        kernel.status(asked[1], "idle")
+        execution, seen = await task.result()
+        assert seen == ["stream", "status"]
+        assert execution.idle
+        # What answers that reaches no stream.
+        assert ch.statistics().backlog["control"] == 0
+
+
+async def test_an_idle_that_a_later_one_overtakes_never_comes() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, executed, ch, "1")
+        kernel.reply(await kernel.asked())
+        other = await kernel.asked("control")
+        assert not task.done.is_set()
+        kernel.status(other[1], "busy")
+        execution, seen = await task.result()
+        assert (seen, execution.idle, execution.complete) == ([], False, True)
+
+
 async def test_a_request_that_is_not_implemented_raises() -> None:
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, ch.request, "history_request", {})

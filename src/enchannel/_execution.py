@@ -8,8 +8,9 @@ Reply and idle status travel on two sockets and come in either order. What is mi
 in is waited for a bounded time:
 
 * Idle and no reply: the kernel does not implement the request (:data:`REPLY_GRACE`).
-* Reply and no idle: some kernels never send one, behind an aborted request for example. An execution ends
-  when its messages have paused for :data:`IDLE_GRACE`.
+* Reply and no idle: some kernels never send one, behind an aborted request for example. When the messages of
+  an execution have paused for :data:`IDLE_GRACE` the kernel is asked something else, and what it publishes
+  for that comes behind all that it published before, however slow the connection. Then the execution ends.
 
 Before such a wait ends, what has arrived and was not read yet is looked at: a program that blocks its event
 loop is no kernel that does not answer.
@@ -42,6 +43,7 @@ from ._exceptions import (
 from ._groups import closing_within, unwrapping_task_group
 from ._message import Message
 from ._outputs import OutputList
+from ._probe import ask_for_the_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,13 +56,18 @@ REPLY_GRACE = 1.0
 """Seconds that a reply may come behind its idle status."""
 
 IDLE_GRACE = 1.0
-"""Seconds without any message that an idle status may come behind its reply."""
+"""Seconds without any message that an idle status may come behind its reply, before the kernel is asked."""
+
+ARRIVAL_DEADLINE = 10.0
+"""Seconds that what it was asked then may take; kernels that answer nothing on control are not waited for."""
 
 INTERRUPT_DEADLINE = 2.0
 """Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
+
+_ABORTED = ("aborted", "abort")
 
 _COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
 
@@ -76,7 +83,7 @@ def raise_for_status(reply: Message) -> Message:
     status = reply.content.get("status", "ok")
     if reply.content.get("success") is False:  # a debug_reply
         raise ReplyError({**reply.content, "evalue": reply.content.get("message")})
-    if status in ("error", "aborted", "abort"):
+    if status == "error" or status in _ABORTED:
         raise ReplyError(reply.content)
     return reply
 
@@ -269,7 +276,21 @@ class Execution(Conversation):
         if self.reply is None:
             await super()._wait_progress()
         elif not await self._wait_news_for(IDLE_GRACE):
-            self._idle_given_up = True
+            self._idle_given_up = await self._all_is_here(self.reply)
+
+    async def _all_is_here(self, reply: Message) -> bool:
+        """Whether nothing is on its way any more, as far as that can be found out."""
+        if reply.content.get("status") in _ABORTED:
+            return True
+        here = False
+
+        def came() -> None:
+            nonlocal here
+            here = True
+            self._tell()
+
+        ask_for_the_end(self._channels, came)
+        return not await self._wait_news_for(ARRIVAL_DEADLINE) or here
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":

@@ -3,10 +3,14 @@
 Anything that arrives proves it. To make something arrive, the kernel is asked for its ``kernel_info``: on
 control, which is answered even while a cell runs, and where control stays silent on shell as well. What
 answers the probe reaches no stream.
+
+A probe tells as well that nothing is on its way any more: iopub keeps the order, so what a kernel publishes
+for it comes behind all that was published before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -17,7 +21,7 @@ from ._message import Message, prepare
 if TYPE_CHECKING:
     from ._channels import KernelChannels
 
-__all__ = ["prove_iopub"]
+__all__ = ["ask_for_the_end", "prove_iopub"]
 
 FIRST_ASK, LAST_ASK = 0.02, 0.5
 """Seconds to wait for the answer to a probe before looking what to do: at first, and at the longest."""
@@ -52,13 +56,25 @@ async def prove_iopub(channels: KernelChannels) -> None:
                 probe.ask()
 
 
+def ask_for_the_end(channels: KernelChannels, came: Callable[[], None]) -> None:
+    """Has `came` called when all that the kernel has published until now is here, if it answers at all."""
+    channel = next(c for c in ASKED if c in channels._transport.channels)
+    _Probe(channels, channel, came).ask()
+
+
 class _Probe:
     """Asks for kernel_info on one channel, and keeps what answers it out of the streams."""
 
-    def __init__(self, channels: KernelChannels, channel: ChannelName) -> None:
+    def __init__(
+        self,
+        channels: KernelChannels,
+        channel: ChannelName,
+        published: Callable[[], None] = lambda: None,
+    ) -> None:
         self.answered = False
         self._channels = channels
         self._channel: ChannelName = channel
+        self._published = published
 
     def ask(self) -> None:
         channels = self._channels
@@ -75,5 +91,7 @@ class _Probe:
             self.answered = True  # nothing was asked, so ask again
 
     def _take(self, channel: ChannelName, _: Message) -> None:
-        if channel != "iopub":
+        if channel == "iopub":
+            self._published()
+        else:
             self.answered = True
