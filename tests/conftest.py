@@ -4,10 +4,17 @@ import os
 from collections.abc import AsyncIterator
 
 import anyio
+import hypothesis
 import pytest
 
 from enchannel import Kernel, open_kernel
 from raw_kernel import RawKernel
+
+# On a loaded machine whatever is generated is slow.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -31,22 +32,28 @@ class FaultProxy:
         self._sending: dict[Any, anyio.Lock] = defaultdict(anyio.Lock)
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-            for name in SOCKETS:
-                listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-                await stack.enter_async_context(listener)
-                self.config[f"{name}_port"] = listener.extra(anyio.abc.SocketAttribute.local_port)
-                tasks.start_soon(self._accept, name, listener)
-            task_status.started()
+        with contextlib.ExitStack() as stack:
+            async with anyio.create_task_group() as tasks:
+                for name in SOCKETS:
+                    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+                    listener.setblocking(False)
+                    self.config[f"{name}_port"] = listener.getsockname()[1]
+                    tasks.start_soon(self._accept, name, listener, tasks)
+                task_status.started()
 
-    async def _accept(self, name: str, listener: Any) -> None:
-        async def handle(client: anyio.abc.SocketStream) -> None:
-            with contextlib.suppress(anyio.BrokenResourceError, OSError):
-                async with client:
-                    if name not in self._away:
-                        await self._join(name, client)
+    async def _accept(self, name: str, listener: socket.socket, tasks: anyio.abc.TaskGroup) -> None:
+        # Not AnyIO's listener: asyncio drops what it accepts in the moment of a cancellation.
+        while True:
+            await anyio.wait_readable(listener)
+            with contextlib.suppress(BlockingIOError):
+                accepted, _ = listener.accept()
+                tasks.start_soon(self._handle, name, accepted)
 
-        await listener.serve(handle)
+    async def _handle(self, name: str, accepted: socket.socket) -> None:
+        with accepted, contextlib.suppress(anyio.BrokenResourceError, OSError):
+            async with await anyio.abc.SocketStream.from_socket(accepted) as client:
+                if name not in self._away:
+                    await self._join(name, client)
 
     async def _join(self, name: str, client: anyio.abc.SocketStream) -> None:
         async with await anyio.connect_tcp("127.0.0.1", self._ports[name]) as kernel:
