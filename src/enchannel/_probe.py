@@ -58,8 +58,8 @@ async def prove_iopub(channels: KernelChannels) -> None:
 
 def ask_for_the_end(channels: KernelChannels, came: Callable[[], None]) -> None:
     """Has `came` called when all that the kernel has published until now is here, if it answers at all."""
-    channel = next(c for c in ASKED if c in channels._transport.channels)
-    _Probe(channels, channel, came).ask()
+    asked: list[ChannelName] = [c for c in ASKED if c in channels._transport.channels]
+    _Probe(channels, asked[0], came).ask()
 
 
 class _Probe:
