@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 import uuid
@@ -18,6 +19,12 @@ from enchannel._connection_info import ConnectionInfo
 from enchannel._wire import Wire
 
 KEY = "a secret of the tests"
+
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+
+PORTS = range(61000 + 500 * (_WORKER % 9), 61500 + 500 * (_WORKER % 9))
+"""None that Linux gives away by itself, and for each process of a parallel run its own: nobody else may
+listen on a kernel's port while the kernel is away."""
 
 
 def message(msg_type: str, parent: Message | None = None, **content: Any) -> Message:
@@ -43,7 +50,8 @@ class RawKernel:
         self.sockets = {name: self._socket(name) for name in ("shell", "control", "stdin", "iopub")}
         for number, (name, socket) in enumerate(self.sockets.items(), 1):
             if transport == "tcp":
-                self.config[f"{name}_port"] = socket.bind_to_random_port("tcp://127.0.0.1")
+                port = socket.bind_to_random_port("tcp://127.0.0.1", PORTS.start, PORTS.stop)
+                self.config[f"{name}_port"] = port
             else:
                 self.config[f"{name}_port"] = number
                 socket.bind(f"ipc://{self.config['ip']}-{number}")

@@ -11,6 +11,8 @@ import anyio
 import pytest
 
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
+from enchannel._wire import Wire
+from enchannel._zmq import connect_endpoints
 from raw_kernel import RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -215,6 +217,23 @@ async def test_only_the_channel_that_is_missing_is_named(raw_kernel: RawKernel) 
         async with raw_kernel.open(connect_timeout=0.3):
             pytest.fail("the block was entered")
     assert list(caught.value.unconnected) == ["stdin"]
+
+
+async def test_a_connection_with_itself_is_none() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # ZeroMQ takes the address of our own end before the semicolon.
+    endpoint = f"tcp://127.0.0.1:{port};127.0.0.1:{port}"
+    transport = connect_endpoints({"shell": endpoint}, Wire(""), b"me")
+    (link,) = transport._links.values()
+    met = 0
+    with anyio.fail_after(10):
+        while met < 3:
+            await link.next_event()
+            assert "shell" in transport.unconnected()
+            met += link._to_itself
+    await transport.aclose()
 
 
 async def test_a_peer_that_is_no_zeromq_is_told_apart(raw_kernel: RawKernel) -> None:

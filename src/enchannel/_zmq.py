@@ -12,6 +12,8 @@ The facts it stands on:
   readers leave would pile up here.
 * What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not
   connect again by itself, and says so by saying nothing. Then we do (:meth:`Link.revive`).
+* Where nobody listens, the system may give our own end the very port that it connects to: the connection
+  then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
 * The send high-water mark is 0 as well, and a send waits for a connection and for nothing else. That is
   decided here, by the monitor's word, and not by ``IMMEDIATE``: with it a disconnection takes away what
   has arrived and was not read yet (measured: a kernel's last ten replies gone in 49 of 120 deaths).
@@ -29,7 +31,7 @@ import contextlib
 import itertools
 import math
 import os
-import sys
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -225,6 +227,7 @@ class Link:
         """Whether the connection was lost since the transport was settled."""
         self.seen: str = "nothing answered"
         self._ended: bool = False
+        self._to_itself: bool = False
         # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
@@ -310,9 +313,16 @@ class Link:
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
-            self._see(int.from_bytes(frames[0][:2], sys.byteorder))
             said = True
+            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
+            event, value = struct.unpack("=Hi", frames[0])
+            if event == zmq.EVENT_CONNECTED:
+                self._to_itself = self._owned and _is_its_own_peer(value)
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself:
+                self.reconnect()
+                self.seen = _SEEN[zmq.EVENT_CONNECT_RETRIED]
+            else:
+                self._see(event)
         return said
 
     def _see(self, event: int) -> None:
@@ -697,6 +707,22 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
     return int(socket.get(zmq.FD))
+
+
+def _is_its_own_peer(descriptor: int) -> bool:
+    """Whether both ends of a connection are the same; if so, its port is free as soon as it is closed."""
+    from socket import SO_LINGER, SOL_SOCKET, socket
+
+    with contextlib.suppress(OSError):  # ZeroMQ may have closed it already
+        connection = socket(fileno=descriptor)
+        try:
+            if connection.getsockname() == connection.getpeername():
+                # Otherwise the system keeps the port for a minute, and no kernel can bind it.
+                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                return True
+        finally:
+            connection.detach()
+    return False
 
 
 def _monitor(
