@@ -55,9 +55,11 @@ def enchannel(
 class Terminal:
     """The command in a terminal of its own, and somebody who types there."""
 
-    # A session leader takes its terminal; a Ctrl-C that is typed reaches whoever has it.
+    # A session leader takes its terminal; a Ctrl-C that is typed reaches whoever has it, and who logs in ignores
+    # none, as a program in the background may.
     LOGIN = (
-        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
 
