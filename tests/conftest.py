@@ -18,11 +18,13 @@ hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ipython(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A profile of IPython for the kernels of the tests, with a history in memory.
+def directories(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the kernels of the tests write is not among the user's own.
 
-    Kernels that start at a time fight over the user's, and say so in the output of any cell.
+    IPython's history is in memory: kernels that start at a time fight over one, and say so in the output of
+    any cell. And a kernel that a test leaves no chance leaves its connection file behind.
     """
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("runtime"))
     profile = tmp_path_factory.mktemp("ipython") / "profile_default"
     profile.mkdir()
     profile.joinpath("ipython_config.py").write_text('c.HistoryManager.hist_file = ":memory:"\n')
