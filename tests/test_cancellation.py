@@ -79,6 +79,13 @@ async def one_of_each(ch: KernelChannels) -> None:
         assert [each["output_type"] for each in execution.outputs] == ["stream", "execute_result"]
 
 
+async def opened(ch: KernelChannels) -> None:
+    """What answers the probe of the opening is here as well."""
+    with anyio.fail_after(10):
+        while ch._delivery._expected:
+            await anyio.sleep(0.001)
+
+
 async def until_usable(ch: KernelChannels) -> None:
     """Frees a kernel that an interrupt reached before the cell that asks: it would wait for ever."""
     with anyio.fail_after(30):
@@ -165,6 +172,7 @@ OPERATIONS = (
 async def test_operations(transport: str, operation: Any) -> None:
     async with kernel_over(transport) as kernel, kernel.open_channels() as ch:
         ch._all_comms()
+        await opened(ch)
         before = waiters(ch)
 
         async def check() -> None:

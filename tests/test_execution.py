@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +13,7 @@ import anyio
 import pytest
 
 from enchannel import (
+    Execution,
     KernelChannels,
     KernelDied,
     LocalProtocolError,
@@ -20,6 +24,7 @@ from enchannel import (
     open_channels,
     raise_for_status,
 )
+from enchannel._probe import Probe
 from enchannel.testing import MemoryKernelEnd, memory_transport_pair, open_fake_kernel
 from raw_kernel import message
 
@@ -136,6 +141,7 @@ async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, executed, ch, "1")
         asked = await kernel.asked()
+        kernel.status(asked[1], "busy")
         kernel.reply(asked)
         # A second later it is asked something else, whose answer comes behind what was on its way.
         other = await kernel.asked("control")
@@ -145,21 +151,147 @@ async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
         kernel.say("stream", asked[1], name="stdout", text="late")
         kernel.status(asked[1], "idle")
         execution, seen = await task.result()
-        assert seen == ["stream", "status"]
+        assert seen == ["status", "stream", "status"]
         assert execution.idle
         # What answers that reaches no stream.
         assert ch.statistics().backlog["control"] == 0
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle status that is missing is soon looked into."""
+    monkeypatch.setattr("enchannel._ending.IDLE_GRACE", 0.05)
+    monkeypatch.setattr("enchannel._ending.ARRIVAL_DEADLINE", 0.1)
+
+
+@pytest.mark.usefixtures("soon")
 async def test_an_idle_that_a_later_one_overtakes_never_comes() -> None:
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, executed, ch, "1")
-        kernel.reply(await kernel.asked())
-        other = await kernel.asked("control")
+        other = await replied(kernel)
         assert not task.done.is_set()
         kernel.status(other[1], "busy")
         execution, seen = await task.result()
-        assert (seen, execution.idle, execution.complete) == ([], False, True)
+        assert (seen, execution.idle, execution.complete) == (["status"], False, True)
+        kernel.status(other[1], "idle")
+        kernel.reply(other, "control")
+        await anyio.wait_all_tasks_blocked()
+        assert ch._delivery._expected == {}
+
+
+async def replied(kernel: Kernel) -> tuple[bytes, Message]:
+    """Answers an execution but for its idle status, and returns what the kernel is asked then."""
+    asked = await kernel.asked()
+    kernel.status(asked[1], "busy")
+    kernel.reply(asked)
+    return await kernel.asked("control")
+
+
+def never_asked(kernel: Kernel) -> bool:
+    """Whether the kernel has been asked nothing more on control."""
+    with contextlib.suppress(anyio.WouldBlock):
+        return not kernel.end.take("control")
+    return True
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_kernel_that_shows_no_status_is_asked_for_none() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, executed, ch, "1")
+        asked = await kernel.asked()
+        kernel.say("stream", asked[1], name="stdout", text="out")
+        kernel.reply(asked)
+        assert (await task.result())[1] == ["stream"]
+        assert never_asked(kernel)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("answered_before", [False, True])
+async def test_a_kernel_that_answers_nothing_else_is_done(answered_before: bool) -> None:
+    async with conversation() as (ch, kernel, tasks):
+        if answered_before:
+            task = start(tasks, executed, ch, "0")
+            other = await replied(kernel)
+            kernel.reply(other, "control")
+            kernel.status(other[1], "idle")
+            await task.result()
+        task = start(tasks, executed, ch, "1")
+        other = await replied(kernel)
+        execution, _ = await task.result()
+        assert execution.complete
+        assert never_asked(kernel)
+        # It keeps nothing of the execution, and what answers in the end reaches no stream.
+        gone = weakref.ref(execution)
+        del execution, task
+        gc.collect()
+        assert gone() is None
+        kernel.reply(other, "control")
+        kernel.status(other[1], "busy")
+        kernel.status(other[1], "idle")
+        await anyio.wait_all_tasks_blocked()
+        assert ch._delivery._expected == {}
+        assert set(ch.statistics().backlog.values()) == {0}
+
+
+async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("enchannel._delivery.EXCLUSIVE", 3)
+    async with conversation() as (ch, kernel, _):
+        for _ in range(5):
+            Probe(ch, "control")
+        first, *others = [(await kernel.asked("control"))[1].msg_id for _ in range(5)]
+        assert list(ch._delivery._expected) == others[1:]
+        assert first not in others
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_kernel_that_has_answered_is_waited_for_however_long() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        # It publishes something for what it is asked.
+        task = start(tasks, executed, ch, "1")
+        kernel.status((await replied(kernel))[1], "busy")
+        await task.result()
+        async with ch.execute("2") as execution:
+            task = start(tasks, execution.wait)
+            other = await replied(kernel)
+            kernel.reply(other, "control")
+            # A large message is on its way.
+            for _ in range(3):
+                await deadline_passed(execution)
+            assert not task.done.is_set()
+            assert never_asked(kernel)
+            # Something else is here, and nothing behind it: the kernel may have dropped what answers.
+            kernel.say("stream", message("other_request"), name="stdout", text="other")
+            other = await kernel.asked("control")
+            kernel.say("stream", execution.request, name="stdout", text="late")
+            kernel.status(other[1], "busy")
+            await task.result()
+            assert [each["text"] for each in execution.outputs] == ["late"]
+
+
+async def deadline_passed(execution: Execution) -> None:
+    ending = execution._ending
+    assert ending is not None
+    before = ending.deadline
+    with anyio.fail_after(5):
+        while ending.deadline == before:
+            await anyio.sleep(0.001)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("waiters", [1, 3])
+async def test_however_many_wait_and_how_shortly_the_kernel_is_asked_once(waiters: int) -> None:
+    async def poll(execution: Execution) -> Message:
+        while True:
+            with anyio.move_on_after(0.01):
+                return await execution.wait()
+
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.execute("1") as execution:
+            polling = [start(tasks, poll, execution) for _ in range(waiters)]
+            await replied(kernel)
+            for task in polling:
+                assert (await task.result()).msg_type == "execute_reply"
+            assert never_asked(kernel)
 
 
 async def test_a_request_that_is_not_implemented_raises() -> None:

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from enchannel import KernelChannels, KernelDied, Message
+from enchannel._probe import Probe
 from enchannel.testing import FakeKernel, open_fake_kernel
 from helpers import numbered, texts
 from raw_kernel import RawKernel, message, request
@@ -24,6 +25,10 @@ class Answers:
 
     def __init__(self, kernel: RawKernel, session: str | None) -> None:
         self.session = session
+        self.ends = True
+        """Whether it says that it is done."""
+        self.may = anyio.Event()
+        self.may.set()
         self._kernel = kernel
 
     async def run(self) -> None:
@@ -37,9 +42,11 @@ class Answers:
         kernel = self._kernel
         identity, *frames = await kernel.receive_frames("control")
         asked = kernel.wire.decode(frames)
+        await self.may.wait()
         kernel.publish(self._said("status", asked, execution_state="busy"))
         kernel.send("control", identity, self._said("kernel_info_reply", asked, status="ok"))
-        kernel.publish(self._said("status", asked, execution_state="idle"))
+        if self.ends:
+            kernel.publish(self._said("status", asked, execution_state="idle"))
 
     def _said(self, msg_type: str, parent: Message, **content: Any) -> Message:
         said = message(msg_type, parent, **content)
@@ -208,6 +215,91 @@ async def test_one_channel_that_comes_back_is_the_same_kernel(raw_kernel: RawKer
         assert ch.statistics().outages == 1
         raw_kernel.send("shell", identity, message("inspect_reply", asked))
         assert await the(outcome) == "inspect_reply"
+
+
+async def test_a_channel_that_is_lost_while_iopub_is_proven_again(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+
+    async def answer_on_shell() -> None:
+        while True:
+            identity, *frames = await raw_kernel.receive_frames("shell")
+            asked = raw_kernel.wire.decode(frames)
+            raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+
+    async with (
+        answering(raw_kernel, "first") as answers,
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        in_flight(ch) as outcome,
+    ):
+        await raw_kernel.receive("shell")
+        await session_known(ch)
+        raw_kernel.greeting, answers.may = False, anyio.Event()
+        raw_kernel.unbind("iopub")
+        with anyio.fail_after(20):
+            while ch._iopub_proven.is_set():
+                if raw_kernel.sockets["iopub"].closed and ch._outages.current:
+                    raw_kernel.rebind("iopub", raw_kernel.info.endpoint("iopub"))
+                await anyio.sleep(0.001)
+            shell = ch._transport._links["shell"]  # type: ignore[attr-defined]
+            raw_kernel.unbind("shell")
+            await shell.disconnected.wait()
+            raw_kernel.rebind("shell", raw_kernel.info.endpoint("shell"))
+            await shell.connected.wait()
+            answers.may.set()
+            await ch._outages.wait_over()
+        assert outcome == []
+        assert ch.statistics().outages == 1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer_on_shell)
+            died = await the(outcome)
+            tasks.cancel_scope.cancel()
+        assert isinstance(died, KernelDied)
+        assert "lost with the connection" in str(died)
+
+
+async def test_an_idle_of_ours_that_was_lost_keeps_no_kernel_busy(raw_kernel: RawKernel) -> None:
+    raw_kernel.greeting = False
+    async with (
+        answering(raw_kernel, "first") as answers,
+        raw_kernel.open(reconnect_timeout=30) as ch,
+    ):
+        await session_known(ch)
+        answers.ends = False
+        Probe(ch, "control")
+        with anyio.fail_after(10):
+            while ch.status != "busy":
+                await anyio.sleep(0.001)
+        answers.ends = True
+        await come_back(raw_kernel, ch)
+        with anyio.fail_after(10):
+            await ch.wait_idle()
+
+
+async def test_an_execution_is_not_over_where_nobody_could_be_asked(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._ending.IDLE_GRACE", 0.02)
+    monkeypatch.setattr("enchannel._ending.ARRIVAL_DEADLINE", 0.02)
+    async with raw_kernel.open(reconnect_timeout=30) as ch:
+        async with ch.execute("1") as execution, anyio.create_task_group() as tasks:
+            identity, asked = await raw_kernel.receive("shell")
+            raw_kernel.publish(message("status", asked, execution_state="busy"))
+            raw_kernel.unbind("control")
+            while not ch._outages.current:
+                await anyio.sleep(0.001)
+            raw_kernel.send("shell", identity, message("execute_reply", asked, status="ok"))
+            tasks.start_soon(execution.wait)
+            with anyio.fail_after(10):
+                while execution._ending is None:
+                    await anyio.sleep(0.001)
+                for _ in range(3):
+                    before = execution._ending.deadline
+                    while execution._ending.deadline == before:
+                        await anyio.sleep(0.001)
+            assert not execution.complete
+            raw_kernel.publish(message("status", asked, execution_state="idle"))
 
 
 async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:

@@ -23,7 +23,7 @@ import itertools
 import math
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -41,6 +41,9 @@ BACKLOG = 100_000
 
 ANSWERED = 10_000
 """Requests that were answered before their idle came, and whose idle is not worth keeping for anybody."""
+
+EXCLUSIVE = 1_000
+"""Requests of our own that may be unanswered at once; some kernels never answer them."""
 
 TURN = 64
 """Messages that a stream hands out before it lets other tasks run. Every one of them is a cancellation
@@ -218,17 +221,13 @@ class Delivery:
         self._arrivals = itertools.count()
         self._held: dict[ChannelName, Sequence[Message]] = {}
         self._expected: dict[str, tuple[Taker, bool]] = {}
+        self._exclusive: dict[str, None] = {}
         self._answered: dict[str, None] = {}
         self.at_end: dict[Callable[[], None], None] = {}
         """Called, in this order, when no more messages will come, and at a restart; must not raise."""
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.waiting_for_room: anyio.Event | None = None
-
-    @property
-    def expected(self) -> Container[str]:
-        """The ids of the requests in flight."""
-        return self._expected
 
     @property
     def ended(self) -> bool:
@@ -267,13 +266,18 @@ class Delivery:
         Args:
             msg_id: The request's id.
             taker: Called with the channel and the message; must not raise.
-            exclusive: Whether the streams get nothing of it.
+            exclusive: Whether the streams get nothing of it. Of these the oldest are forgotten.
         """
         self._expected[msg_id] = (taker, exclusive)
+        if exclusive:
+            self._exclusive[msg_id] = None
+            if len(self._exclusive) > EXCLUSIVE:
+                self.forget(next(iter(self._exclusive)))
 
     def forget(self, msg_id: str, *, idle_to_come: bool = False) -> None:
         """Takes an :meth:`expect` back; `idle_to_come` says that a status is still on its way."""
         self._expected.pop(msg_id, None)
+        self._exclusive.pop(msg_id, None)
         if idle_to_come:
             self._answered[msg_id] = None
             if len(self._answered) > ANSWERED:

@@ -8,14 +8,11 @@ Reply and idle status travel on two sockets and come in either order. What is mi
 in is waited for a bounded time:
 
 * Idle and no reply: the kernel does not implement the request (:data:`REPLY_GRACE`).
-* Reply and no idle: some kernels never send one, behind an aborted request for example. When the messages of
-  an execution have paused for :data:`IDLE_GRACE` the kernel is asked something else, and what it publishes
-  for that comes behind all that it published before, however slow the connection. Then the execution ends.
+* Reply and no idle: :mod:`~enchannel._ending` has the rules.
+* Neither reply nor idle: the caller's own deadline decides, or the loss of the kernel.
 
 Before such a wait ends, what has arrived and was not read yet is looked at: a program that blocks its event
 loop is no kernel that does not answer.
-
-Neither reply nor idle: the caller's own deadline decides, or the loss of the kernel.
 """
 
 from __future__ import annotations
@@ -33,6 +30,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from . import messages
 from ._connection_info import ChannelName
 from ._delivery import fresh
+from ._ending import Ending
 from ._exceptions import (
     KernelDied,
     LocalProtocolError,
@@ -43,7 +41,6 @@ from ._exceptions import (
 from ._groups import closing_within, unwrapping_task_group
 from ._message import Message
 from ._outputs import OutputList
-from ._probe import ask_for_the_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,12 +51,6 @@ __all__ = ["Conversation", "Execution", "raise_for_status"]
 
 REPLY_GRACE = 1.0
 """Seconds that a reply may come behind its idle status."""
-
-IDLE_GRACE = 1.0
-"""Seconds without any message that an idle status may come behind its reply, before the kernel is asked."""
-
-ARRIVAL_DEADLINE = 10.0
-"""Seconds that what it was asked then may take; kernels that answer nothing on control are not waited for."""
 
 INTERRUPT_DEADLINE = 2.0
 """Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
@@ -226,7 +217,7 @@ class Execution(Conversation):
         self._prompted = anyio.Event()
         self._answering = anyio.CancelScope()
         self._outputs = OutputList(channels._displays)
-        self._idle_given_up = False
+        self._ending: Ending | None = None
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
@@ -242,7 +233,9 @@ class Execution(Conversation):
     @property
     def complete(self) -> bool:
         """Whether the reply and the idle status are in."""
-        return self.reply is not None and (self.idle or self._idle_given_up)
+        return self.reply is not None and (
+            self.idle or (self._ending is not None and self._ending.over)
+        )
 
     async def wait(self) -> Message:
         """Waits until the execution is complete, and returns the reply.
@@ -275,22 +268,19 @@ class Execution(Conversation):
     async def _wait_progress(self) -> None:
         if self.reply is None:
             await super()._wait_progress()
-        elif not await self._wait_news_for(IDLE_GRACE):
-            self._idle_given_up = await self._all_is_here(self.reply)
+            return
+        if self._ending is None:
+            aborted = self.reply.content.get("status") in _ABORTED
+            self._ending = Ending(self._channels, self._tell, aborted=aborted)
+        with anyio.CancelScope(deadline=self._ending.deadline):
+            await self._wait_news()
+            return
+        self._ending.look()
 
-    async def _all_is_here(self, reply: Message) -> bool:
-        """Whether nothing is on its way any more, as far as that can be found out."""
-        if reply.content.get("status") in _ABORTED:
-            return True
-        here = False
-
-        def came() -> None:
-            nonlocal here
-            here = True
-            self._tell()
-
-        ask_for_the_end(self._channels, came)
-        return not await self._wait_news_for(ARRIVAL_DEADLINE) or here
+    def __exit__(self, *exc: object) -> None:
+        super().__exit__(*exc)
+        if self._ending is not None:
+            self._ending.close()
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
@@ -303,6 +293,8 @@ class Execution(Conversation):
             self._prompted.set()
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self._answering.cancel()
+        if self._ending is not None:
+            self._ending.stir()
         super()._take(channel, message)
 
     async def _answer_prompts(self) -> None:

@@ -34,6 +34,10 @@ class KernelState:
         """How often the kernel has said its session."""
         self.curious: bool = False
         """Whether any message is to be looked at for it, and not the statuses alone."""
+        self.publishes_status: bool = False
+        """Whether a status was ever seen."""
+        self.publishes_for_probes: bool = False
+        """Whether anything was ever seen that it published for a probe."""
         self._busy: dict[str, None] = {}
         self.changed = anyio.Event()
 
@@ -54,6 +58,7 @@ class KernelState:
             self._set("busy" if self._busy else "idle")
 
     def _see(self, message: Message) -> None:
+        self.publishes_status = True
         state, parent = text_of(message.content.get("execution_state")), message.parent_id
         if state == "busy":
             self._busy[parent] = None
@@ -82,7 +87,7 @@ class KernelState:
         return msg_id in self._busy
 
     def forget_busy(self, known: Container[str]) -> None:
-        """Forgets which requests are busy, but for those that are `known` to be: their idle may be lost."""
+        """Forgets which requests are busy, but for those that are `known`: their idle may be lost."""
         self._busy = {msg_id: None for msg_id in self._busy if msg_id in known}
         if self.status == "busy" and not self._busy:
             self._set("unknown")

@@ -390,6 +390,8 @@ async def _opened(
     finally:
         if owned:
             await _close(transport)
+        else:
+            transport.rest()
 
 
 async def _close(transport: Transport) -> None:

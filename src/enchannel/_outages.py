@@ -133,12 +133,19 @@ class Outages:
 
     async def _resume(self, lost_at: float, tasks: anyio.abc.TaskGroup) -> None:
         transport, kernel = self._channels._transport, self._channels._kernel
-        lost = transport.lost()
         restarts = kernel.restarts
-        same = set(lost) != set(transport.channels)
-        if "iopub" in lost:
-            kernel.forget_busy(self._channels._delivery.expected)
-            same |= await self._meet_again(need_session=not same)
+        lost: set[ChannelName] = set()
+        same = True
+        # One that does not say which has lost them all.
+        anew = set(transport.take_lost()) or set(transport.channels)
+        while anew:
+            lost |= anew
+            same = lost != set(transport.channels)
+            if "iopub" in lost:
+                kernel.forget_busy({each.request.msg_id for each in self._channels._conversations})
+                same |= await self._meet_again(need_session=not same)
+            # Another may have gone meanwhile, and be back.
+            anew = set(transport.take_lost())
         transport.settle()
         if self._expected and not self._told:
             return  # the kernel that is about to be restarted came back; it is not over
@@ -161,10 +168,10 @@ class Outages:
             logger().warning(
                 "%s lost the connection to the kernel and had it back after %.2f s; what was sent to us "
                 "meanwhile is lost",
-                ", ".join(lost),
+                ", ".join(channel for channel in transport.channels if channel in lost),
                 gap,
             )
-            for channel in set(lost) & {"shell", "control"}:
+            for channel in lost & {"shell", "control"}:
                 tasks.start_soon(self._settle_requests, channel, "iopub" in lost)
         self.end()
         self._channels._delivery.restore_bound()

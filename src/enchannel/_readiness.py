@@ -5,13 +5,15 @@ wait looks at the socket first, and whoever calls the socket while somebody wait
 wakes him (:meth:`Readiness.recheck`).
 
 AnyIO adds the descriptor to the event loop for each wait and removes it behind it. On asyncio that is a
-twentieth of a round trip, so there a descriptor stays added until it is closed. This is for sockets of our
-own: who has his socket back must not find that somebody else still looks at it.
+twentieth of a round trip, so there a descriptor stays added until the channels are left. Of a socket that is
+the caller's it is a copy: asyncio knows one reader of a descriptor, and a socket of :mod:`zmq.asyncio` that
+has waited before is that one, and stays it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -64,17 +66,22 @@ class Readiness:
         anyio.notify_closing(self._fd)
 
     def close(self) -> None:
-        """To be called before the descriptor is closed."""
+        """To be called when nobody waits any more, before the descriptor is closed."""
 
 
 class _AsyncioReadiness(Readiness):
-    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+    def __init__(self, fd: int, readable: Callable[[], bool], *, copy: bool) -> None:
         import asyncio
 
         super().__init__(fd, readable)
         self._loop = asyncio.get_running_loop()
         self._edge = asyncio.Event()
-        self._loop.add_reader(fd, self._look)
+        with contextlib.ExitStack() as undo:
+            if copy:
+                self._fd = os.dup(fd)
+                undo.callback(os.close, self._fd)
+            self._loop.add_reader(self._fd, self._look)
+            self._undo = undo.pop_all()
 
     async def _wait(self) -> None:
         self._edge.clear()
@@ -86,7 +93,7 @@ class _AsyncioReadiness(Readiness):
             readable = self._readable()
         except Exception:  # noqa: BLE001
             # A terminated context. Who receives next meets the same error.
-            self.close()
+            self._loop.remove_reader(self._fd)
             readable = True
         if readable:
             self._edge.set()
@@ -95,15 +102,23 @@ class _AsyncioReadiness(Readiness):
         self._edge.set()
 
     def close(self) -> None:
-        self._loop.remove_reader(self._fd)
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+        self._undo.close()
 
 
-def stay_ready(fd: int, readable: Callable[[], bool]) -> Readiness:
-    """The readiness of a socket that is closed within the event loop that runs now."""
+def stay_ready(fd: int, readable: Callable[[], bool], *, borrowed: bool = False) -> Readiness:
+    """The readiness of a socket for as long as the event loop that runs now.
+
+    Args:
+        fd: The socket's descriptor.
+        readable: Looks at the socket.
+        borrowed: Whether somebody else may have the loop watch the descriptor.
+    """
     if not in_trio():
-        # A loop may be without it, as Windows has one; AnyIO knows another way.
-        with contextlib.suppress(NotImplementedError):
-            return _AsyncioReadiness(fd, readable)
+        # Windows has a loop without it, and descriptors that have no copies; AnyIO knows another way.
+        with contextlib.suppress(NotImplementedError, OSError):
+            return _AsyncioReadiness(fd, readable, copy=borrowed)
     return Readiness(fd, readable)
 
 

@@ -99,9 +99,12 @@ class Transport(ABC):
         """Waits until the connection of a channel was lost since :meth:`settle`, be it back or not."""
         await anyio.sleep_forever()
 
-    def lost(self) -> Sequence[ChannelName]:
-        """The channels whose connection was lost since :meth:`settle`, be it back or not."""
-        return self.channels
+    def take_lost(self) -> Sequence[ChannelName]:
+        """The channels whose connection was lost since :meth:`settle`, be it back or not: each loss once.
+
+        None where that cannot be told; all of them count as lost then.
+        """
+        return ()
 
     def reconnect(self) -> None:
         """Connects anew what is still connected to a kernel that has exited: somebody holds its sockets."""
@@ -116,6 +119,9 @@ class Transport(ABC):
     async def beat(self) -> None:
         """Sends a heartbeat and waits for its echo. Cancellation gives up on that echo."""
         await anyio.sleep_forever()
+
+    def rest(self) -> None:
+        """Called when the channels were left: nobody waits here until others are opened, if they are."""
 
     async def aclose(self) -> None:
         """Lets go of everything the transport opened; what was sent still goes out for a bounded time."""

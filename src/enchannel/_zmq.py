@@ -224,11 +224,12 @@ class Link:
         self.connected: anyio.Event = anyio.Event()
         self.disconnected: anyio.Event = anyio.Event()
         self.lost: bool = False
-        """Whether the connection was lost since the transport was settled."""
+        """Whether the connection was lost, and nobody has taken note of it."""
         self.seen: str = "nothing answered"
         self._ended: bool = False
         self._to_itself: bool = False
-        # Made by the task that waits first: a transport may be made before any event loop runs.
+        # Made by the task that waits first: a transport may be made before any event loop runs, and a
+        # caller's be used in one after the other.
         self._readiness: Readiness | None = None
         self._limit = BATCH
         self._writable: anyio.Event | None = None
@@ -257,8 +258,8 @@ class Link:
 
     async def wait_readable(self) -> None:
         if self._readiness is None:
-            make = stay_ready if self._owned else Readiness
-            self._readiness = make(_descriptor(self.socket), self._readable)
+            descriptor = _descriptor(self.socket)
+            self._readiness = stay_ready(descriptor, self._readable, borrowed=not self._owned)
         if await self._readiness.wait():
             self._limit = 1
             self._wake_writers()
@@ -307,7 +308,7 @@ class Link:
 
     def take_events(self) -> bool:
         """Takes over all that the monitor has said, if anything."""
-        said = False
+        said = with_itself = False
         while self._monitor is not None:
             try:
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
@@ -318,11 +319,12 @@ class Link:
             event, value = struct.unpack("=Hi", frames[0])
             if event == zmq.EVENT_CONNECTED:
                 self._to_itself = self._owned and _is_its_own_peer(value)
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself:
-                self.reconnect()
-                self.seen = _SEEN[zmq.EVENT_CONNECT_RETRIED]
-            else:
+            with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
+            if not with_itself:
                 self._see(event)
+        if with_itself:
+            self.reconnect()
+            self.seen = _SEEN[zmq.EVENT_CONNECT_RETRIED]
         return said
 
     def _see(self, event: int) -> None:
@@ -365,6 +367,12 @@ class Link:
         self.socket.connect(self.endpoint)
         self.recheck()
 
+    def rest(self) -> None:
+        """Leaves the event loop."""
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+
     def close(self) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
         if self._monitor is not None and not self._monitor.closed:
@@ -372,8 +380,7 @@ class Link:
             with contextlib.suppress(zmq.ZMQError):
                 self.socket.monitor(None, 0)
             self._monitor.close(linger=0)
-        if self._readiness is not None:
-            self._readiness.close()
+        self.rest()
         if self._owned:
             self.socket.close()
 
@@ -487,11 +494,15 @@ class ZmqTransport(FrameTransport):
         self._changed.set()
         self._changed = anyio.Event()
 
-    def lost(self) -> list[ChannelName]:
-        for link in self._links.values():
+    def take_lost(self) -> list[ChannelName]:
+        lost: list[ChannelName] = []
+        for channel, link in self._links.items():
             # The watchers take turns, and may be behind one another.
             link.take_events()
-        return [channel for channel, link in self._links.items() if link.lost]
+            if link.lost:
+                lost.append(channel)
+                link.lost = False
+        return lost
 
     def reconnect(self) -> None:
         for link in self._links.values():
@@ -519,6 +530,10 @@ class ZmqTransport(FrameTransport):
         except (KernelDied, zmq.ZMQError):
             # The readers meet the same error, and what they say of it counts.
             await anyio.sleep_forever()
+
+    def rest(self) -> None:
+        for link in self._links.values():
+            link.rest()
 
     async def aclose(self) -> None:
         for link in self._links.values():
@@ -711,12 +726,16 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 def _is_its_own_peer(descriptor: int) -> bool:
     """Whether both ends of a connection are the same; if so, its port is free as soon as it is closed."""
-    from socket import SO_LINGER, SOL_SOCKET, socket
+    from socket import AF_INET, AF_INET6, SO_LINGER, SOL_SOCKET, socket
 
-    with contextlib.suppress(OSError):  # ZeroMQ may have closed it already
+    # ZeroMQ may have closed it already, and somebody else may have the number now.
+    with contextlib.suppress(OSError):
         connection = socket(fileno=descriptor)
         try:
-            if connection.getsockname() == connection.getpeername():
+            if (
+                connection.family in (AF_INET, AF_INET6)
+                and connection.getsockname() == connection.getpeername()
+            ):
                 # Otherwise the system keeps the port for a minute, and no kernel can bind it.
                 connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
                 return True

@@ -129,7 +129,7 @@ async def test_bytes_one_by_one_arrive_as_they_were(
     running_tcp_kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a loaded machine one message may take longer than that.
-    monkeypatch.setattr("enchannel._execution.IDLE_GRACE", 30)
+    monkeypatch.setattr("enchannel._ending.IDLE_GRACE", 30)
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config) as ch:
             proxy.pace = 0

@@ -154,7 +154,12 @@ class MemoryTransport(FrameTransport):
 
     async def wait_lost(self) -> None:
         await self._blinked.wait()
+
+    def take_lost(self) -> Sequence[ChannelName]:
+        if not self._blinked.is_set():
+            return ()
         self._blinked = anyio.Event()
+        return self.channels
 
     async def aclose(self) -> None:
         self._end.disconnect(self)
