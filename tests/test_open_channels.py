@@ -12,7 +12,7 @@ import pytest
 
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
 from enchannel._wire import Wire
-from enchannel._zmq import connect_endpoints
+from enchannel._zmq import _is_its_own_peer, connect_endpoints
 from raw_kernel import RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -234,6 +234,13 @@ async def test_a_connection_with_itself_is_none() -> None:
             assert "shell" in transport.unconnected()
             met += link._to_itself
     await transport.aclose()
+
+
+def test_a_number_that_another_socket_has_by_now_is_no_connection_with_itself() -> None:
+    # The two ends have the same name: none.
+    for one in socket.socketpair():
+        with one:
+            assert not _is_its_own_peer(one.fileno())
 
 
 async def test_a_peer_that_is_no_zeromq_is_told_apart(raw_kernel: RawKernel) -> None:

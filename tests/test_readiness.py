@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -11,10 +12,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 import zmq
+import zmq.asyncio
 
+from enchannel import open_channels, wrap_sockets
 from enchannel._readiness import Readiness, stay_ready
 from helpers import numbered, texts
-from raw_kernel import RawKernel
+from raw_kernel import KEY, RawKernel, message, request
 
 
 @pytest.fixture
@@ -80,3 +83,35 @@ def test_a_loop_that_watches_no_descriptors() -> None:
 
     anyio.run(main, backend="asyncio", backend_options={"loop_factory": Loop})
     assert texts(received) == [0, 1, 2]
+
+
+def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
+    async def main() -> None:
+        with RawKernel() as kernel, zmq.asyncio.Context() as context:
+            shell = context.socket(zmq.DEALER)
+            shell.connect(kernel.info.endpoint("shell"))
+
+            async def hears() -> bytes:
+                await shell.send(b"")
+                identity, _ = await kernel.receive_frames("shell")
+                receiving = asyncio.ensure_future(shell.recv())
+                await anyio.wait_all_tasks_blocked()
+                kernel.sockets["shell"].send_multipart([identity, b"heard"])
+                return await receiving
+
+            with anyio.fail_after(5):
+                assert await hears() == b"heard"
+                transport = wrap_sockets({"shell": shell}, key=KEY)
+                before = os.listdir("/proc/self/fd")
+                for number in range(100):
+                    async with open_channels(transport) as ch:
+                        sent = await ch.shell.send(request(number=number))
+                        identity, _ = await kernel.receive("shell")
+                        kernel.send("shell", identity, message("reply", sent))
+                        assert (await ch.shell.receive()).is_child_of(sent)
+                assert os.listdir("/proc/self/fd") == before
+                assert await hears() == b"heard"
+                await transport.aclose()
+            shell.close(linger=0)
+
+    anyio.run(main, backend="asyncio")

@@ -228,8 +228,7 @@ class Link:
         self.seen: str = "nothing answered"
         self._ended: bool = False
         self._to_itself: bool = False
-        # Made by the task that waits first: a transport may be made before any event loop runs, and a
-        # caller's be used in one after the other.
+        # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
         self._writable: anyio.Event | None = None
