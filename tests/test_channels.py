@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import sys
 import uuid
 from typing import Any
 
@@ -23,11 +23,9 @@ from enchannel import (
     open_stdin_channel,
     wrap_sockets,
 )
-from helpers import numbered, take, texts
+from enchannel._wire import Wire
+from helpers import deadlines_passed, numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
-
-if sys.version_info < (3, 11):
-    pass
 
 pytestmark = pytest.mark.anyio
 
@@ -312,6 +310,45 @@ async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool
         assert not shell.closed
         shell.close(linger=0)
         iopub.close(linger=0)
+
+
+async def test_a_full_socket_of_the_caller_ends_no_execution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import zmq
+
+    monkeypatch.setattr("enchannel._ending.GRACE", 0.02)
+    wire = Wire(KEY)
+    ends: dict[Any, Any] = {}
+    with zmq.Context() as context, contextlib.ExitStack() as stack:
+        for name in ("shell", "control", "iopub"):
+            ends[name] = [stack.enter_context(context.socket(zmq.PAIR)) for _ in range(2)]
+            for end in ends[name]:
+                end.set_hwm(1)
+            ends[name][0].bind(f"inproc://{name}")
+            ends[name][1].connect(f"inproc://{name}")
+        kernel, ours = ({name: pair[n] for name, pair in ends.items()} for n in range(2))
+        with pytest.raises(zmq.Again):
+            while True:
+                ours["control"].send(b"full", zmq.NOBLOCK)
+        async with open_channels(wrap_sockets(ours, key=KEY)) as ch:
+            async with ch.execute("1") as execution, anyio.create_task_group() as tasks:
+                tasks.start_soon(execution.wait)
+                said = message("status", execution.request, execution_state="busy")
+                kernel["iopub"].send_multipart(wire.encode(said))
+                said = message("execute_reply", execution.request, status="ok")
+                kernel["shell"].send_multipart(wire.encode(said))
+                await deadlines_passed(execution)
+                assert not execution.complete
+                with anyio.fail_after(10):
+                    frames: list[bytes] = []
+                    while not frames[1:]:
+                        with contextlib.suppress(zmq.Again):
+                            frames = kernel["control"].recv_multipart(zmq.NOBLOCK)
+                        await anyio.sleep(0.001)
+                asked = wire.decode(frames)
+                said = message("status", asked, execution_state="busy")
+                kernel["iopub"].send_multipart(wire.encode(said))
 
 
 async def test_a_context_that_is_terminated_is_survived(raw_kernel: RawKernel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from enchannel import (
 )
 from enchannel._probe import Probe
 from enchannel.testing import MemoryKernelEnd, memory_transport_pair, open_fake_kernel
+from helpers import deadlines_passed
 from raw_kernel import message
 
 pytestmark = pytest.mark.anyio
@@ -131,10 +133,11 @@ async def test_reply_and_idle_come_in_either_order(idle_first: bool) -> None:
 async def test_an_execution_whose_idle_never_comes_ends_behind_its_reply() -> None:
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, executed, ch, "1")
+        kernel.status(message("other_request"), "busy")
         kernel.reply(await kernel.asked(), status="aborted")
         execution, _ = await task.result()
         assert execution.reply.content["status"] == "aborted"
-        assert ch.status == "unknown"
+        assert never_asked(kernel)
 
 
 async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
@@ -159,9 +162,9 @@ async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle status that is missing is soon looked into."""
-    monkeypatch.setattr("enchannel._ending.IDLE_GRACE", 0.05)
-    monkeypatch.setattr("enchannel._ending.ARRIVAL_DEADLINE", 0.1)
+    """An end that is missing is soon looked into."""
+    monkeypatch.setattr("enchannel._ending.GRACE", 0.05)
+    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 0.1)
 
 
 @pytest.mark.usefixtures("soon")
@@ -187,10 +190,10 @@ async def replied(kernel: Kernel) -> tuple[bytes, Message]:
     return await kernel.asked("control")
 
 
-def never_asked(kernel: Kernel) -> bool:
-    """Whether the kernel has been asked nothing more on control."""
+def never_asked(kernel: Kernel, channel: Any = "control") -> bool:
+    """Whether the kernel has been asked nothing more."""
     with contextlib.suppress(anyio.WouldBlock):
-        return not kernel.end.take("control")
+        return not kernel.end.take(channel)
     return True
 
 
@@ -255,8 +258,7 @@ async def test_a_kernel_that_has_answered_is_waited_for_however_long() -> None:
             other = await replied(kernel)
             kernel.reply(other, "control")
             # A large message is on its way.
-            for _ in range(3):
-                await deadline_passed(execution)
+            await deadlines_passed(execution)
             assert not task.done.is_set()
             assert never_asked(kernel)
             # Something else is here, and nothing behind it: the kernel may have dropped what answers.
@@ -268,40 +270,130 @@ async def test_a_kernel_that_has_answered_is_waited_for_however_long() -> None:
             assert [each["text"] for each in execution.outputs] == ["late"]
 
 
-async def deadline_passed(execution: Execution) -> None:
-    ending = execution._ending
-    assert ending is not None
-    before = ending.deadline
-    with anyio.fail_after(5):
-        while ending.deadline == before:
-            await anyio.sleep(0.001)
+async def polled(execution: Execution) -> Message:
+    while True:
+        with anyio.move_on_after(0.01):
+            return await execution.wait()
 
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("waiters", [1, 3])
 async def test_however_many_wait_and_how_shortly_the_kernel_is_asked_once(waiters: int) -> None:
-    async def poll(execution: Execution) -> Message:
-        while True:
-            with anyio.move_on_after(0.01):
-                return await execution.wait()
-
     async with conversation() as (ch, kernel, tasks):
         async with ch.execute("1") as execution:
-            polling = [start(tasks, poll, execution) for _ in range(waiters)]
+            polling = [start(tasks, polled, execution) for _ in range(waiters)]
             await replied(kernel)
             for task in polling:
                 assert (await task.result()).msg_type == "execute_reply"
             assert never_asked(kernel)
 
 
+async def idled(kernel: Kernel) -> tuple[tuple[bytes, Message], tuple[bytes, Message]]:
+    """Answers a request but for its reply, and returns it, and what the kernel is asked then."""
+    asked = await kernel.asked()
+    kernel.status(asked[1], "busy")
+    kernel.status(asked[1], "idle")
+    other = await kernel.asked()
+    assert other[1].msg_type == "kernel_info_request"
+    return asked, other
+
+
 async def test_a_request_that_is_not_implemented_raises() -> None:
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, ch.request, "history_request", {})
-        _, request = await kernel.asked()
-        kernel.status(request, "busy")
-        kernel.status(request, "idle")
+        _, other = await idled(kernel)
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done.is_set()
+        kernel.reply(other)
         with pytest.raises(NotImplementedByKernel, match="no reply to the history_request"):
             await task.result()
+        assert set(ch.statistics().backlog.values()) == {0}
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        # It has sent something on shell.
+        task = start(tasks, executed, ch, "1")
+        await replied(kernel)
+        await task.result()
+        async with ch.execute("2", subshell_id="sub") as execution:
+            task = start(tasks, execution.wait)
+            asked, other = await idled(kernel)
+            assert other[1].header["subshell_id"] == "sub"
+            # It has others to answer first, and is not asked again for that.
+            kernel.end.send("shell", asked[0], message("other_reply"))
+            await deadlines_passed(execution)
+            kernel.status(other[1], "idle")
+            await deadlines_passed(execution)
+            assert not task.done.is_set()
+            assert never_asked(kernel, "shell")
+            # Something else is here, and nothing behind it: the kernel may have dropped what answers.
+            kernel.end.send("shell", asked[0], message("other_reply"))
+            other = await kernel.asked()
+            reply = kernel.reply(asked)
+            kernel.reply(other)
+            assert (await task.result()).msg_id == reply.msg_id
+
+
+@pytest.mark.usefixtures("soon")
+async def test_each_message_postpones_the_question() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.execute("1") as execution:
+            task = start(tasks, execution.wait)
+            asked = await kernel.asked()
+            kernel.reply(asked)
+            with anyio.fail_after(5):
+                while execution._ending is None:
+                    await anyio.sleep(0.001)
+                before = execution._ending.deadline
+                kernel.say("stream", asked[1], name="stdout", text="more")
+                while not execution.outputs:
+                    await anyio.sleep(0.001)
+            assert execution._ending.deadline > before
+            kernel.status(asked[1], "idle")
+            await task.result()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_program_that_was_away_has_missed_no_answer() -> None:
+    async def idle_at_its_end() -> bool:
+        async with ch.execute("1") as execution:
+            await execution.wait()
+            return execution.idle
+
+    async with conversation() as (ch, kernel, tasks):
+        # Whether the deadline or the reader comes first is chance.
+        for _ in range(10):
+            task = start(tasks, idle_at_its_end)
+            asked = await kernel.asked()
+            kernel.status(asked[1], "busy")
+            kernel.reply(asked)
+            await kernel.asked("control")
+            kernel.status(asked[1], "idle")
+            time.sleep(0.15)
+            assert await task.result()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_reply_on_the_other_channel_is_not_overtaken() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "history_request", {})
+        asked, other = await idled(kernel)
+        kernel.reply(other)
+        reply = kernel.reply(asked, "control")
+        assert (await task.result()).msg_id == reply.msg_id
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_kernel_that_has_never_replied_at_all_does_not_implement_it() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.execute("1") as execution:
+            polling = [start(tasks, polled, execution) for _ in range(3)]
+            await idled(kernel)
+            for task in polling:
+                with pytest.raises(NotImplementedByKernel):
+                    await task.result()
 
 
 async def test_a_reply_of_another_type_on_another_channel_is_the_reply() -> None:
@@ -612,7 +704,7 @@ async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> 
 
 async def test_a_late_reader_does_not_mistake_the_kernel(monkeypatch: Any) -> None:
     # The reply has arrived when the grace is over, and was not read: somebody held the event loop.
-    monkeypatch.setattr("enchannel._execution.REPLY_GRACE", 0)
+    monkeypatch.setattr("enchannel._ending.GRACE", 0)
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, ch.request, "inspect_request", {})
         asked = await kernel.asked()

@@ -14,7 +14,7 @@ import zmq
 from enchannel import KernelChannels, KernelDied, Message
 from enchannel._probe import Probe
 from enchannel.testing import FakeKernel, open_fake_kernel
-from helpers import numbered, texts
+from helpers import deadlines_passed, numbered, texts
 from raw_kernel import RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -277,27 +277,31 @@ async def test_an_idle_of_ours_that_was_lost_keeps_no_kernel_busy(raw_kernel: Ra
             await ch.wait_idle()
 
 
-async def test_an_execution_is_not_over_where_nobody_could_be_asked(
-    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("asked_before", [True, False])
+async def test_no_execution_ends_because_nobody_can_be_asked(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, asked_before: bool
 ) -> None:
-    monkeypatch.setattr("enchannel._ending.IDLE_GRACE", 0.02)
-    monkeypatch.setattr("enchannel._ending.ARRIVAL_DEADLINE", 0.02)
+    monkeypatch.setattr("enchannel._ending.GRACE", 0.02)
+    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 0.2)
     async with raw_kernel.open(reconnect_timeout=30) as ch:
         async with ch.execute("1") as execution, anyio.create_task_group() as tasks:
-            identity, asked = await raw_kernel.receive("shell")
-            raw_kernel.publish(message("status", asked, execution_state="busy"))
-            raw_kernel.unbind("control")
-            while not ch._outages.current:
-                await anyio.sleep(0.001)
-            raw_kernel.send("shell", identity, message("execute_reply", asked, status="ok"))
             tasks.start_soon(execution.wait)
+            identity, asked = await raw_kernel.receive("shell")
             with anyio.fail_after(10):
-                while execution._ending is None:
+                # The probe of the opening is there as well.
+                await raw_kernel.receive_frames("control")
+                reply = message("execute_reply", asked, status="ok")
+                if asked_before:
+                    raw_kernel.publish(message("status", asked, execution_state="busy"))
+                    raw_kernel.send("shell", identity, reply)
+                    await raw_kernel.receive_frames("control")
+                raw_kernel.unbind("control")
+                while not ch._outages.current:
                     await anyio.sleep(0.001)
-                for _ in range(3):
-                    before = execution._ending.deadline
-                    while execution._ending.deadline == before:
-                        await anyio.sleep(0.001)
+                if not asked_before:
+                    raw_kernel.publish(message("status", asked, execution_state="busy"))
+                    raw_kernel.send("shell", identity, reply)
+            await deadlines_passed(execution)
             assert not execution.complete
             raw_kernel.publish(message("status", asked, execution_state="idle"))
 

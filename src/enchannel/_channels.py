@@ -226,7 +226,8 @@ class KernelChannels:
 
         Raises:
             LocalProtocolError: No message, or no channel for requests. Nothing was sent.
-            NotImplementedByKernel: The kernel is done with the request, and sent no reply within a second.
+            NotImplementedByKernel: The kernel is done with the request, and sent no reply: what it was
+                asked a second later was answered first.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """

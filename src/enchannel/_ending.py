@@ -1,60 +1,65 @@
-"""When an execution is over whose reply is in, and whose idle status is not.
+"""What to make of a conversation of which one end is here, and the other one is not.
 
-Some kernels never send that status, behind an aborted request for example; and where it is to come, a large
-output or a slow connection may hold it up for any time. So:
+Reply and idle status travel on two sockets and come in either order. Some kernels never send one of them: the
+status behind an aborted request for example, the reply to a request that they do not implement. But a large
+message, a slow connection or a loaded machine may hold either up for any time. So:
 
-* As long as the execution's messages come, and for :data:`IDLE_GRACE` behind each, it is waited for.
-* Then the kernel is probed. What it publishes for the probe comes behind all that it published before, so
-  when that is here the execution is over.
-* A kernel that does not answer the probe at all within :data:`ARRIVAL_DEADLINE` tells nothing, nor does one
-  that answers and has never published anything for a probe: the execution is over then.
-* One that has answered is waited for, while what it publishes is on its way. Where other messages arrive
-  and then nothing more, it is probed anew: a kernel drops what its queue does not hold.
-* Where no status was ever seen (iopub is not carried, or subscribed to too narrowly), none will tell.
+* As long as messages of the conversation come, and for a grace behind each, the other end is waited for.
+* Then the kernel is probed. Both iopub and the channel of the reply keep the order, so what the kernel sends
+  there for the probe comes behind all that it sent before: when it is here and the other end is not, that
+  never comes.
+* What is known to be sent and is not here is on its way, and waited for. Where other messages arrive there
+  and then nothing more, the kernel is probed anew, for it drops what its queue does not hold.
+* A kernel that shows nothing for the probe within :data:`ANSWER_DEADLINE`, and never did, is given up.
+
+Before anything is concluded, what has arrived and was not read yet is looked at: a program that blocks its
+event loop is no kernel that does not answer.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
 
+from ._connection_info import ChannelName
 from ._probe import Probe, channels_to_ask
 
 if TYPE_CHECKING:
     from ._channels import KernelChannels
+    from ._message import Message
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "MissingIdle", "MissingReply"]
 
-IDLE_GRACE = 1.0
-"""Seconds without any message that an idle status may come behind its reply, before the kernel is probed."""
+GRACE = 1.0
+"""Seconds without any message that one end may come behind the other, before the kernel is probed."""
 
-ARRIVAL_DEADLINE = 10.0
+ANSWER_DEADLINE = 10.0
 """Seconds for an answer to the probe, and between two looks at whether anything arrives."""
 
+ABORTED = ("aborted", "abort")
+"""The status of a reply to a request that was not run, because one before it failed."""
 
-class Ending:
-    """What is known of the end of one execution.
 
-    It waits for nothing itself and has no task: whoever waits for the execution does so until
+class Ending(ABC):
+    """What is known of the missing end.
+
+    It waits for nothing itself and has no task: whoever waits for the conversation does so until
     :attr:`deadline`, and then has it :meth:`look`. So it comes to the same however many wait, and for how
     short a time each.
 
     Args:
-        channels: The execution's.
+        channels: The conversation's.
         tell: Called when it is over because of what arrived.
-        aborted: Whether the request was. It has published nothing that could be on its way.
 
     Attributes:
-        over: Whether nothing more is waited for.
+        over: Whether the missing end is waited for no longer.
     """
 
-    def __init__(
-        self, channels: KernelChannels, tell: Callable[[], None], *, aborted: bool
-    ) -> None:
+    def __init__(self, channels: KernelChannels, tell: Callable[[], None]) -> None:
         self.over: bool = False
-        self._aborted = aborted
         self._channels = channels
         self._tell = tell
         self._probe: Probe | None = None
@@ -65,45 +70,102 @@ class Ending:
     def deadline(self) -> float:
         """Until when the next message is waited for, on AnyIO's clock."""
         if self._deadline is None:
-            grace = IDLE_GRACE if self._probe is None else ARRIVAL_DEADLINE
+            grace = GRACE if self._probe is None else ANSWER_DEADLINE
             self._deadline = anyio.current_time() + grace
         return self._deadline
 
     def stir(self) -> None:
-        """A message of the execution arrived."""
+        """A message of the conversation arrived."""
         self._deadline = None
 
     def look(self) -> None:
-        """Decides what comes next, where the deadline is over and nothing has arrived that was not read."""
+        """Decides what comes next, where the deadline is over."""
         # The clock may have run while nobody read.
         self._channels._catch_up()
         if anyio.current_time() < self.deadline:
             return
         self._deadline = None
-        before, self._received = self._received, self._channels._delivery.received.get("iopub", 0)
-        kernel = self._channels._kernel
-        if self._aborted or not kernel.publishes_status:
-            self.over = True
-        elif self._probe is None:
-            self._ask()
-        elif not (self._probe.answered and kernel.publishes_for_probes):
-            self.over = True
-        elif self._received > before:
-            self._probe.abandon()
-            self._ask()
+        if self._channels._outages.current:
+            return  # it is decided when it is over what was lost
+        self._decide(self._probe)
 
-    def _ask(self) -> None:
+    def close(self) -> None:
+        """The conversation was left."""
+        if self._probe is not None:
+            self._probe.abandon()
+
+    @abstractmethod
+    def _decide(self, probe: Probe | None) -> None:
+        """Nothing has come until the deadline; `probe` was sent at the last one."""
+
+    @abstractmethod
+    def _overtaken(self, probe: Probe) -> bool:
+        """Whether something is here that comes behind the missing end."""
+
+    def _ask(self, channel: ChannelName, subshell: str | None = None) -> None:
+        self.close()
         try:
-            self._probe = Probe(self._channels, channels_to_ask(self._channels)[0], self._come)
+            self._probe = Probe(self._channels, channel, self._hear, subshell=subshell)
         except anyio.WouldBlock:
             # Nobody was asked: there is no connection, which may come back.
             self._probe = None
 
-    def _come(self) -> None:
-        self.over = True
-        self._tell()
+    def _hear(self, probe: Probe) -> None:
+        if self._overtaken(probe):
+            self.over = True
+            self._tell()
 
-    def close(self) -> None:
-        """The execution was left."""
-        if self._probe is not None:
-            self._probe.abandon()
+    def _more_came(self, channel: ChannelName) -> bool:
+        """Whether anything has arrived on `channel` since this was asked last."""
+        before, self._received = self._received, self._channels._delivery.received.get(channel, 0)
+        return self._received > before
+
+
+class MissingIdle(Ending):
+    """The reply is here. The probe goes to control, which is answered even while a cell runs.
+
+    Where no status was ever seen (iopub is not carried, or subscribed to too narrowly) none will tell; nor
+    does a kernel that is silent on control, or has never published anything for what it is asked there.
+    """
+
+    def __init__(self, channels: KernelChannels, reply: Message, tell: Callable[[], None]) -> None:
+        super().__init__(channels, tell)
+        # It has published nothing that could be on its way.
+        self._aborted = reply.content.get("status") in ABORTED
+
+    def _decide(self, probe: Probe | None) -> None:
+        kernel = self._channels._kernel
+        more_came = self._more_came("iopub")
+        silent = probe is not None and not (probe.answered and kernel.publishes_for_probes)
+        if self._aborted or silent or not kernel.publishes_status:
+            self.over = True
+        elif probe is None or more_came:
+            self._ask(channels_to_ask(self._channels)[0])
+
+    def _overtaken(self, probe: Probe) -> bool:
+        return probe.published
+
+
+class MissingReply(Ending):
+    """The idle status is here. The probe goes where the request went, and waits for its turn there."""
+
+    def __init__(
+        self,
+        channels: KernelChannels,
+        channel: ChannelName,
+        request: Message,
+        tell: Callable[[], None],
+    ) -> None:
+        super().__init__(channels, tell)
+        self._channel: ChannelName = channel
+        self._subshell: str | None = request.header.get("subshell_id")
+
+    def _decide(self, probe: Probe | None) -> None:
+        more_came = self._more_came(self._channel)
+        if probe is not None and not self._received:
+            self.over = True
+        elif probe is None or (probe.idle and more_came):
+            self._ask(self._channel, self._subshell)
+
+    def _overtaken(self, probe: Probe) -> bool:
+        return probe.answered

@@ -4,15 +4,10 @@ A conversation is filed with the delivery rule before its request is sent, and t
 so no answer can come too early and none is waited for in vain. Answers are told by the id in their parent
 header and by nothing else: kernels answer on the other channel, with another type, and in any order.
 
-Reply and idle status travel on two sockets and come in either order. What is missing when the other one is
-in is waited for a bounded time:
-
-* Idle and no reply: the kernel does not implement the request (:data:`REPLY_GRACE`).
-* Reply and no idle: :mod:`~enchannel._ending` has the rules.
-* Neither reply nor idle: the caller's own deadline decides, or the loss of the kernel.
-
-Before such a wait ends, what has arrived and was not read yet is looked at: a program that blocks its event
-loop is no kernel that does not answer.
+An execution is complete with its reply and its idle status, which come in either order, and any other
+request with its reply. Where one of the two is here and the other one stays away, :mod:`~enchannel._ending` has
+the rules: an execution ends without the status, and a kernel that sends no reply does not implement the
+request. Where neither is, the caller's own deadline decides, or the loss of the kernel.
 """
 
 from __future__ import annotations
@@ -30,8 +25,9 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from . import messages
 from ._connection_info import ChannelName
 from ._delivery import fresh
-from ._ending import Ending
+from ._ending import ABORTED, Ending, MissingIdle, MissingReply
 from ._exceptions import (
+    EnchannelError,
     KernelDied,
     LocalProtocolError,
     NotImplementedByKernel,
@@ -49,16 +45,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Conversation", "Execution", "raise_for_status"]
 
-REPLY_GRACE = 1.0
-"""Seconds that a reply may come behind its idle status."""
-
 INTERRUPT_DEADLINE = 2.0
 """Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
-
-_ABORTED = ("aborted", "abort")
 
 _COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
 
@@ -74,7 +65,7 @@ def raise_for_status(reply: Message) -> Message:
     status = reply.content.get("status", "ok")
     if reply.content.get("success") is False:  # a debug_reply
         raise ReplyError({**reply.content, "evalue": reply.content.get("message")})
-    if status == "error" or status in _ABORTED:
+    if status == "error" or status in ABORTED:
         raise ReplyError(reply.content)
     return reply
 
@@ -83,7 +74,7 @@ class Conversation:
     """A request in flight. Enter it before sending; what answers it is collected while it is entered."""
 
     def __init__(self, channels: KernelChannels, channel: ChannelName, request: Message) -> None:
-        self.channel = channel
+        self.channel: ChannelName = channel
         self.request = request
         self.reply: Message | None = None
         self.idle: bool = False
@@ -93,6 +84,7 @@ class Conversation:
         self.restarts: int = 0
         self._outages_before = 0
         self._news = anyio.Event()
+        self._ending: Ending | None = None
 
     def __enter__(self) -> Self:
         delivery = self._channels._delivery
@@ -112,6 +104,8 @@ class Conversation:
         if idle_to_come:
             # Some kernels never send it.
             self._channels._kernel.done(self.request.msg_id)
+        if self._ending is not None:
+            self._ending.close()
         self._over = True
         self._tell()
 
@@ -122,6 +116,8 @@ class Conversation:
             )
         elif channel != "stdin" and message.msg_type not in _COMM_TYPES and self.reply is None:
             self.reply = message
+        if self._ending is not None:
+            self._ending.stir()
         self._tell()
 
     def _tell(self) -> None:
@@ -157,17 +153,34 @@ class Conversation:
         return self.reply
 
     async def _wait_progress(self) -> None:
-        """Waits for what brings the reply nearer."""
-        # In an outage the reply may be lost with the connection; that is told when it is over.
-        if not self.idle or self._channels._outages.current:
+        """Waits for what brings the end nearer."""
+        if self._ending is None:
+            self._ending = self._begin_ending()
+        if self._ending is None:
             await self._wait_news()
-        elif not await self._wait_news_for(REPLY_GRACE):
-            if self._channels._outages.of[self.channel] > self._outages_before:
-                raise self.reply_lost()
-            raise NotImplementedByKernel(
-                f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
-                "it does not seem to implement it"
-            )
+            return
+        if not self._ending.over:
+            with anyio.CancelScope(deadline=self._ending.deadline):
+                await self._wait_news()
+                return
+            self._ending.look()
+        if self._ending.over and self.reply is None:
+            raise self._no_reply()
+
+    def _begin_ending(self) -> Ending | None:
+        if self.reply is not None:
+            return MissingIdle(self._channels, self.reply, self._tell)
+        if self.idle:
+            return MissingReply(self._channels, self.channel, self.request, self._tell)
+        return None
+
+    def _no_reply(self) -> EnchannelError:
+        if self._channels._outages.of[self.channel] > self._outages_before:
+            return self.reply_lost()
+        return NotImplementedByKernel(
+            f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
+            "it does not seem to implement it"
+        )
 
     async def _wait_news(self) -> None:
         self._channels._delivery.raise_if_ended(self.restarts)
@@ -179,15 +192,6 @@ class Conversation:
             # Not otherwise: several tasks may wait for the same news.
             self._news = anyio.Event()
         await self._news.wait()
-
-    async def _wait_news_for(self, seconds: float) -> bool:
-        """Whether anything came within `seconds`."""
-        with anyio.move_on_after(seconds):
-            await self._wait_news()
-            return True
-        # The clock may have run while nobody read.
-        self._channels._catch_up()
-        return self._news.is_set()
 
 
 class Execution(Conversation):
@@ -217,7 +221,6 @@ class Execution(Conversation):
         self._prompted = anyio.Event()
         self._answering = anyio.CancelScope()
         self._outputs = OutputList(channels._displays)
-        self._ending: Ending | None = None
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
@@ -265,23 +268,6 @@ class Execution(Conversation):
             await self._wait_progress()
         return self._buffer.popleft()
 
-    async def _wait_progress(self) -> None:
-        if self.reply is None:
-            await super()._wait_progress()
-            return
-        if self._ending is None:
-            aborted = self.reply.content.get("status") in _ABORTED
-            self._ending = Ending(self._channels, self._tell, aborted=aborted)
-        with anyio.CancelScope(deadline=self._ending.deadline):
-            await self._wait_news()
-            return
-        self._ending.look()
-
-    def __exit__(self, *exc: object) -> None:
-        super().__exit__(*exc)
-        if self._ending is not None:
-            self._ending.close()
-
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
             self._outputs.apply(message)
@@ -293,8 +279,6 @@ class Execution(Conversation):
             self._prompted.set()
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self._answering.cancel()
-        if self._ending is not None:
-            self._ending.stir()
         super()._take(channel, message)
 
     async def _answer_prompts(self) -> None:

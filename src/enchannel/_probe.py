@@ -1,13 +1,12 @@
-"""Probes: requests of our own, of which only what the kernel publishes for them counts.
+"""Probes: requests of our own, of which it counts that and where they are answered, and not what is said.
 
-A probe asks for ``kernel_info``, on control, which is answered even while a cell runs. What answers it
-reaches no stream. It proves two things:
+A probe asks for ``kernel_info``. What answers it reaches no stream. It proves two things:
 
 * That iopub is live: a subscription that is still on its way loses output without a word. Anything that
-  arrives proves it, so the kernel is asked until something does, and where control stays silent on shell
-  as well.
-* That nothing is on its way any more (:class:`~enchannel._ending.Ending`): iopub keeps the order, so what is
-  published for a probe comes behind all that was published before.
+  arrives proves it. So the kernel is asked until something does: on control, which is answered even while a
+  cell runs, and where control stays silent on shell as well.
+* That nothing is on its way any more, for what is sent for a probe comes behind all that was sent before
+  (:mod:`~enchannel._ending`).
 """
 
 from __future__ import annotations
@@ -43,10 +42,13 @@ class Probe:
     Args:
         channels: Whose kernel is asked.
         channel: Where.
-        told: Called when anything that is published for it arrives.
+        told: Called with it when anything arrives for it.
+        subshell: The subshell that is asked.
 
     Attributes:
         answered: Whether its reply is here.
+        published: Whether anything is that was published for it.
+        idle: Whether its idle status is.
 
     Raises:
         anyio.WouldBlock: It cannot be sent now.
@@ -56,15 +58,20 @@ class Probe:
         self,
         channels: KernelChannels,
         channel: ChannelName,
-        told: Callable[[], None] | None = None,
+        told: Callable[[Probe], None] | None = None,
+        *,
+        subshell: str | None = None,
     ) -> None:
-        self.channel: ChannelName = channel
         self.answered: bool = False
+        self.published: bool = False
+        self.idle: bool = False
         self._channels = channels
         self._told = told
-        self._idle = False
+        header = {"msg_type": "kernel_info_request"}
+        if subshell is not None:
+            header["subshell_id"] = subshell
         request = prepare(
-            {"header": {"msg_type": "kernel_info_request"}},
+            {"header": header},
             session=channels.session,
             username=channels.username,
         )
@@ -74,14 +81,14 @@ class Probe:
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
-            self._channels._kernel.publishes_for_probes = True
-            self._idle |= message.content.get("execution_state") == "idle"
+            self.published = self._channels._kernel.publishes_for_probes = True
+            self.idle |= message.content.get("execution_state") == "idle"
         else:
             self.answered = True
-        if self.answered and self._idle:
+        if self.answered and self.idle:
             self._channels._delivery.forget(self._msg_id)
-        if channel == "iopub" and self._told is not None:
-            self._told()
+        if self._told is not None:
+            self._told(self)
 
     def abandon(self) -> None:
         """Tells nobody any more."""
