@@ -337,6 +337,20 @@ async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for() 
 
 
 @pytest.mark.usefixtures("soon")
+async def test_what_is_published_for_shell_says_nothing_of_control() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "history_request", {})
+        _, other = await idled(kernel)
+        kernel.status(other[1], "idle")
+        kernel.reply(other)
+        with pytest.raises(NotImplementedByKernel):
+            await task.result()
+        task = start(tasks, executed, ch, "1")
+        kernel.reply(await replied(kernel), "control")
+        assert (await task.result())[0].complete
+
+
+@pytest.mark.usefixtures("soon")
 async def test_each_message_postpones_the_question() -> None:
     async with conversation() as (ch, kernel, tasks):
         async with ch.execute("1") as execution:

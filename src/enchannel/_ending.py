@@ -10,7 +10,7 @@ message, a slow connection or a loaded machine may hold either up for any time. 
   never comes.
 * What is known to be sent and is not here is on its way, and waited for. Where other messages arrive there
   and then nothing more, the kernel is probed anew, for it drops what its queue does not hold.
-* A kernel that shows nothing for the probe within :data:`ANSWER_DEADLINE`, and never did, is given up.
+* Where there is no hope of an answer, the other end is given up after :data:`ANSWER_DEADLINE`.
 
 Before anything is concluded, what has arrived and was not read yet is looked at: a program that blocks its
 event loop is no kernel that does not answer.
@@ -96,7 +96,7 @@ class Ending(ABC):
 
     @abstractmethod
     def _decide(self, probe: Probe | None) -> None:
-        """Nothing has come until the deadline; `probe` was sent at the last one."""
+        """Nothing has come until the deadline; `probe` is what was sent before, if anything."""
 
     @abstractmethod
     def _overtaken(self, probe: Probe) -> bool:
@@ -124,8 +124,9 @@ class Ending(ABC):
 class MissingIdle(Ending):
     """The reply is here. The probe goes to control, which is answered even while a cell runs.
 
-    Where no status was ever seen (iopub is not carried, or subscribed to too narrowly) none will tell; nor
-    does a kernel that is silent on control, or has never published anything for what it is asked there.
+    There is no hope where a kernel is silent on control, or has never published anything for a probe there;
+    and none from the start where no status was ever seen: iopub is not carried, or subscribed to too
+    narrowly.
     """
 
     def __init__(self, channels: KernelChannels, reply: Message, tell: Callable[[], None]) -> None:
@@ -136,18 +137,24 @@ class MissingIdle(Ending):
     def _decide(self, probe: Probe | None) -> None:
         kernel = self._channels._kernel
         more_came = self._more_came("iopub")
-        silent = probe is not None and not (probe.answered and kernel.publishes_for_probes)
+        channel = channels_to_ask(self._channels)[0]
+        silent = probe is not None and not (
+            probe.answered and channel in kernel.publishes_for_probes
+        )
         if self._aborted or silent or not kernel.publishes_status:
             self.over = True
         elif probe is None or more_came:
-            self._ask(channels_to_ask(self._channels)[0])
+            self._ask(channel)
 
     def _overtaken(self, probe: Probe) -> bool:
         return probe.published
 
 
 class MissingReply(Ending):
-    """The idle status is here. The probe goes where the request went, and waits for its turn there."""
+    """The idle status is here. The probe goes where the request went, and waits for its turn there.
+
+    There is no hope where nothing has ever arrived on that channel.
+    """
 
     def __init__(
         self,

@@ -36,8 +36,8 @@ class KernelState:
         """Whether any message is to be looked at for it, and not the statuses alone."""
         self.publishes_status: bool = False
         """Whether a status was ever seen."""
-        self.publishes_for_probes: bool = False
-        """Whether anything was ever seen that it published for a probe."""
+        self.publishes_for_probes: set[ChannelName] = set()
+        """The channels of the probes for which anything was ever seen that it published."""
         self._busy: dict[str, None] = {}
         self.changed = anyio.Event()
 

@@ -66,6 +66,7 @@ class Probe:
         self.published: bool = False
         self.idle: bool = False
         self._channels = channels
+        self._channel: ChannelName = channel
         self._told = told
         header = {"msg_type": "kernel_info_request"}
         if subshell is not None:
@@ -81,7 +82,8 @@ class Probe:
 
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
-            self.published = self._channels._kernel.publishes_for_probes = True
+            self.published = True
+            self._channels._kernel.publishes_for_probes.add(self._channel)
             self.idle |= message.content.get("execution_state") == "idle"
         else:
             self.answered = True
