@@ -263,10 +263,12 @@ async def test_a_kernel_that_has_answered_is_waited_for_however_long() -> None:
             assert never_asked(kernel)
             # Something else is here, and nothing behind it: the kernel may have dropped what answers.
             kernel.say("stream", message("other_request"), name="stdout", text="other")
-            other = await kernel.asked("control")
+            kernel.reply(await kernel.asked("control"), "control")
+            # What answers the first comes behind it as well, however long that took.
             kernel.say("stream", execution.request, name="stdout", text="late")
             kernel.status(other[1], "busy")
             await task.result()
+            assert never_asked(kernel)
             assert [each["text"] for each in execution.outputs] == ["late"]
 
 
@@ -387,6 +389,19 @@ async def test_a_program_that_was_away_has_missed_no_answer() -> None:
             kernel.status(asked[1], "idle")
             time.sleep(0.15)
             assert await task.result()
+
+
+@pytest.mark.usefixtures("soon")
+async def test_nothing_is_asked_once_it_is_over() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        for _ in range(10):
+            task = start(tasks, executed, ch, "1")
+            other = await replied(kernel)
+            kernel.reply(other, "control")
+            kernel.status(other[1], "busy")
+            time.sleep(0.15)
+            await task.result()
+            assert never_asked(kernel)
 
 
 @pytest.mark.usefixtures("soon")

@@ -13,8 +13,8 @@ import zmq
 
 from enchannel import KernelChannels, KernelDied, Message
 from enchannel._probe import Probe
-from enchannel.testing import FakeKernel, open_fake_kernel
-from helpers import deadlines_passed, numbered, texts
+from enchannel.testing import FakeKernel, MemoryTransport, open_fake_kernel
+from helpers import arrived, deadlines_passed, numbered, texts
 from raw_kernel import RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -43,12 +43,12 @@ class Answers:
         identity, *frames = await kernel.receive_frames("control")
         asked = kernel.wire.decode(frames)
         await self.may.wait()
-        kernel.publish(self._said("status", asked, execution_state="busy"))
-        kernel.send("control", identity, self._said("kernel_info_reply", asked, status="ok"))
+        kernel.publish(self.said("status", asked, execution_state="busy"))
+        kernel.send("control", identity, self.said("kernel_info_reply", asked, status="ok"))
         if self.ends:
-            kernel.publish(self._said("status", asked, execution_state="idle"))
+            kernel.publish(self.said("status", asked, execution_state="idle"))
 
-    def _said(self, msg_type: str, parent: Message, **content: Any) -> Message:
+    def said(self, msg_type: str, parent: Message, **content: Any) -> Message:
         said = message(msg_type, parent, **content)
         # Many kernels write their client's.
         said.header["session"] = self.session or parent.session
@@ -217,8 +217,9 @@ async def test_one_channel_that_comes_back_is_the_same_kernel(raw_kernel: RawKer
         assert await the(outcome) == "inspect_reply"
 
 
+@pytest.mark.parametrize("back_before", [True, False])
 async def test_a_channel_that_is_lost_while_iopub_is_proven_again(
-    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, back_before: bool
 ) -> None:
     monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
 
@@ -245,18 +246,63 @@ async def test_a_channel_that_is_lost_while_iopub_is_proven_again(
             shell = ch._transport._links["shell"]  # type: ignore[attr-defined]
             raw_kernel.unbind("shell")
             await shell.disconnected.wait()
+            if not back_before:
+                answers.may.set()
+                await ch._iopub_proven.wait()
+                await anyio.wait_all_tasks_blocked()
+                assert ch._outages.current
             raw_kernel.rebind("shell", raw_kernel.info.endpoint("shell"))
             await shell.connected.wait()
             answers.may.set()
             await ch._outages.wait_over()
         assert outcome == []
         assert ch.statistics().outages == 1
+        assert ch._outages.of == {"iopub": 1, "shell": 1}
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer_on_shell)
             died = await the(outcome)
             tasks.cancel_scope.cancel()
         assert isinstance(died, KernelDied)
         assert "lost with the connection" in str(died)
+
+
+@pytest.mark.parametrize("session", ["first", "second"])
+async def test_nothing_counts_as_not_implemented_in_an_outage(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, session: str
+) -> None:
+    monkeypatch.setattr("enchannel._ending.GRACE", 0.05)
+    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+    async with (
+        answering(raw_kernel, "first") as answers,
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        in_flight(ch) as outcome,
+    ):
+        _, asked = await raw_kernel.receive("shell")
+        await session_known(ch)
+        raw_kernel.publish(answers.said("status", asked, execution_state="idle"))
+        identity, *frames = await raw_kernel.receive_frames("shell")
+        other = raw_kernel.wire.decode(frames)
+        raw_kernel.greeting, answers.may = False, anyio.Event()
+        raw_kernel.unbind("shell")
+        raw_kernel.unbind("iopub")
+        with anyio.fail_after(20):
+            while not ch._outages.current:
+                await anyio.sleep(0.001)
+            for name in ("shell", "iopub"):
+                raw_kernel.rebind(name, raw_kernel.info.endpoint(name))
+            while ch._iopub_proven.is_set():
+                await anyio.sleep(0.001)
+            # What was asked behind the request is answered over the connection that is there now.
+            received = ch.statistics().received["shell"]
+            raw_kernel.send("shell", identity, message("kernel_info_reply", other, status="ok"))
+            await arrived(ch, "shell", received + 1)
+            await anyio.wait_all_tasks_blocked()
+            assert outcome == []
+            answers.session = session
+            answers.may.set()
+            died = await the(outcome)
+        assert isinstance(died, KernelDied)
+        assert died.reason == ("disconnected" if session == "first" else "restarted")
 
 
 async def test_an_idle_of_ours_that_was_lost_keeps_no_kernel_busy(raw_kernel: RawKernel) -> None:
@@ -334,6 +380,26 @@ async def test_a_fake_kernel_that_restarts(transport: Any) -> None:
                 # What comes after works.
                 kernel.on("inspect_request", lambda _: {"found": False})
                 assert (await ch.request("inspect_request", {})).content["found"] is False
+
+
+async def test_a_transport_that_cannot_tell_has_lost_every_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = MemoryTransport.take_lost
+
+    def cannot_tell(transport: MemoryTransport) -> None:
+        lost(transport)
+
+    monkeypatch.setattr(MemoryTransport, "take_lost", cannot_tell)
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        never(kernel)
+        async with in_flight(ch) as outcome:
+            await kernel.transcript.wait_for("> shell inspect_request")
+            await kernel.restart()
+            died = await the(outcome)
+            assert died.reason == "restarted"
+        with anyio.fail_after(5):
+            await ch.kernel_info()
 
 
 def never(kernel: FakeKernel) -> None:

@@ -11,6 +11,7 @@ message is an error of the call.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -594,25 +595,35 @@ class KernelChannels:
             self._drain(channel)
         self._delivery.end(died)
 
-    def _catch_up(self) -> None:
-        """Delivers what has arrived, for who is about to conclude that nothing has."""
-        if not self._delivery.ended:
-            for channel in self._transport.channels:
-                self._drain(channel)
+    def _catch_up(self, at_most: float = math.inf) -> bool:
+        """Delivers what has arrived, for who is about to conclude that nothing has.
 
-    def _drain(self, channel: ChannelName) -> None:
+        Args:
+            at_most: Messages, more or less, of each channel.
+
+        Returns:
+            Whether that was all.
+        """
+        channels = () if self._delivery.ended else self._transport.channels
+        drained = [self._drain(channel, at_most) for channel in channels]
+        return all(drained)
+
+    def _drain(self, channel: ChannelName, at_most: float = math.inf) -> bool:
         self._delivery.deliver_all(channel, ())
+        drained = 0
         try:
-            while True:
+            while drained < at_most:
                 messages = self._transport.receive_nowait(channel)
                 if channel == "iopub":
                     self._iopub_proven.set()
                 self._delivery.deliver_all(channel, messages)
+                drained += len(messages) or 1
         except anyio.WouldBlock:
-            pass
-        except Exception:  # noqa: BLE001, S110
+            return True
+        except Exception:  # noqa: BLE001
             # The reader met the same error, and it is what the streams end with.
-            pass
+            return True
+        return False
 
     def _leave(self) -> None:
         """Ends every stream, because the block was left."""

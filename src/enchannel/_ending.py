@@ -7,17 +7,18 @@ message, a slow connection or a loaded machine may hold either up for any time. 
 * As long as messages of the conversation come, and for a grace behind each, the other end is waited for.
 * Then the kernel is probed. Both iopub and the channel of the reply keep the order, so what the kernel sends
   there for the probe comes behind all that it sent before: when it is here and the other end is not, that
-  never comes.
+  never comes. (A kernel that has replied and goes on to publish is not known to do so.)
 * What is known to be sent and is not here is on its way, and waited for. Where other messages arrive there
-  and then nothing more, the kernel is probed anew, for it drops what its queue does not hold.
+  and then nothing more, the kernel is probed once more, for it drops what its queue does not hold.
 * Where there is no hope of an answer, the other end is given up after :data:`ANSWER_DEADLINE`.
 
-Before anything is concluded, what has arrived and was not read yet is looked at: a program that blocks its
-event loop is no kernel that does not answer.
+Before a silence counts, what has arrived and was not read yet is looked at: a program that blocks its event
+loop is no kernel that does not answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._connection_info import ChannelName
-from ._probe import Probe, channels_to_ask
+from ._probe import ASKED, Probe, channels_to_ask
 
 if TYPE_CHECKING:
     from ._channels import KernelChannels
@@ -38,6 +39,9 @@ GRACE = 1.0
 
 ANSWER_DEADLINE = 10.0
 """Seconds for an answer to the probe, and between two looks at whether anything arrives."""
+
+CATCH_UP = 10_000
+"""Messages that are read at once before a silence counts; where there are more, there is none."""
 
 ABORTED = ("aborted", "abort")
 """The status of a reply to a request that was not run, because one before it failed."""
@@ -62,7 +66,7 @@ class Ending(ABC):
         self.over: bool = False
         self._channels = channels
         self._tell = tell
-        self._probe: Probe | None = None
+        self._probes: list[Probe] = []
         self._deadline: float | None = None
         self._received = 0
 
@@ -70,7 +74,7 @@ class Ending(ABC):
     def deadline(self) -> float:
         """Until when the next message is waited for, on AnyIO's clock."""
         if self._deadline is None:
-            grace = GRACE if self._probe is None else ANSWER_DEADLINE
+            grace = ANSWER_DEADLINE if self._probes else GRACE
             self._deadline = anyio.current_time() + grace
         return self._deadline
 
@@ -81,34 +85,32 @@ class Ending(ABC):
     def look(self) -> None:
         """Decides what comes next, where the deadline is over."""
         # The clock may have run while nobody read.
-        self._channels._catch_up()
-        if anyio.current_time() < self.deadline:
+        all_read = self._channels._catch_up(CATCH_UP)
+        if self.over or anyio.current_time() < self.deadline:
             return
         self._deadline = None
-        if self._channels._outages.current:
-            return  # it is decided when it is over what was lost
-        self._decide(self._probe)
+        # In an outage it is decided when it is over what was lost.
+        if all_read and not self._channels._outages.current:
+            self._decide(self._probes[-1] if self._probes else None)
 
     def close(self) -> None:
         """The conversation was left."""
-        if self._probe is not None:
-            self._probe.abandon()
+        for probe in self._probes:
+            probe.abandon()
 
     @abstractmethod
     def _decide(self, probe: Probe | None) -> None:
-        """Nothing has come until the deadline; `probe` is what was sent before, if anything."""
+        """Nothing has come until the deadline; `probe` is the last that was sent, if any was."""
 
     @abstractmethod
     def _overtaken(self, probe: Probe) -> bool:
         """Whether something is here that comes behind the missing end."""
 
     def _ask(self, channel: ChannelName, subshell: str | None = None) -> None:
-        self.close()
-        try:
-            self._probe = Probe(self._channels, channel, self._hear, subshell=subshell)
-        except anyio.WouldBlock:
-            # Nobody was asked: there is no connection, which may come back.
-            self._probe = None
+        # The answers to the earlier ones count as well: they may take longer than the deadline.
+        with contextlib.suppress(anyio.WouldBlock):
+            # Where nobody can be asked there is no connection, which may come back.
+            self._probes.append(Probe(self._channels, channel, self._hear, subshell=subshell))
 
     def _hear(self, probe: Probe) -> None:
         if self._overtaken(probe):
@@ -122,7 +124,7 @@ class Ending(ABC):
 
 
 class MissingIdle(Ending):
-    """The reply is here. The probe goes to control, which is answered even while a cell runs.
+    """The reply is here. The probe goes to control if there is one: it is answered even while a cell runs.
 
     There is no hope where a kernel is silent on control, or has never published anything for a probe there;
     and none from the start where no status was ever seen: iopub is not carried, or subscribed to too
@@ -153,7 +155,7 @@ class MissingIdle(Ending):
 class MissingReply(Ending):
     """The idle status is here. The probe goes where the request went, and waits for its turn there.
 
-    There is no hope where nothing has ever arrived on that channel.
+    There is no hope where no reply to anything has ever arrived.
     """
 
     def __init__(
@@ -169,7 +171,8 @@ class MissingReply(Ending):
 
     def _decide(self, probe: Probe | None) -> None:
         more_came = self._more_came(self._channel)
-        if probe is not None and not self._received:
+        received = self._channels._delivery.received
+        if probe is not None and not any(received.get(channel) for channel in ASKED):
             self.over = True
         elif probe is None or (probe.idle and more_came):
             self._ask(self._channel, self._subshell)

@@ -165,7 +165,11 @@ class Conversation:
                 return
             self._ending.look()
         if self._ending.over and self.reply is None:
-            raise self._no_reply()
+            if not self._channels._outages.current:
+                self._channels._delivery.raise_if_ended(self.restarts)
+                raise self._no_reply()
+            # It may be lost with the connection; that is told when it is over.
+            await self._wait_news()
 
     def _begin_ending(self) -> Ending | None:
         if self.reply is not None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -107,45 +107,27 @@ class Outages:
             tasks.cancel_scope.cancel()
 
     async def _follow(self, tasks: anyio.abc.TaskGroup) -> None:
-        transport = self._channels._transport
-        while True:
-            await transport.wait_lost()
-            if self._channels._delivery.ended:
-                return
+        while not self._channels._delivery.ended:
+            await self._channels._transport.wait_lost()
             self._over = self._over or anyio.Event()
             # Bounded streams would keep back what the kernel sent before its end.
             self._channels._delivery.lift_bound()
-            lost_at = anyio.current_time()
-            timeout = math.inf if self._expected else self._reconnect_timeout
-            with anyio.move_on_after(timeout) as self._patience:
-                await transport.connect()
-            unconnected = transport.unconnected()
-            if unconnected:
-                self._channels._lose(
-                    KernelDied(
-                        f"the kernel is gone: {_listed(unconnected)} disconnected and did not come back "
-                        f"within {self._reconnect_timeout:g} s",
-                        "disconnected",
-                    )
-                )
-                return
-            await self._resume(lost_at, tasks)
+            await self._sit_out(tasks)
 
-    async def _resume(self, lost_at: float, tasks: anyio.abc.TaskGroup) -> None:
+    async def _sit_out(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Waits until the connection is there again or given up, and tells whom it concerns."""
         transport, kernel = self._channels._transport, self._channels._kernel
-        restarts = kernel.restarts
+        lost_at, restarts = anyio.current_time(), kernel.restarts
         lost: set[ChannelName] = set()
         same = True
-        # One that does not say which has lost them all.
-        anew = set(transport.take_lost()) or set(transport.channels)
-        while anew:
+        # One channel may go while iopub is proven for the loss of another.
+        while anew := await self._connect_again(lost):
             lost |= anew
             same = lost != set(transport.channels)
             if "iopub" in lost:
-                kernel.forget_busy({each.request.msg_id for each in self._channels._conversations})
                 same |= await self._meet_again(need_session=not same)
-            # Another may have gone meanwhile, and be back.
-            anew = set(transport.take_lost())
+        if self._channels._delivery.ended:
+            return
         transport.settle()
         if self._expected and not self._told:
             return  # the kernel that is about to be restarted came back; it is not over
@@ -160,7 +142,7 @@ class Outages:
             self._tell(
                 "the kernel's sockets were gone and are back, and it does not say whether it was restarted"
             )
-        else:
+        elif lost:
             gap = anyio.current_time() - lost_at
             self.count += 1
             self.seconds += gap
@@ -171,12 +153,36 @@ class Outages:
                 ", ".join(channel for channel in transport.channels if channel in lost),
                 gap,
             )
-            for channel in lost & {"shell", "control"}:
+            for channel in lost - {"iopub", "stdin"}:
                 tasks.start_soon(self._settle_requests, channel, "iopub" in lost)
         self.end()
         self._channels._delivery.restore_bound()
         # Idle may have come, and the reply not.
         self._channels._delivery.tell_all()
+
+    async def _connect_again(self, lost: Collection[ChannelName]) -> set[ChannelName]:
+        """Waits until every channel is connected; which of them were gone, but for those known to be `lost`.
+
+        A transport that cannot tell counts as having lost all of them, once.
+        """
+        transport = self._channels._transport
+        timeout = math.inf if self._expected else self._reconnect_timeout
+        with anyio.move_on_after(timeout) as self._patience:
+            await transport.connect()
+        unconnected = transport.unconnected()
+        if unconnected:
+            self._channels._lose(
+                KernelDied(
+                    f"the kernel is gone: {_listed(unconnected)} disconnected and did not come back "
+                    f"within {self._reconnect_timeout:g} s",
+                    "disconnected",
+                )
+            )
+            return set()
+        anew = transport.take_lost()
+        if anew is None:
+            return set() if lost else set(transport.channels)
+        return set(anew)
 
     async def _settle_requests(self, channel: ChannelName, idle_lost: bool) -> None:
         """Finds the requests whose reply was lost in the gap: those that a later one overtakes."""
@@ -202,6 +208,7 @@ class Outages:
     async def _meet_again(self, *, need_session: bool) -> bool:
         """Proves iopub live once more; whether the kernel says that it is the one that it was."""
         channels, kernel = self._channels, self._channels._kernel
+        kernel.forget_busy({each.request.msg_id for each in channels._conversations})
         # What the old connection brought proves nothing of the new one.
         channels._catch_up()
         heard, knew = kernel.heard, kernel.session is not None

@@ -5,15 +5,14 @@ wait looks at the socket first, and whoever calls the socket while somebody wait
 wakes him (:meth:`Readiness.recheck`).
 
 AnyIO adds the descriptor to the event loop for each wait and removes it behind it. On asyncio that is a
-twentieth of a round trip, so there a descriptor stays added until the channels are left. Of a socket that is
-the caller's it is a copy: asyncio knows one reader of a descriptor, and a socket of :mod:`zmq.asyncio` that
-has waited before is that one, and stays it.
+twentieth of a round trip, so there a descriptor stays added until the channels are left. asyncio knows one
+reader of a descriptor: a socket of :mod:`zmq.asyncio` that has waited before steps aside until then. It must
+not watch beside us, not even a copy of the descriptor, for it calls the socket whenever it is woken.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 
@@ -70,18 +69,16 @@ class Readiness:
 
 
 class _AsyncioReadiness(Readiness):
-    def __init__(self, fd: int, readable: Callable[[], bool], *, copy: bool) -> None:
+    def __init__(
+        self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object]
+    ) -> None:
         import asyncio
 
         super().__init__(fd, readable)
         self._loop = asyncio.get_running_loop()
         self._edge = asyncio.Event()
-        with contextlib.ExitStack() as undo:
-            if copy:
-                self._fd = os.dup(fd)
-                undo.callback(os.close, self._fd)
-            self._loop.add_reader(self._fd, self._look)
-            self._undo = undo.pop_all()
+        self._give_back = give_back if self._loop.remove_reader(fd) else None
+        self._loop.add_reader(fd, self._look)
 
     async def _wait(self) -> None:
         self._edge.clear()
@@ -104,21 +101,24 @@ class _AsyncioReadiness(Readiness):
     def close(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-        self._undo.close()
+            if self._give_back is not None:
+                self._give_back()
 
 
-def stay_ready(fd: int, readable: Callable[[], bool], *, borrowed: bool = False) -> Readiness:
-    """The readiness of a socket for as long as the event loop that runs now.
+def stay_ready(
+    fd: int, readable: Callable[[], bool], give_back: Callable[[], object] = lambda: None
+) -> Readiness:
+    """The readiness of a socket for as long as it is used in the event loop that runs now.
 
     Args:
         fd: The socket's descriptor.
         readable: Looks at the socket.
-        borrowed: Whether somebody else may have the loop watch the descriptor.
+        give_back: Called at the end where somebody else had the loop watch the descriptor before.
     """
     if not in_trio():
-        # Windows has a loop without it, and descriptors that have no copies; AnyIO knows another way.
-        with contextlib.suppress(NotImplementedError, OSError):
-            return _AsyncioReadiness(fd, readable, copy=borrowed)
+        # A loop may be without it, as Windows has one; AnyIO knows another way.
+        with contextlib.suppress(NotImplementedError):
+            return _AsyncioReadiness(fd, readable, give_back)
     return Readiness(fd, readable)
 
 

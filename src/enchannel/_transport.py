@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import anyio
 
@@ -99,12 +99,12 @@ class Transport(ABC):
         """Waits until the connection of a channel was lost since :meth:`settle`, be it back or not."""
         await anyio.sleep_forever()
 
-    def take_lost(self) -> Sequence[ChannelName]:
-        """The channels whose connection was lost since :meth:`settle`, be it back or not: each loss once.
+    def take_lost(self) -> Collection[ChannelName] | None:
+        """The channels whose connection was lost, be it back or not, since this or :meth:`settle` was called.
 
-        None where that cannot be told; all of them count as lost then.
+        ``None`` where that cannot be told: all of them count as lost then.
         """
-        return ()
+        return None
 
     def reconnect(self) -> None:
         """Connects anew what is still connected to a kernel that has exited: somebody holds its sockets."""
@@ -121,7 +121,7 @@ class Transport(ABC):
         await anyio.sleep_forever()
 
     def rest(self) -> None:
-        """Called when the channels were left: nobody waits here until others are opened, if they are."""
+        """Called when the channels were left and the transport is the caller's: nobody waits for it now."""
 
     async def aclose(self) -> None:
         """Lets go of everything the transport opened; what was sent still goes out for a bounded time."""

@@ -32,7 +32,7 @@ import itertools
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -213,8 +213,10 @@ class Link:
         monitor: bool = True,
         connected: bool = False,
         owned: bool = True,
+        give_back: Callable[[], object] = lambda: None,
     ) -> None:
         self._owned = owned
+        self._give_back = give_back
         self.socket: zmq.Socket[bytes] = socket
         self.endpoint: str = endpoint
         self.trusted: bool = False
@@ -258,7 +260,7 @@ class Link:
     async def wait_readable(self) -> None:
         if self._readiness is None:
             descriptor = _descriptor(self.socket)
-            self._readiness = stay_ready(descriptor, self._readable, borrowed=not self._owned)
+            self._readiness = stay_ready(descriptor, self._readable, self._give_back)
         if await self._readiness.wait():
             self._limit = 1
             self._wake_writers()
@@ -531,6 +533,7 @@ class ZmqTransport(FrameTransport):
             await anyio.sleep_forever()
 
     def rest(self) -> None:
+        self._settled = False
         for link in self._links.values():
             link.rest()
 
@@ -716,7 +719,18 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
     context, plain = zmq.Context(socket.context), zmq.Socket(socket)
     # inproc has no connection to watch.
     monitor = not endpoint.startswith("inproc:")
-    return Link(context, plain, endpoint, monitor=monitor, connected=True, owned=False)
+    # Those of zmq.asyncio have the event loop watch them from their first wait on, and have no public way to
+    # have it do so again.
+    give_back = getattr(socket, "_init_io_state", lambda: None)
+    return Link(
+        context,
+        plain,
+        endpoint,
+        monitor=monitor,
+        connected=True,
+        owned=False,
+        give_back=give_back,
+    )
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:

@@ -156,10 +156,9 @@ class MemoryTransport(FrameTransport):
         await self._blinked.wait()
 
     def take_lost(self) -> Sequence[ChannelName]:
-        if not self._blinked.is_set():
-            return ()
+        lost = self.channels if self._blinked.is_set() else ()
         self._blinked = anyio.Event()
-        return self.channels
+        return lost
 
     async def aclose(self) -> None:
         self._end.disconnect(self)
