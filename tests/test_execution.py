@@ -313,26 +313,22 @@ async def test_a_request_that_is_not_implemented_raises() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for() -> None:
+async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 30)
     async with conversation() as (ch, kernel, tasks):
         # It has sent something on shell.
-        task = start(tasks, executed, ch, "1")
-        await replied(kernel)
+        task = start(tasks, ch.request, "history_request", {})
+        kernel.reply(await kernel.asked())
         await task.result()
         async with ch.execute("2", subshell_id="sub") as execution:
             task = start(tasks, execution.wait)
             asked, other = await idled(kernel)
             assert other[1].header["subshell_id"] == "sub"
-            # It has others to answer first, and is not asked again for that.
-            kernel.end.send("shell", asked[0], message("other_reply"))
-            await deadlines_passed(execution)
-            kernel.status(other[1], "idle")
-            await deadlines_passed(execution)
-            assert not task.done.is_set()
-            assert never_asked(kernel, "shell")
-            # Something else is here, and nothing behind it: the kernel may have dropped what answers.
-            kernel.end.send("shell", asked[0], message("other_reply"))
-            other = await kernel.asked()
+            await anyio.wait_all_tasks_blocked()
+            assert execution._ending is not None
+            assert execution._ending.deadline > anyio.current_time() + 20
             reply = kernel.reply(asked)
             kernel.reply(other)
             assert (await task.result()).msg_id == reply.msg_id
@@ -415,7 +411,7 @@ async def test_a_reply_on_the_other_channel_is_not_overtaken() -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_kernel_that_has_never_replied_at_all_does_not_implement_it() -> None:
+async def test_a_kernel_that_answers_nothing_at_all_implements_nothing() -> None:
     async with conversation() as (ch, kernel, tasks):
         async with ch.execute("1") as execution:
             polling = [start(tasks, polled, execution) for _ in range(3)]

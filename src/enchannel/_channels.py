@@ -227,8 +227,8 @@ class KernelChannels:
 
         Raises:
             LocalProtocolError: No message, or no channel for requests. Nothing was sent.
-            NotImplementedByKernel: The kernel is done with the request, and sent no reply: what it was
-                asked a second later was answered first.
+            NotImplementedByKernel: The kernel is done with the request, and sent no reply within a second,
+                nor before its answer to what it was asked then; that may take ten more.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """

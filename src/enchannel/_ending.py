@@ -8,9 +8,8 @@ message, a slow connection or a loaded machine may hold either up for any time. 
 * Then the kernel is probed. Both iopub and the channel of the reply keep the order, so what the kernel sends
   there for the probe comes behind all that it sent before: when it is here and the other end is not, that
   never comes. (A kernel that has replied and goes on to publish is not known to do so.)
-* What is known to be sent and is not here is on its way, and waited for. Where other messages arrive there
-  and then nothing more, the kernel is probed once more, for it drops what its queue does not hold.
-* Where there is no hope of an answer, the other end is given up after :data:`ANSWER_DEADLINE`.
+* A probe that is not answered says nothing, and then the other end is given up: after
+  :data:`ANSWER_DEADLINE`, or :data:`GRACE` where the kernel never sent anything on the probe's channel.
 
 Before a silence counts, what has arrived and was not read yet is looked at: a program that blocks its event
 loop is no kernel that does not answer.
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ._connection_info import ChannelName
-from ._probe import ASKED, Probe, channels_to_ask
+from ._probe import Probe, channels_to_ask
 
 if TYPE_CHECKING:
     from ._channels import KernelChannels
@@ -38,7 +37,7 @@ GRACE = 1.0
 """Seconds without any message that one end may come behind the other, before the kernel is probed."""
 
 ANSWER_DEADLINE = 10.0
-"""Seconds for an answer to the probe, and between two looks at whether anything arrives."""
+"""Seconds for an answer to the probe, where the kernel does answer there."""
 
 CATCH_UP = 10_000
 """Messages that are read at once before a silence counts; where there are more, there is none."""
@@ -68,13 +67,13 @@ class Ending(ABC):
         self._tell = tell
         self._probes: list[Probe] = []
         self._deadline: float | None = None
-        self._received = 0
 
     @property
     def deadline(self) -> float:
         """Until when the next message is waited for, on AnyIO's clock."""
         if self._deadline is None:
-            grace = ANSWER_DEADLINE if self._probes else GRACE
+            hopeful = self._probes and self._channels._delivery.received[self._probes[-1].channel]
+            grace = ANSWER_DEADLINE if hopeful else GRACE
             self._deadline = anyio.current_time() + grace
         return self._deadline
 
@@ -117,35 +116,33 @@ class Ending(ABC):
             self.over = True
             self._tell()
 
-    def _more_came(self, channel: ChannelName) -> bool:
-        """Whether anything has arrived on `channel` since this was asked last."""
-        before, self._received = self._received, self._channels._delivery.received.get(channel, 0)
-        return self._received > before
-
 
 class MissingIdle(Ending):
     """The reply is here. The probe goes to control if there is one: it is answered even while a cell runs.
 
-    There is no hope where a kernel is silent on control, or has never published anything for a probe there;
-    and none from the start where no status was ever seen: iopub is not carried, or subscribed to too
-    narrowly.
+    Where the probe is answered, what the kernel has published for it is on its way, and waited for, as far as
+    it is known to publish anything then. Where other messages arrive and then nothing more, it is probed once
+    more, for it drops what its queue does not hold.
+
+    Where no status was ever seen (iopub is not carried, or subscribed to too narrowly) none is waited for.
     """
 
     def __init__(self, channels: KernelChannels, reply: Message, tell: Callable[[], None]) -> None:
         super().__init__(channels, tell)
         # It has published nothing that could be on its way.
         self._aborted = reply.content.get("status") in ABORTED
+        self._received = 0
 
     def _decide(self, probe: Probe | None) -> None:
         kernel = self._channels._kernel
-        more_came = self._more_came("iopub")
+        before, self._received = self._received, self._channels._delivery.received.get("iopub", 0)
         channel = channels_to_ask(self._channels)[0]
         silent = probe is not None and not (
             probe.answered and channel in kernel.publishes_for_probes
         )
         if self._aborted or silent or not kernel.publishes_status:
             self.over = True
-        elif probe is None or more_came:
+        elif probe is None or self._received > before:
             self._ask(channel)
 
     def _overtaken(self, probe: Probe) -> bool:
@@ -153,10 +150,7 @@ class MissingIdle(Ending):
 
 
 class MissingReply(Ending):
-    """The idle status is here. The probe goes where the request went, and waits for its turn there.
-
-    There is no hope where no reply to anything has ever arrived.
-    """
+    """The idle status is here. The probe goes where the request went, and waits for its turn there."""
 
     def __init__(
         self,
@@ -170,12 +164,10 @@ class MissingReply(Ending):
         self._subshell: str | None = request.header.get("subshell_id")
 
     def _decide(self, probe: Probe | None) -> None:
-        more_came = self._more_came(self._channel)
-        received = self._channels._delivery.received
-        if probe is not None and not any(received.get(channel) for channel in ASKED):
-            self.over = True
-        elif probe is None or (probe.idle and more_came):
+        if probe is None:
             self._ask(self._channel, self._subshell)
+        else:
+            self.over = True
 
     def _overtaken(self, probe: Probe) -> bool:
         return probe.answered

@@ -46,9 +46,9 @@ class Probe:
         subshell: The subshell that is asked.
 
     Attributes:
+        channel: Where it was sent.
         answered: Whether its reply is here.
         published: Whether anything is that was published for it.
-        idle: Whether its idle status is.
 
     Raises:
         anyio.WouldBlock: It cannot be sent now.
@@ -62,11 +62,11 @@ class Probe:
         *,
         subshell: str | None = None,
     ) -> None:
+        self.channel: ChannelName = channel
         self.answered: bool = False
         self.published: bool = False
-        self.idle: bool = False
         self._channels = channels
-        self._channel: ChannelName = channel
+        self._idle = False
         self._told = told
         header = {"msg_type": "kernel_info_request"}
         if subshell is not None:
@@ -83,11 +83,11 @@ class Probe:
     def _take(self, channel: ChannelName, message: Message) -> None:
         if channel == "iopub":
             self.published = True
-            self._channels._kernel.publishes_for_probes.add(self._channel)
-            self.idle |= message.content.get("execution_state") == "idle"
+            self._channels._kernel.publishes_for_probes.add(self.channel)
+            self._idle |= message.content.get("execution_state") == "idle"
         else:
             self.answered = True
-        if self.answered and self.idle:
+        if self.answered and self._idle:
             self._channels._delivery.forget(self._msg_id)
         if self._told is not None:
             self._told(self)
