@@ -302,6 +302,10 @@ async def idled(kernel: Kernel) -> tuple[tuple[bytes, Message], tuple[bytes, Mes
 
 async def test_a_request_that_is_not_implemented_raises() -> None:
     async with conversation() as (ch, kernel, tasks):
+        # It answers on shell.
+        task = start(tasks, ch.request, "inspect_request", {})
+        kernel.reply(await kernel.asked())
+        await task.result()
         task = start(tasks, ch.request, "history_request", {})
         _, other = await idled(kernel)
         await anyio.wait_all_tasks_blocked()
