@@ -241,9 +241,8 @@ async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.Monke
     async with conversation() as (ch, kernel, _):
         for _ in range(5):
             Probe(ch, "control")
-        first, *others = [(await kernel.asked("control"))[1].msg_id for _ in range(5)]
-        assert list(ch._delivery._expected) == others[1:]
-        assert first not in others
+        asked = [(await kernel.asked("control"))[1].msg_id for _ in range(5)]
+        assert list(ch._delivery._expected) == asked[-3:]
 
 
 @pytest.mark.usefixtures("soon")

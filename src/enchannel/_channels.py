@@ -605,6 +605,7 @@ class KernelChannels:
             Whether that was all.
         """
         channels = () if self._delivery.ended else self._transport.channels
+        # A list: each of them is drained, and not only up to the first that has more.
         drained = [self._drain(channel, at_most) for channel in channels]
         return all(drained)
 
@@ -618,10 +619,8 @@ class KernelChannels:
                     self._iopub_proven.set()
                 self._delivery.deliver_all(channel, messages)
                 drained += len(messages) or 1
-        except anyio.WouldBlock:
-            return True
         except Exception:  # noqa: BLE001
-            # The reader met the same error, and it is what the streams end with.
+            # Nothing more has arrived; or the reader met the same error, and the streams end with it.
             return True
         return False
 

@@ -11,6 +11,7 @@ A probe asks for ``kernel_info``. What answers it reaches no stream. It proves t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -116,17 +117,11 @@ async def prove_iopub(channels: KernelChannels) -> None:
             # Again only behind an answer: a busy kernel would find a heap of requests when it is done. The
             # answer came and its status did not, so the subscription arrived after the status had gone.
             if probe is None or probe.answered:
-                probes[channel] = _ask(channels, channel)
+                with contextlib.suppress(anyio.WouldBlock):
+                    probes[channel] = Probe(channels, channel)
         with anyio.move_on_after(pause):
             await proven.wait()
         if proven.is_set():
             return
         waited += pause
         pause = min(2 * pause, LAST_ASK)
-
-
-def _ask(channels: KernelChannels, channel: ChannelName) -> Probe | None:
-    try:
-        return Probe(channels, channel)
-    except anyio.WouldBlock:
-        return None

@@ -70,7 +70,7 @@ class Readiness:
 
 class _AsyncioReadiness(Readiness):
     def __init__(
-        self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object]
+        self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None
     ) -> None:
         import asyncio
 
@@ -106,7 +106,7 @@ class _AsyncioReadiness(Readiness):
 
 
 def stay_ready(
-    fd: int, readable: Callable[[], bool], give_back: Callable[[], object] = lambda: None
+    fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None = None
 ) -> Readiness:
     """The readiness of a socket for as long as it is used in the event loop that runs now.
 

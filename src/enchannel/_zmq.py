@@ -213,7 +213,7 @@ class Link:
         monitor: bool = True,
         connected: bool = False,
         owned: bool = True,
-        give_back: Callable[[], object] = lambda: None,
+        give_back: Callable[[], object] | None = None,
     ) -> None:
         self._owned = owned
         self._give_back = give_back
@@ -721,7 +721,7 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
     monitor = not endpoint.startswith("inproc:")
     # Those of zmq.asyncio have the event loop watch them from their first wait on, and have no public way to
     # have it do so again.
-    give_back = getattr(socket, "_init_io_state", lambda: None)
+    give_back = getattr(socket, "_init_io_state", None)
     return Link(
         context,
         plain,

@@ -125,9 +125,7 @@ async def test_bytes_that_are_no_zmtp_cost_the_connection_and_no_more(
             await works(ch)
 
 
-async def test_bytes_one_by_one_arrive_as_they_were(
-    running_tcp_kernel: Kernel,
-) -> None:
+async def test_bytes_one_by_one_arrive_as_they_were(running_tcp_kernel: Kernel) -> None:
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config) as ch:
             proxy.pace = 0
