@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import anyio.lowlevel
 import zmq
 
 from enchannel import KernelChannels, Message, open_kernel_channels, open_shell_channel
-from enchannel._wire import Wire
+from enchannel._protocol.wire import Wire
 
 from . import clients
 from .clients import Client, Config
@@ -165,7 +165,7 @@ def bare_round_trips(config: Config, count: int, channels: int) -> list[float]:
             start = time.perf_counter()
             header = {"msg_id": str(uuid.uuid4()), "session": "bare", "username": "bench"}
             header["msg_type"] = "kernel_info_request"
-            header["date"] = datetime.now(timezone.utc).isoformat()
+            header["date"] = datetime.now(UTC).isoformat()
             socket.send_multipart(wire.encode(Message(header)))
             ready: dict[Any, int] = {}
             while channels > 1 and socket not in ready:

@@ -22,7 +22,7 @@ import zmq
 import zmq.asyncio
 
 from enchannel import Execution, KernelChannels, open_kernel_channels
-from enchannel._wire import Wire
+from enchannel._protocol.wire import Wire
 
 from .kernel import KEY, Driver
 

@@ -21,7 +21,7 @@ from typing import Any
 import zmq
 
 from enchannel import Message
-from enchannel._wire import Wire
+from enchannel._protocol.wire import Wire
 
 KEY = "the key of the benchmarks"
 

@@ -12,7 +12,7 @@ import anyio
 import anyio.abc
 
 from enchannel import ConnectionInfo
-from enchannel._connection_info import CHANNELS, SOCKETS
+from enchannel._protocol.connection_info import CHANNELS, SOCKETS
 
 
 class FaultProxy:

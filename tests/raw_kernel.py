@@ -15,8 +15,8 @@ import anyio
 import zmq
 
 from enchannel import KernelChannels, Message, open_kernel_channels
-from enchannel._connection_info import ConnectionInfo
-from enchannel._wire import Wire
+from enchannel._protocol.connection_info import ConnectionInfo
+from enchannel._protocol.wire import Wire
 
 KEY = "a secret of the tests"
 

@@ -23,8 +23,8 @@ from enchannel import (
     open_stdin_channel,
     wrap_sockets,
 )
-from enchannel._wire import Wire
-from enchannel._zmq import BATCH
+from enchannel._protocol.wire import Wire
+from enchannel._transports.zmq import BATCH
 from helpers import deadlines_passed, numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 
@@ -332,7 +332,7 @@ async def test_a_full_socket_of_the_caller_ends_no_execution(
 ) -> None:
     import zmq
 
-    monkeypatch.setattr("enchannel._ending.GRACE", 0.02)
+    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.02)
     wire = Wire(KEY)
     ends: dict[Any, Any] = {}
     with zmq.Context() as context, contextlib.ExitStack() as stack:

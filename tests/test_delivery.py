@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -10,13 +9,10 @@ import anyio
 import pytest
 
 from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
-from enchannel import _delivery as delivery
+from enchannel._core import delivery
 from enchannel.testing import MemoryKernelEnd
 from helpers import arrived, leaves_as_itself, numbered, take, texts
 from raw_kernel import KEY, message, request
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
 
 pytestmark = pytest.mark.anyio
 

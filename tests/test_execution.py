@@ -25,7 +25,7 @@ from enchannel import (
     open_channels,
     raise_for_status,
 )
-from enchannel._probe import Probe
+from enchannel._core.probe import Probe
 from enchannel.testing import MemoryKernelEnd, memory_transport_pair, open_fake_kernel
 from helpers import deadlines_passed
 from raw_kernel import message
@@ -163,8 +163,8 @@ async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """An end that is missing is soon looked into."""
-    monkeypatch.setattr("enchannel._ending.GRACE", 0.05)
-    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 0.1)
+    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.05)
+    monkeypatch.setattr("enchannel._core.ending.ANSWER_DEADLINE", 0.1)
 
 
 @pytest.mark.usefixtures("soon")
@@ -237,7 +237,7 @@ async def test_a_kernel_that_answers_nothing_else_is_done(answered_before: bool)
 
 
 async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enchannel._delivery.EXCLUSIVE", 3)
+    monkeypatch.setattr("enchannel._core.delivery.EXCLUSIVE", 3)
     async with conversation() as (ch, kernel, _):
         for _ in range(5):
             Probe(ch, "control")
@@ -319,7 +319,7 @@ async def test_a_request_that_is_not_implemented_raises() -> None:
 async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 30)
+    monkeypatch.setattr("enchannel._core.ending.ANSWER_DEADLINE", 30)
     async with conversation() as (ch, kernel, tasks):
         # It has sent something on shell.
         task = start(tasks, ch.request, "history_request", {})
@@ -723,7 +723,7 @@ async def test_facts_that_were_refused_are_asked_for_again() -> None:
 
 
 async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> None:
-    monkeypatch.setattr("enchannel._execution.INTERRUPT_DEADLINE", 0.05)
+    monkeypatch.setattr("enchannel._conversations.execution.INTERRUPT_DEADLINE", 0.05)
     async with conversation() as (ch, _, _tasks):
         with anyio.fail_after(5), pytest.raises(ZeroDivisionError):
             async with ch.execute("while True: pass", interrupt_on_cancel=True):
@@ -732,7 +732,7 @@ async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> 
 
 async def test_a_late_reader_does_not_mistake_the_kernel(monkeypatch: Any) -> None:
     # The reply has arrived when the grace is over, and was not read: somebody held the event loop.
-    monkeypatch.setattr("enchannel._ending.GRACE", 0)
+    monkeypatch.setattr("enchannel._core.ending.GRACE", 0)
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, ch.request, "inspect_request", {})
         asked = await kernel.asked()

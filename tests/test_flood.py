@@ -15,9 +15,9 @@ import zmq
 from anyio.lowlevel import checkpoint
 
 from enchannel import open_channels, wrap_sockets
-from enchannel._delivery import TURN
-from enchannel._wire import Wire
-from enchannel._zmq import BATCH
+from enchannel._core.delivery import TURN
+from enchannel._protocol.wire import Wire
+from enchannel._transports.zmq import BATCH
 from helpers import arrived, numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 

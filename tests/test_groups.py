@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import anyio
 import pytest
 
 from enchannel._groups import NOTE, unwrapping_task_group
 from enchannel.testing import open_fake_kernel
 from helpers import leaves_as_itself
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup, ExceptionGroup
 
 pytestmark = pytest.mark.anyio
 

@@ -27,7 +27,7 @@ from enchannel import (
     open_kernel_channels,
     wrap_sockets,
 )
-from enchannel._wire import DELIMITER, Wire
+from enchannel._protocol.wire import DELIMITER, Wire
 from enchannel.testing import open_fake_kernel
 from helpers import numbered, take, texts
 from raw_kernel import KEY, RawKernel, message
@@ -352,7 +352,7 @@ async def test_a_context_with_a_bound_costs_the_connection_for_a_moment(
 ) -> None:
     """ZeroMQ gives it up for good, and we connect anew."""
     # This kernel answers nothing that would prove iopub live again.
-    monkeypatch.setattr("enchannel._outages.PROOF_DEADLINE", 0.2)
+    monkeypatch.setattr("enchannel._core.outages.PROOF_DEADLINE", 0.2)
     with zmq.Context() as context:
         context.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         async with (

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
 import pytest
 
 from enchannel import LocalProtocolError, Message
-from enchannel._message import prepare
+from enchannel._protocol.message import prepare
 
 HEADER = {"msg_id": "1", "msg_type": "status", "session": "s", "username": "u", "extra": 1}
 
@@ -46,7 +46,7 @@ def test_the_repr_shows_no_content() -> None:
     assert shown == "<Message status 1 child of 0>"
 
 
-UTC = timezone.utc
+UTC = UTC
 
 
 @pytest.mark.parametrize(

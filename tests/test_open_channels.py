@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
-from enchannel._wire import Wire
-from enchannel._zmq import _is_its_own_peer, connect_endpoints
+from enchannel._protocol.wire import Wire
+from enchannel._transports.zmq import _is_its_own_peer, connect_endpoints
 from raw_kernel import RawKernel, message, request
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from enchannel import KernelChannels, KernelDied, Message
-from enchannel._probe import Probe
+from enchannel._core.probe import Probe
 from enchannel.testing import FakeKernel, MemoryTransport, open_fake_kernel
 from helpers import arrived, deadlines_passed, numbered, texts
 from raw_kernel import RawKernel, message, request
@@ -162,7 +162,7 @@ async def test_the_same_session_goes_on_and_the_gap_is_reported(
 async def test_a_reply_that_was_lost_in_the_gap_is_told(
     raw_kernel: RawKernel, lost: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+    monkeypatch.setattr("enchannel._core.outages.SESSION_GRACE", 0.2)
     async with (
         answering(raw_kernel, "first"),
         raw_kernel.open("me", reconnect_timeout=30) as ch,
@@ -189,7 +189,7 @@ async def test_a_reply_that_was_lost_in_the_gap_is_told(
 async def test_a_kernel_that_hides_its_session_counts_as_restarted(
     raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.05)
+    monkeypatch.setattr("enchannel._core.outages.SESSION_GRACE", 0.05)
     async with (
         answering(raw_kernel, None),
         raw_kernel.open(reconnect_timeout=30) as ch,
@@ -221,7 +221,7 @@ async def test_one_channel_that_comes_back_is_the_same_kernel(raw_kernel: RawKer
 async def test_a_channel_that_is_lost_while_iopub_is_proven_again(
     raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, back_before: bool
 ) -> None:
-    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+    monkeypatch.setattr("enchannel._core.outages.SESSION_GRACE", 0.2)
 
     async def answer_on_shell() -> None:
         while True:
@@ -270,8 +270,8 @@ async def test_a_channel_that_is_lost_while_iopub_is_proven_again(
 async def test_nothing_counts_as_not_implemented_in_an_outage(
     raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, session: str
 ) -> None:
-    monkeypatch.setattr("enchannel._ending.GRACE", 0.05)
-    monkeypatch.setattr("enchannel._outages.SESSION_GRACE", 0.2)
+    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.05)
+    monkeypatch.setattr("enchannel._core.outages.SESSION_GRACE", 0.2)
     async with (
         answering(raw_kernel, "first") as answers,
         raw_kernel.open("me", reconnect_timeout=30) as ch,
@@ -327,8 +327,8 @@ async def test_an_idle_of_ours_that_was_lost_keeps_no_kernel_busy(raw_kernel: Ra
 async def test_no_execution_ends_because_nobody_can_be_asked(
     raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch, asked_before: bool
 ) -> None:
-    monkeypatch.setattr("enchannel._ending.GRACE", 0.02)
-    monkeypatch.setattr("enchannel._ending.ANSWER_DEADLINE", 0.2)
+    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.02)
+    monkeypatch.setattr("enchannel._core.ending.ANSWER_DEADLINE", 0.2)
     async with raw_kernel.open(reconnect_timeout=30) as ch:
         async with ch.execute("1") as execution, anyio.create_task_group() as tasks:
             tasks.start_soon(execution.wait)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enchannel._outputs import Displays, OutputList, output_of
+from enchannel._protocol.outputs import Displays, OutputList, output_of
 from raw_kernel import message
 
 

@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 
 from enchannel import open_channels, wrap_sockets
-from enchannel._readiness import Readiness, stay_ready
+from enchannel._transports.readiness import Readiness, stay_ready
 from helpers import numbered, texts
 from raw_kernel import KEY, RawKernel, message, request
 

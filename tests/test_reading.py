@@ -20,9 +20,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enchannel import Message, RemoteProtocolError, wrap_sockets
-from enchannel._connection_info import ChannelName
-from enchannel._wire import DELIMITER, Wire
-from enchannel._zmq import BATCH, COPIED, ZmqTransport
+from enchannel._protocol.connection_info import ChannelName
+from enchannel._protocol.wire import DELIMITER, Wire
+from enchannel._transports.zmq import BATCH, COPIED, ZmqTransport
 from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]

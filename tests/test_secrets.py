@@ -17,8 +17,8 @@ from enchannel import (
     Message,
     open_kernel_channels,
 )
-from enchannel._wire import Wire
-from enchannel._zmq import new_curve_keys
+from enchannel._protocol.wire import Wire
+from enchannel._transports.zmq import new_curve_keys
 from enchannel.testing import open_fake_kernel
 from raw_kernel import RawKernel, request
 

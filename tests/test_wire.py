@@ -21,7 +21,7 @@ from enchannel import (
     RemoteProtocolError,
     ReplayedMessage,
 )
-from enchannel._wire import DELIMITER, REPLAY_WINDOW, Wire, _ReplayGuard
+from enchannel._protocol.wire import DELIMITER, REPLAY_WINDOW, Wire, _ReplayGuard
 
 KEY = b"key"
 MESSAGE = Message(
@@ -254,7 +254,7 @@ def test_the_wire_needs_no_sockets_and_no_event_loop() -> None:
         "package = types.ModuleType('enchannel'); "
         "package.__path__ = spec.submodule_search_locations; "
         "sys.modules['enchannel'] = package; "
-        "import enchannel._wire; "
+        "import enchannel._protocol.wire; "
         "print(sorted({'zmq', 'trio', 'asyncio', 'socket'} & set(sys.modules)))"
     )
     result = subprocess.run(

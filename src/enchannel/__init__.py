@@ -28,8 +28,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._channels import Channel, ChannelStatistics, KernelChannels, MainChannel, Subscription
-from ._connection_info import ConnectionInfo
-from ._delivery import Listener
+from ._conversations.execution import Execution, raise_for_status
+from ._core.delivery import Listener
 from ._exceptions import (
     ConnectionFileError,
     EnchannelError,
@@ -46,8 +46,6 @@ from ._exceptions import (
     ReplayedMessage,
     ReplyError,
 )
-from ._execution import Execution, raise_for_status
-from ._message import Message
 from ._open_channels import (
     get_username,
     open_channels,
@@ -57,16 +55,18 @@ from ._open_channels import (
     open_shell_channel,
     open_stdin_channel,
 )
-from ._transport import Transport
-from ._zmq import wrap_sockets
+from ._protocol.connection_info import ConnectionInfo
+from ._protocol.message import Message
+from ._transports.base import Transport
+from ._transports.zmq import wrap_sockets
 
 if TYPE_CHECKING:
     from . import messages, operators
-    from ._comms import Comm, IncomingComms
-    from ._connection_files import RunningKernel, find_connection_file, list_running_kernels
-    from ._kernels import Kernel, open_kernel
-    from ._kernelspecs import KernelSpec
-    from ._sessions import DebugSession, Subshell
+    from ._conversations.comms import Comm, IncomingComms
+    from ._conversations.sessions import DebugSession, Subshell
+    from ._kernels.connection_files import RunningKernel, find_connection_file, list_running_kernels
+    from ._kernels.kernel import Kernel, open_kernel
+    from ._kernels.specs import KernelSpec
 
 __all__ = [
     "Channel",
@@ -118,17 +118,17 @@ __all__ = [
 
 # Imported by who uses it: launching kernels takes subprocesses and paths, which others never need.
 _LATER = {
-    "Comm": "_comms",
-    "DebugSession": "_sessions",
-    "IncomingComms": "_comms",
-    "Kernel": "_kernels",
-    "KernelSpec": "_kernelspecs",
-    "RunningKernel": "_connection_files",
-    "Subshell": "_sessions",
-    "find_connection_file": "_connection_files",
-    "list_running_kernels": "_connection_files",
+    "Comm": "_conversations.comms",
+    "DebugSession": "_conversations.sessions",
+    "IncomingComms": "_conversations.comms",
+    "Kernel": "_kernels.kernel",
+    "KernelSpec": "_kernels.specs",
+    "RunningKernel": "_kernels.connection_files",
+    "Subshell": "_conversations.sessions",
+    "find_connection_file": "_kernels.connection_files",
+    "list_running_kernels": "_kernels.connection_files",
     "messages": "messages",
-    "open_kernel": "_kernels",
+    "open_kernel": "_kernels.kernel",
     "operators": "operators",
 }
 

@@ -29,9 +29,9 @@ else:
     except ImportError:
         sys.exit('the command line needs click and rich: pip install "enchannel[cli]"')
 
-from ._cli_input import open_input
-from ._cli_output import JsonOutput, Output, write
-from ._cli_run import Cell, Run, Target
+from ._cli.input import open_input
+from ._cli.output import JsonOutput, Output, write
+from ._cli.run import Cell, Run, Target
 
 STANDARD_INPUT = "-"
 
@@ -141,7 +141,7 @@ def kernels(json_: bool) -> None:
       0    they are listed, be it none
       2    they could not be found
     """  # noqa: D301
-    from ._cli_kernels import as_json, as_tables
+    from ._cli.kernels import as_json, as_tables
 
     with _failures():
         installed = KernelSpec.installed()

@@ -22,10 +22,7 @@ import anyio.abc
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from . import messages
-from ._connection_info import ChannelName
-from ._delivery import TURN, Delivery, Listener
-from ._exceptions import EnchannelError, KernelDied, LocalProtocolError
-from ._execution import (
+from ._conversations.execution import (
     Conversation,
     Execution,
     OnInput,
@@ -33,20 +30,25 @@ from ._execution import (
     raise_for_status,
     run_execution,
 )
+from ._core.delivery import TURN, Delivery, Listener
+from ._core.heartbeat import Heartbeat
+from ._core.outages import Outages
+from ._core.status import KernelState
+from ._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from ._groups import unwrapping_task_group
-from ._heartbeat import Heartbeat
-from ._kernel_state import KernelState
-from ._message import Body, Message, prepare
-from ._outages import Outages
-from ._outputs import Displays
-from ._transport import Transport
+from ._protocol.connection_info import ChannelName
+from ._protocol.message import Body, Message, prepare
+from ._protocol.outputs import Displays
+from ._transports.base import Transport
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing import Self
 
-    from ._comms import Comm, Comms, IncomingComms
-    from ._contents import KernelInfoReply
-    from ._sessions import DebugSession, Subshell
+    from typing_extensions import Buffer
+
+    from ._conversations.comms import Comm, Comms, IncomingComms
+    from ._conversations.sessions import DebugSession, Subshell
+    from ._protocol.contents import KernelInfoReply
 
 __all__ = ["Channel", "ChannelStatistics", "KernelChannels", "MainChannel", "Subscription"]
 
@@ -369,7 +371,7 @@ class KernelChannels:
             LocalProtocolError: At the call, for a target that is no name.
             KernelDied: The kernel is lost.
         """
-        from ._comms import new_comm
+        from ._conversations.comms import new_comm
 
         return self._all_comms().open(new_comm(target_name, data, buffers, metadata))
 
@@ -386,7 +388,7 @@ class KernelChannels:
 
     def _all_comms(self) -> Comms:
         # Imported and asked by who has comms: it looks at every message.
-        from ._comms import Comms
+        from ._conversations.comms import Comms
 
         self._name("shell")
         if self._comms is None:
@@ -400,7 +402,7 @@ class KernelChannels:
             NotImplementedByKernel: On entry, where the kernel has none.
             KernelDied: The kernel is lost.
         """
-        from ._sessions import open_subshell
+        from ._conversations.sessions import open_subshell
 
         return open_subshell(self)
 
@@ -412,7 +414,7 @@ class KernelChannels:
             ReplyError: On entry, where the debugger refuses.
             KernelDied: The kernel is lost.
         """
-        from ._sessions import open_debug_session
+        from ._conversations.sessions import open_debug_session
 
         return open_debug_session(self)
 

@@ -14,13 +14,14 @@
     ├── KernelConnectError          names what did not answer                       (also TimeoutError)
     ├── KernelDied                  says how it was noticed         (also anyio.BrokenResourceError)
     ├── KernelLaunchError           with the tail of the kernel's stderr
-    ├── NotImplementedByKernel      idle, but no reply
+    ├── NoReply                     the kernel is done with the request and no reply came: why
+    │   └── NotImplementedByKernel
     └── ReplyError                  a reply that is no success, where you asked for an exception
 
 Blame decides the branch: a *local* error is raised at the call that caused it, a *remote* one never
 reaches a user's stream: the message is dropped, counted and logged (see ``statistics()``).
 The states of a stream use AnyIO's own words: ``ClosedResourceError``, ``EndOfStream``,
-``BusyResourceError``.
+``BusyResourceError``. All of them can be copied and pickled.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+
+from ._protocol.errors import (
+    ConnectionFileError,
+    EnchannelError,
+    InvalidSignature,
+    LocalProtocolError,
+    MalformedMessage,
+    MessageTooLarge,
+    ProtocolError,
+    RemoteProtocolError,
+    ReplayedMessage,
+    text_of,
+)
 
 __all__ = [
     "ConnectionFileError",
@@ -40,6 +54,7 @@ __all__ = [
     "LocalProtocolError",
     "MalformedMessage",
     "MessageTooLarge",
+    "NoReply",
     "NotImplementedByKernel",
     "ProtocolError",
     "RemoteProtocolError",
@@ -48,53 +63,16 @@ __all__ = [
 ]
 
 
-def text_of(value: object) -> str:
-    """What a kernel wrote where text belongs; ``""`` for ``null``, lists and objects.
+class _Rebuilt(EnchannelError):
+    """An error with more arguments than its message: it is copied and pickled with all of them."""
 
-    Not :class:`str` of those: one that is nested deeply enough exhausts the stack of whoever reads it.
-    """
-    if isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, (int, float)) else ""
+    _arguments: tuple[Any, ...] = ()
 
-
-class EnchannelError(Exception):
-    """The base of all errors of this library."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments, self.__dict__
 
 
-class ProtocolError(EnchannelError):
-    """Somebody broke the Jupyter messaging protocol."""
-
-
-class LocalProtocolError(ProtocolError, ValueError):
-    """Your call broke the protocol; nothing was sent and the channel works on."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """What the kernel sent is no Jupyter message."""
-
-
-class MalformedMessage(RemoteProtocolError):
-    """Frames without delimiter, too few of them, or parts that are not the JSON objects they must be."""
-
-
-class MessageTooLarge(RemoteProtocolError):
-    """More bytes than ``max_message_size`` allows."""
-
-
-class InvalidSignature(RemoteProtocolError):
-    """The HMAC signature does not belong to the message."""
-
-
-class ReplayedMessage(RemoteProtocolError):
-    """The signature was seen before: the very same message came a second time."""
-
-
-class ConnectionFileError(EnchannelError, ValueError):
-    """A connection file (or a mapping of its form) that cannot be used; names the file and the field."""
-
-
-class KernelConnectError(EnchannelError, TimeoutError):
+class KernelConnectError(_Rebuilt, TimeoutError):
     """The kernel could not be reached before ``connect_timeout``.
 
     Attributes:
@@ -104,26 +82,25 @@ class KernelConnectError(EnchannelError, TimeoutError):
     def __init__(self, message: str, unconnected: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.unconnected: dict[str, str] = dict(unconnected or {})
+        self._arguments = (message, self.unconnected)
 
 
-class KernelDied(EnchannelError, anyio.BrokenResourceError):
+class KernelDied(_Rebuilt, anyio.BrokenResourceError):
     """The kernel is lost, or was restarted under a request; the message says how that was noticed.
 
     Attributes:
         reason: ``"exited"`` (its process, which was launched here), ``"disconnected"`` (its sockets, which
-            did not come back), ``"heartbeat"`` (it fell silent), ``"restarted"`` (the request is lost, the
-            channels go on), or ``"error"`` (a channel could not be used).
+            did not come back in time), ``"heartbeat"`` (it fell silent), ``"restarted"`` (the request is
+            lost, the channels go on), or ``"error"`` (a channel could not be used).
     """
 
     def __init__(self, message: str, reason: str = "error") -> None:
-        super().__init__(message, reason)
+        super().__init__(message)
         self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+        self._arguments = (message, reason)
 
 
-class KernelLaunchError(EnchannelError):
+class KernelLaunchError(_Rebuilt):
     """A kernel could not be started.
 
     Attributes:
@@ -133,13 +110,32 @@ class KernelLaunchError(EnchannelError):
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(f"{message}\n{stderr}" if stderr else message)
         self.stderr = stderr
+        self._arguments = (message, stderr)
 
 
-class NotImplementedByKernel(EnchannelError):
-    """The kernel went idle for a request and sent no reply, or does not announce what was asked for."""
+class NoReply(_Rebuilt):
+    """The kernel is done with a request, and no reply came.
+
+    Attributes:
+        reason: ``"unknown"``, ``"disconnected"`` (the connection was gone for a moment while it was in
+            flight), ``"interrupted"`` (so was the kernel interrupted; some lose the reply then), or
+            ``"dropped"`` (something that arrived on its channel meanwhile was no message, or too large).
+    """
+
+    def __init__(self, message: str, reason: str = "unknown") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self._arguments = (message, reason)
 
 
-class ReplyError(EnchannelError):
+class NotImplementedByKernel(NoReply):
+    """The kernel does not implement the request, or does not announce what was asked for."""
+
+    def __init__(self, message: str, reason: str = "not implemented") -> None:
+        super().__init__(message, reason)
+
+
+class ReplyError(_Rebuilt):
     """A reply whose status is no success; raised by :func:`enchannel.raise_for_status` only.
 
     Attributes:
@@ -162,3 +158,4 @@ class ReplyError(EnchannelError):
             if self.ename
             else f"the request was not successful: {text_of(reply.get('status'))}"
         )
+        self._arguments = (self.reply,)

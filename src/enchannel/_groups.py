@@ -15,7 +15,6 @@ a cancellation from outside, beside those   nothing of its own: the scope that c
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 
@@ -23,9 +22,6 @@ import anyio
 import anyio.abc
 
 from ._exceptions import EnchannelError
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 NOTE = "a task of enchannel failed beside the body of the block; both errors are in this group"
 

@@ -36,20 +36,21 @@ import anyio
 import anyio.abc
 
 from ._channels import Channel, KernelChannels
-from ._connection_info import SOCKETS, Config, ConnectionInfo
-from ._delivery import Listener
+from ._core.delivery import Listener
+from ._core.probe import prove_iopub
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
 from ._log import logger
-from ._message import Message
-from ._probe import prove_iopub
-from ._transport import Transport
-from ._wire import checked_size, is_number
-from ._zmq import connect_zmq
+from ._protocol.connection_info import SOCKETS, Config, ConnectionInfo
+from ._protocol.message import Message
+from ._protocol.wire import checked_size, is_number
+from ._transports.base import Transport
+from ._transports.zmq import connect_zmq
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import zmq
-    from typing_extensions import Unpack
 
 __all__ = [
     "get_username",

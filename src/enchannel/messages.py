@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._message import PROTOCOL_VERSION, Body, Message
+from ._protocol.message import PROTOCOL_VERSION, Body, Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ._contents import (
+    from ._protocol.contents import (
         ClearOutput,
         CommClose,
         CommInfoReply,
@@ -342,7 +342,7 @@ def input_reply(value: str, request: Message) -> Message:
 def __getattr__(name: str) -> object:
     # Sixty classes, which only type checkers and those who ask need: 3 ms of the import.
     if name in __all__:
-        from . import _contents
+        from ._protocol import contents as _contents
 
         return getattr(_contents, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,11 +17,11 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._message import Message
-from ._outputs import output_of
+from ._protocol.message import Message
+from ._protocol.outputs import output_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = [
     "Operator",

@@ -622,7 +622,7 @@ def test_kernels_at_a_terminal() -> None:
 
 
 def test_no_kernels_at_all() -> None:
-    from enchannel._cli_kernels import as_json, as_tables
+    from enchannel._cli.kernels import as_json, as_tables
 
     assert as_tables([], []) == (
         "No kernels are installed. For Python: pip install ipykernel\n\nNo kernels are running.\n"
@@ -649,7 +649,7 @@ class Screen(io.StringIO):
 
 
 def test_the_progress_line_is_never_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    from enchannel._cli_output import Output
+    from enchannel._cli.output import Output
 
     screen = Screen()
     monkeypatch.setenv("TERM", "xterm")
@@ -691,7 +691,7 @@ def test_the_progress_line_is_never_in_the_way(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_progress_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    from enchannel._cli_output import Output
+    from enchannel._cli.output import Output
 
     async def main() -> None:
         output = Output()

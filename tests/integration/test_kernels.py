@@ -32,9 +32,6 @@ from enchannel import (
 )
 from helpers import freeze
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import ExceptionGroup
-
 pytestmark = pytest.mark.anyio
 
 AddSpec = Callable[..., Path]
@@ -186,8 +183,8 @@ async def test_what_a_kernel_started_goes_with_it() -> None:
 async def test_a_kernel_that_ignores_shutdown_and_sigterm_is_killed(
     add_spec: AddSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enchannel._kernels.SHUTDOWN_DEADLINE", 0.3)
-    monkeypatch.setattr("enchannel._kernels.TERMINATE_DEADLINE", 0.3)
+    monkeypatch.setattr("enchannel._kernels.kernel.SHUTDOWN_DEADLINE", 0.3)
+    monkeypatch.setattr("enchannel._kernels.kernel.TERMINATE_DEADLINE", 0.3)
     async with open_kernel() as kernel, kernel.open_channels() as ch:
         code = (
             "import signal, time; x = signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -511,7 +508,7 @@ async def test_of_ten_that_are_given_up_nothing_is_left(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("enchannel._kernels.SHUTDOWN_DEADLINE", 1.0)
+    monkeypatch.setattr("enchannel._kernels.kernel.SHUTDOWN_DEADLINE", 1.0)
     ready: list[int] = []
 
     async def one() -> None:
@@ -725,7 +722,7 @@ async def test_an_interrupt_waits_for_the_end_of_a_restart(kernel: Kernel) -> No
 async def test_an_interrupt_request_that_is_not_answered_is_told(
     add_spec: AddSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enchannel._kernels.INTERRUPT_REPLY", 0.2)
+    monkeypatch.setattr("enchannel._kernels.kernel.INTERRUPT_REPLY", 0.2)
     add_spec("deaf", *IPYKERNEL, "{connection_file}", interrupt_mode="message")
     async with open_kernel("deaf") as kernel, kernel.open_channels() as ch:
         code = "x = get_ipython().kernel.control_handlers.pop('interrupt_request') and 1"

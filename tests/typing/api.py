@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import anyio.abc
 import zmq
-from typing_extensions import assert_type
 
 from enchannel import (
     Channel,

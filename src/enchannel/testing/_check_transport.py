@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from .._connection_info import ChannelName
 from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
-from .._message import Message
-from .._transport import Transport
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .._transports.base import Transport
 from ._ends import KernelEnd
 
 __all__ = ["check_transport"]

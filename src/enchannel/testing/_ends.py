@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import anyio
 
-from .._connection_info import CHANNELS, ChannelName
-from .._message import Message
-from .._wire import Frame, Wire
+from .._protocol.connection_info import CHANNELS, ChannelName
+from .._protocol.message import Message
+from .._protocol.wire import Frame, Wire
 
 __all__ = ["KernelEnd"]
 

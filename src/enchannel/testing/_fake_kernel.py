@@ -15,7 +15,7 @@ import itertools
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio
@@ -23,10 +23,8 @@ import anyio.abc
 import attrs
 
 from .._channels import KernelChannels
-from .._connection_info import ChannelName, ConnectionInfo
 from .._exceptions import KernelDied, LocalProtocolError, RemoteProtocolError
 from .._groups import unwrapping_task_group
-from .._message import Message
 from .._open_channels import (
     Identity,
     OpenOptions,
@@ -36,13 +34,17 @@ from .._open_channels import (
     parse_identity,
     parse_topics,
 )
+from .._protocol.connection_info import ChannelName, ConnectionInfo
+from .._protocol.message import Message
 from ._ends import KernelEnd
 from ._memory import MemoryKernelEnd
 from ._steps import Step
 from ._transcript import Transcript
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Unpack
+    from typing import Unpack
+
+    from typing_extensions import Buffer
 
     from ._memory import MemoryTransport
     from ._sockets import ZmqKernelEnd
@@ -363,7 +365,7 @@ class FakeKernel:
             "msg_type": msg_type,
             "session": self.session,
             "username": "kernel",
-            "date": datetime.now(timezone.utc).isoformat(),
+            "date": datetime.now(UTC).isoformat(),
             "version": "5.4",
         }
         return Message(header, dict(parent.header) if parent else {}, {}, dict(content), buffers)

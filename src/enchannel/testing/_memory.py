@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._connection_info import CHANNELS, ChannelName
 from .._exceptions import KernelDied
-from .._transport import FrameTransport
-from .._wire import Frame, Wire
+from .._protocol.connection_info import CHANNELS, ChannelName
+from .._protocol.wire import Frame, Wire
+from .._transports.base import FrameTransport
 from ._ends import KernelEnd
 
 __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]

@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import zmq
 
-from .._connection_info import ChannelName, ConnectionInfo
-from .._message import Message
-from .._wire import Frame, Wire
-from .._zmq import Link, ZmqTransport, connect_endpoints, shared_context
+from .._protocol.connection_info import ChannelName, ConnectionInfo
+from .._protocol.message import Message
+from .._protocol.wire import Frame, Wire
+from .._transports.zmq import Link, ZmqTransport, connect_endpoints, shared_context
 from ._ends import KernelEnd
 
 __all__ = ["ZmqKernelEnd"]

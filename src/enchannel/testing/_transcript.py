@@ -12,8 +12,8 @@ from __future__ import annotations
 import anyio
 import attrs
 
-from .._connection_info import ChannelName
-from .._message import Message
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
 
 __all__ = ["Entry", "Transcript"]
 

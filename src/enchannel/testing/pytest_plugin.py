@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKernel]:
     """A fake kernel in memory."""
-    from . import open_fake_kernel
+    from ..testing import open_fake_kernel
 
     async with open_fake_kernel() as kernel:
         _remember(request, kernel)
@@ -53,7 +53,7 @@ async def new_fake_kernel(
     import anyio
     import anyio.abc
 
-    from . import open_fake_kernel
+    from ..testing import open_fake_kernel
 
     async with anyio.create_task_group() as tasks:
         # Each in a task of its own: a test may run in another task than its fixtures.

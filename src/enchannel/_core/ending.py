@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ._connection_info import ChannelName
-from ._probe import Probe, channels_to_ask
+from .._protocol.connection_info import ChannelName
+from .probe import Probe, channels_to_ask
 
 if TYPE_CHECKING:
-    from ._channels import KernelChannels
-    from ._message import Message
+    from .._channels import KernelChannels
+    from .._protocol.message import Message
 
 __all__ = ["Ending", "MissingIdle", "MissingReply"]
 

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from . import messages
-from ._comms import _Queue
-from ._connection_info import ChannelName
-from ._exceptions import NotImplementedByKernel, text_of
-from ._execution import Execution, OnInput, raise_for_status
-from ._groups import closing_within
-from ._message import Message
+from .. import messages
+from .._exceptions import NotImplementedByKernel, text_of
+from .._groups import closing_within
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .comms import _Queue
+from .execution import Execution, OnInput, raise_for_status
 
 if TYPE_CHECKING:
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["DebugSession", "Subshell", "open_debug_session", "open_subshell"]
 

@@ -11,10 +11,10 @@ from collections.abc import Container, Sequence
 
 import anyio
 
-from ._connection_info import ChannelName
-from ._exceptions import text_of
-from ._log import logger
-from ._message import Message
+from .._exceptions import text_of
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
 
 __all__ = ["KernelState"]
 

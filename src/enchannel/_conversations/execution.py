@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from . import messages
-from ._connection_info import ChannelName
-from ._delivery import fresh
-from ._ending import ABORTED, Ending, MissingIdle, MissingReply
-from ._exceptions import (
+from .. import messages
+from .._core.delivery import fresh
+from .._core.ending import ABORTED, Ending, MissingIdle, MissingReply
+from .._exceptions import (
     EnchannelError,
     KernelDied,
     LocalProtocolError,
@@ -34,14 +33,15 @@ from ._exceptions import (
     ReplyError,
     text_of,
 )
-from ._groups import closing_within, unwrapping_task_group
-from ._message import Message
-from ._outputs import OutputList
+from .._groups import closing_within, unwrapping_task_group
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .._protocol.outputs import OutputList
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["Conversation", "Execution", "raise_for_status"]
 

@@ -21,11 +21,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import anyio
 
-from ._connection_info import ChannelName
-from ._exceptions import RemoteProtocolError
-from ._log import logger
-from ._message import Message
-from ._wire import Frame, Wire
+from .._exceptions import RemoteProtocolError
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .._protocol.wire import Frame, Wire
 
 __all__ = ["FrameTransport", "Transport"]
 

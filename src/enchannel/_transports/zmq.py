@@ -38,18 +38,18 @@ from typing import Any
 import anyio
 import zmq
 
-from ._connection_info import CHANNELS, SOCKETS, ChannelName, ConnectionInfo
-from ._exceptions import (
+from .._exceptions import (
     KernelConnectError,
     KernelDied,
     LocalProtocolError,
     MalformedMessage,
     RemoteProtocolError,
 )
-from ._message import Message, new_id
-from ._readiness import Readiness, stay_ready
-from ._transport import FrameTransport
-from ._wire import DELIMITER, Frame, Wire
+from .._protocol.connection_info import CHANNELS, SOCKETS, ChannelName, ConnectionInfo
+from .._protocol.message import Message, new_id
+from .._protocol.wire import DELIMITER, Frame, Wire
+from .base import FrameTransport
+from .readiness import Readiness, stay_ready
 
 __all__ = ["Link", "ZmqTransport", "connect_endpoints", "connect_zmq", "wrap_sockets"]
 

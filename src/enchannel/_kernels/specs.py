@@ -19,8 +19,8 @@ from typing import Any
 
 import attrs
 
-from ._exceptions import KernelLaunchError
-from ._log import logger
+from .._exceptions import KernelLaunchError
+from .._log import logger
 
 __all__ = ["KernelSpec"]
 

@@ -30,11 +30,11 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from ._connection_info import ChannelName
-from ._exceptions import KernelDied, LocalProtocolError
-from ._log import logger
-from ._message import Message
-from ._readiness import in_trio
+from .._exceptions import KernelDied, LocalProtocolError
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .._transports.readiness import in_trio
 
 BACKLOG = 100_000
 """Messages a channel that wait for somebody to listen."""
@@ -420,6 +420,6 @@ class Delivery:
 
 def fresh(died: KernelDied) -> KernelDied:
     """The same error once more: one for each waiter, so that the tracebacks of several do not mix."""
-    error = KernelDied(*died.args)
+    error = KernelDied(str(died), died.reason)
     error.__cause__ = died.__cause__
     return error

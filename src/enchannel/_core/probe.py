@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ._connection_info import ChannelName
-from ._message import Message, prepare
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message, prepare
 
 if TYPE_CHECKING:
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["Probe", "channels_to_ask", "prove_iopub"]
 

@@ -19,16 +19,16 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from . import messages
-from ._connection_info import ChannelName
-from ._exceptions import LocalProtocolError, text_of
-from ._groups import closing_within
-from ._message import Message, new_id
+from .. import messages
+from .._exceptions import LocalProtocolError, text_of
+from .._groups import closing_within
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message, new_id
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["Comm", "Comms", "IncomingComms"]
 

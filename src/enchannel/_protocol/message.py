@@ -14,17 +14,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from ._exceptions import LocalProtocolError, text_of
+from .errors import LocalProtocolError, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ._connection_info import ChannelName
+    from .connection_info import ChannelName
 
 __all__ = ["PROTOCOL_VERSION", "Body", "Message"]
 
@@ -221,7 +221,7 @@ def prepare(body: Body, *, session: str, username: str) -> Message:
     header["msg_id"] = _text(header, "msg_id") or new_id()
     header["session"] = session
     header["username"] = username
-    date = header.get("date") or datetime.now(timezone.utc)
+    date = header.get("date") or datetime.now(UTC)
     header["date"] = date.isoformat() if isinstance(date, datetime) else date
     header["version"] = _text(header, "version") or PROTOCOL_VERSION
     if header["msg_type"] == "input_reply":

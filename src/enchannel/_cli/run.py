@@ -28,7 +28,7 @@ import anyio
 import attrs
 import trio
 
-from . import (
+from .. import (
     EnchannelError,
     KernelChannels,
     KernelDied,
@@ -40,8 +40,8 @@ from . import (
     open_kernel,
     open_kernel_channels,
 )
-from ._cli_input import Input
-from ._cli_output import Output
+from .input import Input
+from .output import Output
 
 __all__ = ["Cell", "Run", "Target"]
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 
 import trio
 
-from ._cli_output import Output
+from .output import Output
 
 __all__ = ["Input", "Lines", "TerminalInput", "open_input"]
 

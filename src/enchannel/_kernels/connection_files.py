@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from ._connection_info import SOCKETS, ConnectionInfo
-from ._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
-from ._open_channels import open_some_channels
-from ._zmq import new_curve_keys
+from .._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
+from .._open_channels import open_some_channels
+from .._protocol.connection_info import SOCKETS, ConnectionInfo
+from .._transports.zmq import new_curve_keys
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["ConnectionFile", "RunningKernel", "find_connection_file", "list_running_kernels"]
 

@@ -15,8 +15,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from . import KernelSpec, RunningKernel
-from ._cli_output import is_terminal, printable
+from .. import KernelSpec, RunningKernel
+from .output import is_terminal, printable
 
 __all__ = ["as_json", "as_tables"]
 

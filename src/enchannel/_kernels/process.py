@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 import anyio
 import anyio.abc
 
-from ._groups import shielded
-from ._log import logger
+from .._groups import shielded
+from .._log import logger
 
 __all__ = ["KernelProcess", "exit_text"]
 

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec.json
 
-from ._exceptions import (
+from .errors import (
     InvalidSignature,
     LocalProtocolError,
     MalformedMessage,
@@ -43,7 +43,7 @@ from ._exceptions import (
     RemoteProtocolError,
     ReplayedMessage,
 )
-from ._message import Message
+from .message import Message
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -78,7 +78,7 @@ class Wire:
         self._max_size = None if checked_size(max_size) == math.inf else max_size
         key = key.encode() if isinstance(key, str) else bytes(key)
         # With OpenSSL behind it, which takes 4 ms to load: a fifth of importing the whole package.
-        from ._signing import Signer, compare_digest
+        from .signing import Signer, compare_digest
 
         signer = Signer(key, signature_scheme)
         self._signer = signer if key else None

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.abc
 
-from . import messages
-from ._connection_info import ChannelName
-from ._exceptions import KernelDied, NotImplementedByKernel
-from ._groups import unwrapping_task_group
-from ._log import logger
-from ._probe import prove_iopub
+from .. import messages
+from .._exceptions import KernelDied, NotImplementedByKernel
+from .._groups import unwrapping_task_group
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .probe import prove_iopub
 
 if TYPE_CHECKING:
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["Outages"]
 

@@ -21,8 +21,8 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from ._exceptions import ConnectionFileError, LocalProtocolError
-from ._wire import Wire
+from .errors import ConnectionFileError, LocalProtocolError
+from .wire import Wire
 
 __all__ = ["CHANNELS", "ChannelName", "Config", "ConnectionInfo"]
 

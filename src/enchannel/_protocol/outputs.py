@@ -16,8 +16,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from ._exceptions import text_of
-from ._message import Message
+from .errors import text_of
+from .message import Message
 
 __all__ = ["Displays", "OutputList", "output_of"]
 

@@ -32,11 +32,9 @@ import anyio.abc
 import attrs
 from anyio.lowlevel import checkpoint
 
-from . import messages
-from ._channels import KernelChannels
-from ._connection_files import ConnectionFile
-from ._connection_info import SOCKETS, ConnectionInfo
-from ._exceptions import (
+from .. import messages
+from .._channels import KernelChannels
+from .._exceptions import (
     EnchannelError,
     KernelConnectError,
     KernelDied,
@@ -44,20 +42,22 @@ from ._exceptions import (
     LocalProtocolError,
     NotImplementedByKernel,
 )
-from ._groups import unwrapping_task_group
-from ._kernel_process import KernelProcess, exit_text
-from ._kernelspecs import KernelSpec
-from ._open_channels import (
+from .._groups import unwrapping_task_group
+from .._open_channels import (
     Identity,
     OpenOptions,
     Topics,
     open_kernel_channels,
     open_some_channels,
 )
-from ._zmq import has_curve
+from .._protocol.connection_info import SOCKETS, ConnectionInfo
+from .._transports.zmq import has_curve
+from .connection_files import ConnectionFile
+from .process import KernelProcess, exit_text
+from .specs import KernelSpec
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 __all__ = ["Kernel", "open_kernel"]
 

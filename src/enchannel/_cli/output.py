@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 import trio
 
-from . import Message
+from .. import Message
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ._exceptions import KernelDied
-from ._log import logger
+from .._exceptions import KernelDied
+from .._log import logger
 
 if TYPE_CHECKING:
-    from ._channels import KernelChannels
+    from .._channels import KernelChannels
 
 __all__ = ["Heartbeat"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
-from ._exceptions import LocalProtocolError
+from .errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from ._wire import Frame
+    from .wire import Frame
 
 __all__ = ["Signer", "compare_digest"]
 

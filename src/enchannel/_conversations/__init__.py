@@ -1,0 +1,1 @@
+"""Executions, comms, subshells and debugging, on the verbs of the core."""

@@ -1,0 +1,1 @@
+"""The life of one connection: who gets a message, what was asked, and what a loss means."""

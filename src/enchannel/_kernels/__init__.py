@@ -1,0 +1,1 @@
+"""Kernels of one's own, and finding those of others."""

@@ -1,0 +1,1 @@
+"""What kernels and clients say: values and bytes, without input or output."""

@@ -1,0 +1,66 @@
+"""What is wrong with a message, or with a connection file.
+
+Blame decides the branch: a *local* error is raised at the call that caused it; a *remote* one says what is
+wrong with what arrived, and never reaches a user's stream. :mod:`enchannel._exceptions` has the whole tree.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConnectionFileError",
+    "EnchannelError",
+    "InvalidSignature",
+    "LocalProtocolError",
+    "MalformedMessage",
+    "MessageTooLarge",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ReplayedMessage",
+    "text_of",
+]
+
+
+def text_of(value: object) -> str:
+    """What a kernel wrote where text belongs; ``""`` for ``null``, lists and objects.
+
+    Not :class:`str` of those: one that is nested deeply enough exhausts the stack of whoever reads it.
+    """
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, (int, float)) else ""
+
+
+class EnchannelError(Exception):
+    """The base of all errors of this library."""
+
+
+class ProtocolError(EnchannelError):
+    """Somebody broke the Jupyter messaging protocol."""
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """Your call broke the protocol; nothing was sent and the channel works on."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """What the kernel sent is no Jupyter message."""
+
+
+class MalformedMessage(RemoteProtocolError):
+    """Frames without delimiter, too few of them, or parts that are not the JSON objects they must be."""
+
+
+class MessageTooLarge(RemoteProtocolError):
+    """More bytes than ``max_message_size`` allows."""
+
+
+class InvalidSignature(RemoteProtocolError):
+    """The HMAC signature does not belong to the message."""
+
+
+class ReplayedMessage(RemoteProtocolError):
+    """The signature was seen before: the very same message came a second time."""
+
+
+class ConnectionFileError(EnchannelError, ValueError):
+    """A connection file (or a mapping of its form) that cannot be used; names the file and the field."""
