@@ -109,13 +109,14 @@ class Cases:
 
     def documents(self) -> Iterator[Case]:
         for at, name in enumerate(("header", "parent", "metadata", "content")):
-            for part in (b"", b"{", b"no json", b"[]", b'"text"', b"1", b"\xff", b'{"a": 1} {}'):
+            for part in (b"", b"{", b"no json", b"[1]", b'"text"', b"1", b"\xff", b'{"a": 1} {}'):
                 yield f"{name} {part!r}", self.with_part(at, part), MALFORMED
-            null = MALFORMED if at in (0, 3) else FINE
-            yield f"{name} null", self.with_part(at, b"null"), null
+            for part in (b"null", b"[]"):
+                yield f"{name} {part!r}", self.with_part(at, part), FINE if at else MALFORMED
             yield f"{name} of 100,000 brackets", self.with_part(at, b"[" * 100_000), MALFORMED
         yield "100,000 nested objects", self.content(b'{"a":' * 100_000), MALFORMED
-        yield "invalid UTF-8 in a string", self.content(b'"\xc3\x28"'), MALFORMED
+        yield "invalid UTF-8 in a string", self.content(b'"\xc3\x28"'), FINE
+        yield "invalid UTF-8 outside", self.content(b"\xc3\x28"), MALFORMED
         yield "integer of 5,000 digits", self.content(b"9" * 5_000), MALFORMED
         for value in (
             *(b'"\\ud83d"', b"NaN", b"Infinity", b"-Infinity", b"1e400", b"18446744073709551616"),

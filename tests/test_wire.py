@@ -18,6 +18,7 @@ from enchannel import (
     LocalProtocolError,
     MalformedMessage,
     Message,
+    MessageTooLarge,
     RemoteProtocolError,
     ReplayedMessage,
 )
@@ -132,9 +133,81 @@ def signed(*parts: bytes, key: bytes = KEY, buffers: tuple[bytes, ...] = ()) -> 
 HEADER = b'{"msg_id": "1", "msg_type": "status"}'
 
 
-def test_null_parents_and_metadata_are_empty() -> None:
-    message = Wire(KEY).decode(signed(HEADER, b"null", b"null", b"{}"))
-    assert (message.parent_header, message.metadata) == ({}, {})
+@pytest.mark.parametrize("empty", [b"null", b"[]", b" [ ] ", b"{}"])
+def test_what_stands_for_an_empty_map_is_one(empty: bytes) -> None:
+    message = Wire(KEY).decode(signed(HEADER, empty, empty, empty))
+    assert (message.parent_header, message.metadata, message.content) == ({}, {}, {})
+    # The standard library reads the header, and so all of them.
+    header = HEADER.replace(b"}", b', "n": NaN}')
+    assert Wire(KEY).decode(signed(header, empty, empty, empty)).content == {}
+
+
+@pytest.mark.parametrize("at", range(4), ids=["header", "parent_header", "metadata", "content"])
+def test_bytes_that_are_no_utf_8_are_replaced_and_counted(at: int) -> None:
+    parts = [HEADER, b"{}", b"{}", b"{}"]
+    parts[at] = HEADER.replace(b"}", b', "text": "caf\xe9", "\xff": 1}')
+    wire = Wire(KEY)
+    frames = signed(*parts, buffers=(b"\xff",))
+    message = wire.decode(frames)
+    part = attrs.astuple(message, recurse=False)[at]
+    expected = {"msg_id": "1", "msg_type": "status", "text": "caf\ufffd", "\ufffd": 1}
+    assert part == expected
+    assert message.buffers == (b"\xff",)
+    assert wire.repaired == 1
+    with pytest.raises(ReplayedMessage):
+        wire.decode(frames)
+    wire.decode(signed(*parts[:3], b'{"n": NaN, "text": "\xe9"}'))
+    assert wire.repaired == 2
+    wire.decode(signed(*[HEADER, b"{}", b"{}", b'{"n": NaN}']))
+    assert wire.repaired == 2
+
+
+@given(st.binary())
+def test_replaced_is_what_is_no_utf_8_and_nothing_else(data: bytes) -> None:
+    # What a JSON string may not hold as it is has another meaning, or none.
+    data = bytes(byte for byte in data if byte >= 0x20 and byte not in b'"\\')
+    wire = Wire()
+    content = wire.decode(signed(HEADER, b"{}", b"{}", b'{"text": "%s"}' % data)).content
+    text = data.decode(errors="replace")
+    assert content == {"text": text}
+    assert wire.repaired == (text.encode() != data)
+
+
+def test_the_signature_is_that_of_the_bytes_as_they_came() -> None:
+    wire = Wire(KEY)
+    came = b'{"text": "\xff"}'
+    frames = signed(HEADER, b"{}", b"{}", came.decode(errors="replace").encode())
+    frames[-1] = came
+    with pytest.raises(InvalidSignature):
+        wire.decode(frames)
+    assert wire.repaired == 0
+
+
+def test_so_is_the_size() -> None:
+    frames = signed(HEADER, b"{}", b"{}", b'{"text": "%s"}' % (b"\xff" * 100))
+    size = sum(map(len, frames))
+    assert Wire(KEY, max_size=size).decode(frames).content == {"text": "\ufffd" * 100}
+    with pytest.raises(MessageTooLarge):
+        Wire(KEY, max_size=size - 1).decode(frames)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b'{"msg_type": "x"}', b"{}", b"{}", b'{"a": "\xff"}'),
+        (HEADER, b"{}", b"{}", b'["\xff"]'),
+        (HEADER, b"{}", b"{}", b"\xff"),
+        (HEADER, b"{}", b"{}", b'{"a": \xff}'),
+        (HEADER, b"{}", b'"\xff"', b"{}"),
+        (HEADER, b"\xff" * 10, b"{}", b"{"),
+        (HEADER, b'{"a": "\xff"}', b"{}", b"[" * 100_000),
+    ],
+)
+def test_what_is_no_message_is_not_counted_as_a_repaired_one(parts: tuple[bytes, ...]) -> None:
+    wire = Wire(KEY)
+    with pytest.raises(MalformedMessage):
+        wire.decode(signed(*parts))
+    assert wire.repaired == 0
 
 
 @pytest.mark.parametrize(
@@ -173,14 +246,18 @@ def test_nan_is_read() -> None:
         signed(b'{"msg_id": 1, "msg_type": "x"}', b"{}", b"{}", b"{}"),
         signed(b'{"msg_id": "1", "msg_type": []}', b"{}", b"{}", b"{}"),
         signed(b"[]", b"{}", b"{}", b"{}"),
-        signed(HEADER, b"[]", b"{}", b"{}"),
-        signed(HEADER, b"{}", b"1", b"{}"),
-        signed(HEADER, b"{}", b"{}", b"[]"),
-        signed(HEADER, b"{}", b"{}", b"null"),
-        signed(HEADER, b"{}", b"{}", b'"text"'),
+        signed(b"null", b"{}", b"{}", b"{}"),
+        *(
+            signed(*parts)
+            for value in (b"[1]", b"[[]]", b"[null]", b"1", b"0", b"false", b'""', b'"text"')
+            for parts in (
+                (HEADER, value, b"{}", b"{}"),
+                (HEADER, b"{}", value, b"{}"),
+                (HEADER, b"{}", b"{}", value),
+            )
+        ),
         signed(HEADER, b"{}", b"{}", b""),
         signed(HEADER, b"{}", b"{}", b"{"),
-        signed(HEADER, b"{}", b"{}", b'{"a": "\xff"}'),
         signed(HEADER, b"{}", b"{}", b"[" * 100_000),
         signed(HEADER, b"{}", b"{}", b'{"a": %s}' % (b"9" * 5000)),
     ],

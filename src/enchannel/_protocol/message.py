@@ -66,7 +66,7 @@ class Message:
     parent_header: dict[str, Any] = attrs.field(factory=dict)
     """The header of the request that caused this message; empty where nothing did."""
     metadata: dict[str, Any] = attrs.field(factory=dict)
-    """Rarely used; ``{}`` where the kernel sent ``null``."""
+    """Rarely used; here as in the other parts, ``null`` and ``[]`` from a kernel are ``{}``."""
     content: dict[str, Any] = attrs.field(factory=dict)
     """What the message says; its fields depend on ``msg_type``."""
     buffers: Sequence[Buffer] = ()

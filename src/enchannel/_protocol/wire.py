@@ -12,8 +12,10 @@ The rules, in order, for what arrives:
   With an empty key nothing is signed and nothing is checked.
 * Only a signature that verified is remembered, so that a forged copy that comes first cannot make the
   genuine message look like a replay.
-* ``header`` and ``content`` must be JSON objects, and the header must have a ``msg_id`` and a
-  ``msg_type``; ``parent_header`` and ``metadata`` may be ``null`` (two kernels send that).
+* Bytes that are no UTF-8, which R prints, are read as U+FFFD, and the message is counted. The signature is
+  that of the bytes as they came.
+* The ``header`` must be a JSON object with a ``msg_id`` and a ``msg_type``. The other parts must be objects
+  too, or what kernels write for an empty one: ``null``, and ``[]`` (in PHP, Lua and R).
 
 Whatever arrives becomes either a :class:`Message` or exactly one :class:`RemoteProtocolError`.
 
@@ -64,6 +66,9 @@ class Wire:
         signature_scheme: ``"hmac-"`` and the name of a hash that :mod:`hashlib` has.
         max_size: Bytes that a message which arrives may have.
 
+    Attributes:
+        repaired: How many messages were decoded whose JSON parts were not all UTF-8.
+
     Raises:
         LocalProtocolError: An unknown scheme, or a size that is none.
     """
@@ -84,6 +89,7 @@ class Wire:
         self._signer = signer if key else None
         self._same = compare_digest
         self._replays = _ReplayGuard(REPLAY_WINDOW)
+        self.repaired: int = 0
 
     def encode(self, message: Message, prefix: Iterable[bytes] = ()) -> list[Frame]:
         """The frames of `message`, behind the routing or topic frames in `prefix`.
@@ -129,15 +135,23 @@ class Wire:
         try:
             header, parent_header, metadata, content = map(msgspec.json.decode, parts)
         except (ValueError, RecursionError):
-            header, parent_header, metadata, content = map(_from_json, parts)
-        if type(header) is not dict or type(content) is not dict:
-            raise MalformedMessage("the header or the content is no JSON object")
+            try:
+                texts = [str(part, "utf-8") for part in parts]
+            except UnicodeDecodeError:
+                return self._repair(parts, frames[start + 5 :])
+            header, parent_header, metadata, content = map(_from_json, texts)
+        if type(header) is not dict:
+            raise MalformedMessage("the header is no JSON object")
         if type(header.get("msg_id")) is not str or type(header.get("msg_type")) is not str:
             raise MalformedMessage("the header has no msg_id or no msg_type")
-        if type(parent_header) is not dict:
-            parent_header = _null_as_empty("parent_header", parent_header)
-        if type(metadata) is not dict:
-            metadata = _null_as_empty("metadata", metadata)
+        if (
+            type(parent_header) is not dict
+            or type(metadata) is not dict
+            or type(content) is not dict
+        ):
+            parent_header = _as_map("parent_header", parent_header)
+            metadata = _as_map("metadata", metadata)
+            content = _as_map("content", content)
         buffers = frames[start + 5 :]
         return Message(
             header,
@@ -162,6 +176,13 @@ class Wire:
             with contextlib.suppress(RemoteProtocolError):
                 return self.decode(frames[at:])
         return None
+
+    def _repair(self, parts: Iterable[Frame], buffers: Iterable[Frame]) -> Message:
+        readable = [str(part, "utf-8", "replace").encode() for part in parts]
+        # They are verified, and no longer what was signed.
+        message = Wire().decode([DELIMITER, b"", *readable, *buffers])
+        self.repaired += 1
+        return message
 
     def _verify(self, digest: bytes, signature: Frame) -> None:
         # In constant time, so that the time taken tells nothing of the right signature.
@@ -205,18 +226,20 @@ class _ReplayGuard:
         return True
 
 
-def _from_json(part: Frame) -> Any:
+def _from_json(text: str) -> Any:
     """By the standard library, for what msgspec refuses."""
     try:
-        return json.loads(str(part, "utf-8"))
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise MalformedMessage("a part is no JSON") from None
 
 
-def _null_as_empty(name: str, value: object) -> dict[str, Any]:
-    if value is not None:
+def _as_map(name: str, value: Any) -> dict[str, Any]:
+    if value is None or value == []:
+        return {}
+    if type(value) is not dict:
         raise MalformedMessage(f"the {name} is no JSON object")
-    return {}
+    return value
 
 
 # json.dumps() with arguments makes one for every call, which is a third of its time.
