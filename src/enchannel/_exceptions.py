@@ -63,16 +63,7 @@ __all__ = [
 ]
 
 
-class _Rebuilt(EnchannelError):
-    """An error with more arguments than its message: it is copied and pickled with all of them."""
-
-    _arguments: tuple[Any, ...] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments, self.__dict__
-
-
-class KernelConnectError(_Rebuilt, TimeoutError):
+class KernelConnectError(EnchannelError, TimeoutError):
     """The kernel could not be reached before ``connect_timeout``.
 
     Attributes:
@@ -82,10 +73,9 @@ class KernelConnectError(_Rebuilt, TimeoutError):
     def __init__(self, message: str, unconnected: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.unconnected: dict[str, str] = dict(unconnected or {})
-        self._arguments = (message, self.unconnected)
 
 
-class KernelDied(_Rebuilt, anyio.BrokenResourceError):
+class KernelDied(EnchannelError, anyio.BrokenResourceError):
     """The kernel is lost, or was restarted under a request; the message says how that was noticed.
 
     Attributes:
@@ -97,10 +87,9 @@ class KernelDied(_Rebuilt, anyio.BrokenResourceError):
     def __init__(self, message: str, reason: str = "error") -> None:
         super().__init__(message)
         self.reason = reason
-        self._arguments = (message, reason)
 
 
-class KernelLaunchError(_Rebuilt):
+class KernelLaunchError(EnchannelError):
     """A kernel could not be started.
 
     Attributes:
@@ -110,10 +99,9 @@ class KernelLaunchError(_Rebuilt):
     def __init__(self, message: str, stderr: str = "") -> None:
         super().__init__(f"{message}\n{stderr}" if stderr else message)
         self.stderr = stderr
-        self._arguments = (message, stderr)
 
 
-class NoReply(_Rebuilt):
+class NoReply(EnchannelError):
     """The kernel is done with a request, and no reply came.
 
     Attributes:
@@ -125,7 +113,6 @@ class NoReply(_Rebuilt):
     def __init__(self, message: str, reason: str = "unknown") -> None:
         super().__init__(message)
         self.reason = reason
-        self._arguments = (message, reason)
 
 
 class NotImplementedByKernel(NoReply):
@@ -135,7 +122,7 @@ class NotImplementedByKernel(NoReply):
         super().__init__(message, reason)
 
 
-class ReplyError(_Rebuilt):
+class ReplyError(EnchannelError):
     """A reply whose status is no success; raised by :func:`enchannel.raise_for_status` only.
 
     Attributes:
@@ -158,4 +145,3 @@ class ReplyError(_Rebuilt):
             if self.ename
             else f"the request was not successful: {text_of(reply.get('status'))}"
         )
-        self._arguments = (self.reply,)

@@ -6,6 +6,8 @@ wrong with what arrived, and never reaches a user's stream. :mod:`enchannel._exc
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConnectionFileError",
     "EnchannelError",
@@ -31,7 +33,11 @@ def text_of(value: object) -> str:
 
 
 class EnchannelError(Exception):
-    """The base of all errors of this library."""
+    """The base of all errors of this library; they can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Past __init__, which would be called with `args`: they need not be what it takes.
+        return type(self).__new__, (type(self),), {"args": self.args, **self.__dict__}
 
 
 class ProtocolError(EnchannelError):
