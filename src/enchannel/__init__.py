@@ -5,22 +5,19 @@ General layout
 
 A received message travels one way::
 
-    socket -> _zmq -> _wire -> _delivery -> a stream -> you
+    socket -> _transports -> _protocol -> _core -> a stream -> you
 
-and a sent one the other: ``_channels`` -> ``_zmq`` -> ``_wire`` -> socket.
+and a sent one the other: ``_channels`` or a conversation -> ``_core`` -> ``_transports`` -> ``_protocol`` ->
+socket. Each room stands on those below it, and knows nothing of those above:
 
-* ``_message``: the message as a value; ``messages``: a creator and a content type for each.
-* ``_wire``: frames to messages and back; no sockets, no tasks.
-* ``_transport``: the interface between the channels and whatever carries messages.
-* ``_zmq``: ZeroMQ as a transport; nothing else imports zmq.
-* ``_delivery``: who gets a message.
-* ``_execution``, ``_outputs``: requests and executions; ``_comms``, ``_sessions``: comms, subshells and
-  debugging; ``operators``: picking from streams.
-* ``_channels``: the channels as their user holds them, and the tasks behind them; ``_outages``,
-  ``_heartbeat``: what becomes of them when the connection is lost or the kernel falls silent.
-* ``_open_channels``: the openers; ``_probe``: how iopub is proven live.
-* ``_kernels``: launching, interrupting, restarting and stopping; ``_kernelspecs``, ``_kernel_process``,
-  ``_connection_files``: what that takes, and finding the kernels that run.
+* ``_protocol``: messages, frames, signatures, connection files, outputs: values and bytes; ``messages`` and
+  ``operators`` are its public vocabulary.
+* ``_transports``: the interface to whatever carries messages, and ZeroMQ; nothing else imports zmq.
+* ``_core``: the life of a connection, what is asked of a kernel, and who gets a message.
+* ``_conversations``: executions, comms, subshells and debugging.
+* ``_channels``, ``_open_channels``: the channels as their user holds them, and the openers.
+* ``_kernels``: launching, interrupting, restarting and stopping, and finding the kernels that run.
+* ``_cli``, ``testing``: the command line, and what one needs to test programs with.
 """
 
 from __future__ import annotations
@@ -28,7 +25,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._channels import Channel, ChannelStatistics, KernelChannels, MainChannel, Subscription
-from ._conversations.execution import Execution, raise_for_status
+from ._conversations.execution import Execution
+from ._conversations.replies import raise_for_status
 from ._core.delivery import Listener
 from ._exceptions import (
     ConnectionFileError,
@@ -40,6 +38,7 @@ from ._exceptions import (
     LocalProtocolError,
     MalformedMessage,
     MessageTooLarge,
+    NoReply,
     NotImplementedByKernel,
     ProtocolError,
     RemoteProtocolError,
@@ -91,6 +90,7 @@ __all__ = [
     "MalformedMessage",
     "Message",
     "MessageTooLarge",
+    "NoReply",
     "NotImplementedByKernel",
     "ProtocolError",
     "RemoteProtocolError",

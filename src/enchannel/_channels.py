@@ -1,52 +1,30 @@
-"""The channels of one kernel, as a user holds them.
-
-:class:`KernelChannels` joins a transport to the delivery rule: one reader task per channel takes what
-has arrived and delivers it, one watcher task per channel follows the connection. The tasks never raise:
-what ends them is recorded, ends the streams, and is raised at the next receive or send.
-
-A message is sent by the task that calls ``send``; nothing is queued in between, so an error of the
-message is an error of the call.
-"""
+"""The channels of one kernel, as a user holds them: a facade of its connection and its conversations."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 import anyio.abc
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from . import messages
-from ._conversations.execution import (
-    Conversation,
-    Execution,
-    OnInput,
-    checked_code,
-    raise_for_status,
-    run_execution,
-)
-from ._core.delivery import TURN, Delivery, Listener
-from ._core.heartbeat import Heartbeat
-from ._core.outages import Outages
-from ._core.status import KernelState
-from ._exceptions import EnchannelError, KernelDied, LocalProtocolError
-from ._groups import unwrapping_task_group
+from ._conversations.conversations import Conversations
+from ._conversations.execution import Execution, OnInput, execute_code, interrupt
+from ._core.core import Core
+from ._core.delivery import Listener
+from ._core.life import State
+from ._exceptions import KernelDied, LocalProtocolError
 from ._protocol.connection_info import ChannelName
-from ._protocol.message import Body, Message, prepare
-from ._protocol.outputs import Displays
-from ._transports.base import Transport
+from ._protocol.message import Body, Message
 
 if TYPE_CHECKING:
     from typing import Self
 
     from typing_extensions import Buffer
 
-    from ._conversations.comms import Comm, Comms, IncomingComms
+    from ._conversations.comms import Comm, IncomingComms
     from ._conversations.sessions import DebugSession, Subshell
     from ._protocol.contents import KernelInfoReply
 
@@ -84,10 +62,10 @@ class ChannelStatistics(NamedTuple):
 class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
     """The shell, control or stdin channel: an AnyIO object stream of :class:`Message`."""
 
-    def __init__(self, channels: KernelChannels, name: ChannelName) -> None:
-        super().__init__(channels._delivery, (name,), tagged=False)
+    def __init__(self, core: Core, name: ChannelName) -> None:
+        super().__init__(core.delivery, (name,), tagged=False)
         self.name: ChannelName = name
-        self._channels = channels
+        self._core = core
         self._may_send = True
 
     # AnyIO's send returns nothing; ours says what was sent, so that replies can be matched.
@@ -109,9 +87,9 @@ class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
             anyio.ClosedResourceError: This channel is closed, or its block was left.
             KernelDied: The kernel is lost.
         """
-        if self._closed or not self._may_send:
+        if self.closed or not self._may_send:
             raise anyio.ClosedResourceError
-        return await self._channels._send(self.name, item)
+        return await _send(self._core, self.name, item)
 
     async def send_eof(self) -> None:
         """Sends nothing more on this channel; receiving goes on. A checkpoint."""
@@ -125,9 +103,9 @@ class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
 class MainChannel(Listener[tuple[ChannelName, Message]]):
     """All channels as one stream of ``(channel, message)``."""
 
-    def __init__(self, channels: KernelChannels) -> None:
-        super().__init__(channels._delivery, channels._transport.channels, tagged=True)
-        self._channels = channels
+    def __init__(self, core: Core) -> None:
+        super().__init__(core.delivery, core.channels, tagged=True)
+        self._core = core
 
     async def send(self, channel: str, body: Body) -> Message:
         """Sends `body`, completed, on `channel`: ``"shell"``, ``"control"`` or ``"stdin"``.
@@ -139,12 +117,19 @@ class MainChannel(Listener[tuple[ChannelName, Message]]):
             anyio.ClosedResourceError: This stream is closed, or its block was left.
             KernelDied: The kernel is lost.
         """
-        if self._closed:
+        if self.closed:
             raise anyio.ClosedResourceError
-        return await self._channels._send(channel, body)
+        return await _send(self._core, channel, body)
 
     def __repr__(self) -> str:
         return f"<MainChannel {self._state()}>"
+
+
+async def _send(core: Core, channel: str, body: Body) -> Message:
+    name = core.name(channel)
+    if name == "iopub":
+        raise LocalProtocolError("iopub only receives; you may send on shell, control and stdin")
+    return await core.send(name, core.prepare(body))
 
 
 class Subscription(Listener[tuple[ChannelName, Message]]):
@@ -170,40 +155,16 @@ class KernelChannels:
         username: The user name there.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        session: str,
-        username: str,
-        max_buffer_size: float,
-        reconnect_timeout: float,
-        heartbeat_timeout: float,
-    ) -> None:
-        self._transport = transport
-        self._delivery = Delivery(transport.channels, max_buffer_size)
-        self._tasks = anyio.CancelScope()
-        self._blocked_sends: set[anyio.CancelScope] = set()
-        self._sent = dict.fromkeys(transport.channels, 0)
-        self._iopub_proven = anyio.Event()
-        self._turn = TURN
-        self._kernel = KernelState()
-        self._delivery.observers.append(self._kernel.observe)
-        self._delivery.at_end[self._kernel.end] = None
-        self._outages = Outages(self, reconnect_timeout)
-        self._heartbeat = Heartbeat(self, heartbeat_timeout)
-        self._conversations: set[Conversation] = set()
-        self._displays = Displays()
-        self._comms: Comms | None = None
-        self._info: tuple[int, dict[str, Any]] | None = None
-        self._interrupter: Callable[[], None] | None = None
-        self.session = session
-        self.username = username
-        self.main: MainChannel = MainChannel(self)
-        self.shell: Channel = Channel(self, "shell")
-        self.control: Channel = Channel(self, "control")
-        self.stdin: Channel = Channel(self, "stdin")
-        self.iopub: Listener[Message] = Listener(self._delivery, ("iopub",), tagged=False)
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._conversations = Conversations(core)
+        self.session: str = core.session
+        self.username: str = core.username
+        self.main: MainChannel = MainChannel(core)
+        self.shell: Channel = Channel(core, "shell")
+        self.control: Channel = Channel(core, "control")
+        self.stdin: Channel = Channel(core, "stdin")
+        self.iopub: Listener[Message] = Listener(core.delivery, ("iopub",), tagged=False)
 
     # Conversations.
 
@@ -229,16 +190,13 @@ class KernelChannels:
 
         Raises:
             LocalProtocolError: No message, or no channel for requests. Nothing was sent.
-            NotImplementedByKernel: The kernel is done with the request, and sent no reply within a second,
-                nor before its answer to what it was asked then; that may take ten more.
+            NoReply: The kernel is done with the request, and no reply came within a second, nor before its
+                answer to what it was asked then; that may take ten more. The error says why, as far as that is
+                known: ``NotImplementedByKernel`` where nothing else explains it.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """
-        name, prepared = self._prepare_request(request, content, channel)
-        await self._outages.wait_over()
-        with Conversation(self, name, prepared) as conversation:
-            await self._send_prepared(name, prepared, conversation.restarts)
-            return await conversation.wait_reply()
+        return await self._conversations.request(request, content, channel)
 
     def execute(
         self,
@@ -284,20 +242,18 @@ class KernelChannels:
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """
-        checked_code(code, user_expressions)
-        request = messages.execute_request(
+        return execute_code(
+            self._conversations,
             code,
             silent=silent,
             store_history=store_history,
             user_expressions=user_expressions,
-            allow_stdin=on_input is not None,
             stop_on_error=stop_on_error,
+            on_input=on_input,
+            interrupt_on_cancel=interrupt_on_cancel,
             metadata=metadata,
             subshell_id=subshell_id,
-        )
-        name, prepared = self._prepare_request(request, None, channel)
-        return run_execution(
-            self, name, prepared, on_input, interrupt_on_cancel=interrupt_on_cancel
+            channel=channel,
         )
 
     async def interrupt(self) -> None:
@@ -307,47 +263,61 @@ class KernelChannels:
         A checkpoint; cancelled, it may have interrupted.
 
         Raises:
-            NotImplementedByKernel: The kernel does not know the request.
+            NoReply: The kernel has not replied within five seconds, or does not know the request.
             KernelDied: The kernel is lost.
         """
-        if self._interrupter is not None:
-            await checkpoint()
-            self._interrupter()
-        else:
-            await self.request(messages.interrupt_request())
+        await interrupt(self._conversations)
 
     async def kernel_info(self) -> KernelInfoReply:
         """The content of the kernel's ``kernel_info_reply``, asked for once in each session of the kernel.
 
+        On control, where no cell is in the way, and where that stays silent on shell.
+
         Raises:
-            NotImplementedByKernel: The kernel sent none.
+            NoReply: The kernel sent none.
+            anyio.ClosedResourceError: The block of the channels was left.
             ReplyError: The reply is no success, for example because an error before it aborted it.
             KernelDied: The kernel is lost.
         """
-        if self._info is None or self._info[0] != self._kernel.restarts:
-            restarts = self._kernel.restarts
-            reply = raise_for_status(await self.request(messages.kernel_info_request()))
-            self._info = (restarts, reply.content)
-        else:
-            await checkpoint()
-        return cast("KernelInfoReply", self._info[1])
+        return cast("KernelInfoReply", await self._conversations.kernel_info())
 
     @property
     def status(self) -> str:
-        """``"starting"``, ``"busy"``, ``"idle"``, or ``"unknown"`` until the kernel says so on iopub."""
-        return self._kernel.status
+        """What is known of the kernel: ``"unknown"``, ``"starting"``, ``"busy"``, ``"idle"`` or ``"dead"``.
+
+        It is about the main shell, by what the kernel says on iopub of requests there.
+        """
+        return "dead" if self._core.lost is not None else self._core.status.word
+
+    @property
+    def lost(self) -> KernelDied | None:
+        """The loss that ended the connection, ``None`` while there was none."""
+        return self._core.lost
+
+    async def wait_lost(self) -> KernelDied:
+        """Waits until the kernel is lost, and returns how. A checkpoint; cancellation changes nothing.
+
+        Raises:
+            anyio.ClosedResourceError: The block of the channels was left.
+        """
+        await checkpoint()
+        while self._core.lost is None:
+            self._core.raise_if_over()
+            await self._core.changed.wait()
+        return self._core.lost
 
     async def wait_idle(self) -> None:
-        """Waits until the kernel is idle. A checkpoint; cancellation changes nothing.
+        """Waits until the kernel is done with all that was asked before, by whomever.
+
+        It is asked behind everything on shell, and not believed on the word of a status, which may be lost. A
+        checkpoint; cancellation changes nothing.
 
         Raises:
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """
-        await checkpoint()
-        while self._kernel.status != "idle":
-            self._delivery.raise_if_ended()
-            await self._kernel.changed.wait()
+        self._core.name("shell")
+        await self._core.wait_idle()
 
     def open_comm(
         self,
@@ -373,7 +343,7 @@ class KernelChannels:
         """
         from ._conversations.comms import new_comm
 
-        return self._all_comms().open(new_comm(target_name, data, buffers, metadata))
+        return self._conversations.comms.open(new_comm(target_name, data, buffers, metadata))
 
     def accept_comms(self, target_name: str) -> AbstractAsyncContextManager[IncomingComms]:
         """Accepts the comms that the kernel opens to `target_name`, as an async context manager.
@@ -384,16 +354,7 @@ class KernelChannels:
         Raises:
             LocalProtocolError: On entry, where they are accepted already.
         """
-        return self._all_comms().accept(target_name)
-
-    def _all_comms(self) -> Comms:
-        # Imported and asked by who has comms: it looks at every message.
-        from ._conversations.comms import Comms
-
-        self._name("shell")
-        if self._comms is None:
-            self._comms = Comms(self)
-        return self._comms
+        return self._conversations.comms.accept(target_name)
 
     def open_subshell(self) -> AbstractAsyncContextManager[Subshell]:
         """A subshell of the kernel, as an async context manager that gives a :class:`Subshell`.
@@ -404,7 +365,7 @@ class KernelChannels:
         """
         from ._conversations.sessions import open_subshell
 
-        return open_subshell(self)
+        return open_subshell(self._conversations)
 
     def open_debug_session(self) -> AbstractAsyncContextManager[DebugSession]:
         """Attaches the kernel's debugger, as an async context manager that gives a :class:`DebugSession`.
@@ -416,33 +377,7 @@ class KernelChannels:
         """
         from ._conversations.sessions import open_debug_session
 
-        return open_debug_session(self)
-
-    def _prepare_request(
-        self, request: str | Message, content: Mapping[str, Any] | None, channel: str | None
-    ) -> tuple[ChannelName, Message]:
-        if isinstance(request, str):
-            request = messages.message(request, content)
-        elif not isinstance(request, Message):
-            raise LocalProtocolError(
-                f"a request is a message type or a Message, not {type(request).__name__}"
-            )
-        elif content is not None:
-            raise LocalProtocolError("content goes with a message type; a Message has its own")
-        name = self._name(channel or request.channel)
-        if name not in ("shell", "control"):
-            raise LocalProtocolError(
-                f"{request.msg_type!r} goes to {name}, where nothing replies; requests go to shell "
-                "and control"
-            )
-        return name, prepare(request, session=self.session, username=self.username)
-
-    def _post(self, channel: ChannelName, body: Body) -> None:
-        """Sends without waiting, or not at all."""
-        message = prepare(body, session=self.session, username=self.username)
-        with contextlib.suppress(anyio.WouldBlock, EnchannelError):
-            self._transport.send_nowait(channel, message)
-            self._sent[channel] += 1
+        return open_debug_session(self._conversations)
 
     # More of the streams.
 
@@ -459,183 +394,34 @@ class KernelChannels:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        names: list[ChannelName] = [self._name(channel) for channel in dict.fromkeys(channels)]
-        names = names or list(self._transport.channels)
-        return Subscription(self._delivery, names, tagged=True)
+        names: list[ChannelName] = [self._core.name(channel) for channel in dict.fromkeys(channels)]
+        return Subscription(self._core.delivery, names or self._core.channels, tagged=True)
 
     def statistics(self) -> ChannelStatistics:
         """Counts of what happened so far."""
-        backlog, listeners = self._delivery.statistics()
+        core = self._core
+        backlog, listeners = core.delivery.statistics()
         return ChannelStatistics(
-            iopub_proven=self._iopub_proven.is_set() or not self._transport.iopub_needs_proof,
-            received=_by_channel(self._delivery.received),
-            sent=_by_channel(self._sent),
-            dropped=self._transport.dropped(),
+            iopub_proven=core.iopub_proven.is_set() or not core.transport.iopub_needs_proof,
+            received=_by_channel(core.received),
+            sent=_by_channel(core.sent),
+            dropped=core.transport.dropped(),
             backlog=_by_channel(backlog),
-            backlog_dropped=self._delivery.backlog_dropped,
+            backlog_dropped=core.delivery.backlog_dropped,
             listeners=listeners,
-            restarts=self._kernel.restarts,
-            outages=self._outages.count,
-            outage_seconds=self._outages.seconds,
-            missed_beats=self._heartbeat.missed,
+            restarts=core.life.epoch,
+            outages=core.outage.times,
+            outage_seconds=core.outage.seconds,
+            missed_beats=core.heartbeat.missed,
         )
 
     def __repr__(self) -> str:
-        return f"<KernelChannels {', '.join(self._transport.channels)} {self._state()}>"
+        return f"<KernelChannels {', '.join(self._core.channels)} {self._state()}>"
 
     def _state(self) -> str:
-        delivery = self._delivery
-        return "closed" if delivery.left else "kernel died" if delivery.died else "open"
-
-    def _name(self, channel: str) -> ChannelName:
-        for name in self._transport.channels:
-            if name == channel:
-                return name
-        raise LocalProtocolError(
-            f"unknown channel {channel!r}; there are {', '.join(self._transport.channels)}"
-        )
-
-    async def _send(self, channel: str, body: Body, restarts: int | None = None) -> Message:
-        name = self._name(channel)
-        if name == "iopub":
-            raise LocalProtocolError(
-                "iopub only receives; you may send on shell, control and stdin"
-            )
-        message = prepare(body, session=self.session, username=self.username)
-        return await self._send_prepared(name, message, restarts)
-
-    async def _send_prepared(
-        self, name: ChannelName, message: Message, restarts: int | None = None
-    ) -> Message:
-        """Sends `message`; with `restarts` only to the kernel that there was after so many of them."""
-        await self._delivery.checkpoint_if_cancelled()
-        while True:
-            if self._outages.current:
-                await self._outages.wait_over()
-            if self._delivery.left:
-                raise anyio.ClosedResourceError
-            self._delivery.raise_if_ended(restarts)
-            try:
-                self._transport.send_nowait(name, message)
-                break
-            except anyio.WouldBlock:
-                await self._wait_writable(name)
-        self._sent[name] += 1
-        self._turn -= 1
-        if not self._turn:
-            # Let the others run. The message is out: a cancellation belongs to the next checkpoint.
-            self._turn = TURN
-            await cancel_shielded_checkpoint()
-        return message
-
-    async def _wait_writable(self, channel: ChannelName) -> None:
-        with anyio.CancelScope() as scope:
-            self._blocked_sends.add(scope)
-            try:
-                await self._transport.wait_writable(channel)
-            finally:
-                self._blocked_sends.discard(scope)
-
-    # The life of the channels, which the openers drive.
-
-    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Reads and watches every channel, until the kernel is lost or the block is left."""
-        async with unwrapping_task_group() as tasks:
-            self._tasks = tasks.cancel_scope
-            followed: dict[str, Callable[[], Awaitable[None]]] = {
-                "the connection": self._outages.follow,
-                "the heartbeat": self._heartbeat.follow,
-            }
-            for channel in self._transport.channels:
-                tasks.start_soon(self._read, channel, name=f"enchannel {channel} reader")
-                followed[channel] = partial(self._transport.watch, channel)
-            for what, follow in followed.items():
-                tasks.start_soon(self._follow, what, follow, name=f"enchannel: follows {what}")
-            # From here on _stop() reaches them; a block may be left before this task runs again.
-            task_status.started()
-
-    async def _read(self, channel: ChannelName) -> None:
-        transport, delivery = self._transport, self._delivery
-        try:
-            while True:
-                try:
-                    messages = transport.receive_nowait(channel)
-                except anyio.WouldBlock:
-                    pass
-                else:
-                    if channel == "iopub":
-                        # Whatever arrives, be it no message at all: the subscription works.
-                        self._iopub_proven.set()
-                    await delivery.deliver(channel, messages)
-                    if channel != "iopub":
-                        # A reply, and who waits for it goes first: to prepare the next wait takes 10 µs
-                        # on Trio, of a round trip of 300. Trio runs the tasks of one turn in any order,
-                        # so two turns.
-                        await checkpoint()
-                        await checkpoint()
-                # Most often the batch was all there was, and another look would find nothing.
-                await transport.wait_readable(channel)
-        except Exception as error:  # noqa: BLE001
-            # Recorded: it is the cause of what every stream raises from here on.
-            self._lose(KernelDied(f"{channel} can no longer be read: {error!r}"), error)
-
-    async def _follow(self, what: str, follow: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await follow()
-        except KernelDied as died:
-            self._lose(died, died.__cause__)
-        except Exception as error:  # noqa: BLE001
-            self._lose(KernelDied(f"{what} can no longer be followed: {error!r}"), error)
-
-    def _lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
-        """Ends every stream with `died`, behind all that the kernel managed to send."""
-        if self._delivery.ended:
-            return
-        died.__cause__ = cause
-        self._stop()
-        for channel in self._transport.channels:
-            self._drain(channel)
-        self._delivery.end(died)
-
-    def _catch_up(self, at_most: float = math.inf) -> bool:
-        """Delivers what has arrived, for who is about to conclude that nothing has.
-
-        Args:
-            at_most: Messages, more or less, of each channel.
-
-        Returns:
-            Whether that was all.
-        """
-        channels = () if self._delivery.ended else self._transport.channels
-        # A list: each of them is drained, and not only up to the first that has more.
-        drained = [self._drain(channel, at_most) for channel in channels]
-        return all(drained)
-
-    def _drain(self, channel: ChannelName, at_most: float = math.inf) -> bool:
-        self._delivery.deliver_all(channel, ())
-        drained = 0
-        try:
-            while drained < at_most:
-                messages = self._transport.receive_nowait(channel)
-                if channel == "iopub":
-                    self._iopub_proven.set()
-                self._delivery.deliver_all(channel, messages)
-                drained += len(messages) or 1
-        except Exception:  # noqa: BLE001
-            # Nothing more has arrived; or the reader met the same error, and the streams end with it.
-            return True
-        return False
-
-    def _leave(self) -> None:
-        """Ends every stream, because the block was left."""
-        self._stop()
-        self._delivery.end()
-
-    def _stop(self) -> None:
-        self._tasks.cancel()
-        self._outages.end()
-        for scope in self._blocked_sends:
-            scope.cancel()
+        if self._core.life.state is State.LEFT:
+            return "closed"
+        return "kernel died" if self._core.lost is not None else "open"
 
 
 def _by_channel(counts: Mapping[ChannelName, int]) -> dict[str, int]:

@@ -3,14 +3,15 @@
 An opener checks its arguments at once, so that a wrong call fails at the call. Entering the context
 manager that it returns goes through these steps, all before one deadline, ``connect_timeout``:
 
-1. Sockets are made and begin to connect.
+1. The host's name is resolved, and sockets are made and begin to connect.
 2. Every one of them must have shaken hands with its peer. Those that have not by the deadline are named
    in a ``KernelConnectError``.
 3. iopub must be proven live, for a subscription that is still on its way loses output without a word.
-   Anything that arrives there proves it: a welcome, another client's traffic, or the status that answers
-   our own ``kernel_info_request``, which goes to control (answered even while a cell runs) and, where
-   control stays silent, to shell. Where no proof can be had the block is entered all the same: a kernel
-   that is busy can be joined. A warning is logged, and ``statistics().iopub_proven`` is false.
+   Anything genuine that arrives there proves it: a welcome, another client's traffic, or the status that answers
+   our own ``kernel_info_request``, which goes to control (answered even while a cell runs) and to shell. Where no
+   proof can be had the block is entered all the same: a kernel that is busy can be joined. A warning is logged,
+   and ``statistics().iopub_proven`` is false. Where all that arrives is refused it is not entered: the key is
+   another one.
 
 What leaves the block:
 
@@ -27,7 +28,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
@@ -36,8 +37,10 @@ import anyio
 import anyio.abc
 
 from ._channels import Channel, KernelChannels
+from ._core.core import Core
 from ._core.delivery import Listener
-from ._core.probe import prove_iopub
+from ._core.life import Event
+from ._core.tasks import start_tasks
 from ._exceptions import KernelConnectError, LocalProtocolError
 from ._groups import unwrapping_task_group
 from ._log import logger
@@ -65,11 +68,14 @@ __all__ = [
 CLOSE_DEADLINE = 2.0
 """Seconds that closing a transport may take."""
 
-RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 1.0, 30.0
+RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 10.0, 30.0
 """The defaults, in seconds."""
 
+ASK_ANYHOW = 0.3
+"""Seconds without a word of the connection before the kernel is asked whether it is there all the same."""
+
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
-OnMade: TypeAlias = Callable[[KernelChannels], None]
+OnMade: TypeAlias = Callable[[Core], None]
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
 
 
@@ -124,8 +130,8 @@ def open_kernel_channels(
             dropped and counted as ``"MessageTooLarge"``, and costs no other message; ZeroMQ has it in memory
             until then.
         reconnect_timeout: Seconds that a lost connection may take to come back before the kernel counts as
-            lost. Longer ones sit out a restart by somebody else: what was in flight raises ``KernelDied``,
-            and the streams go on.
+            lost. Until then streams and senders wait, so that a restart by somebody else is sat out; what is in
+            flight raises ``KernelDied`` within 0.9 s.
         heartbeat_timeout: Seconds without a heartbeat or any message after which a kernel that is not busy,
             and has had a heartbeat, counts as lost; ``math.inf`` for never.
         context: The ZeroMQ context for the sockets, by default one that all kernels of this process
@@ -185,8 +191,12 @@ def open_channels(
         heartbeat_timeout: See :func:`open_kernel_channels`.
         owned: Whether leaving the block closes the transport; by default it stays the caller's.
     """
+
+    async def given() -> Transport:
+        return transport
+
     return _open(
-        lambda: transport,
+        given,
         owned=owned,
         session=session,
         username=username,
@@ -265,7 +275,7 @@ def open_some_channels(
 ) -> AbstractAsyncContextManager[KernelChannels]:
     """Opens the channels named, ``"hb"`` among them; without iopub there is nothing to prove.
 
-    ``on_made`` is called with the channels before anything is waited for.
+    ``on_made`` is called with the connection's core before anything is waited for.
     """
     return _open_zmq(
         channels, identity, config, subscription=subscription, on_made=on_made, **options
@@ -299,14 +309,14 @@ def _open_zmq(
     topics = parse_topics(subscription)
     checked_size(max_message_size)
 
-    def connect() -> Transport:
+    async def connect() -> Transport:
         if info.exposed:
             logger().warning(
                 "the kernel at %s signs nothing (its connection file has no key): whoever reaches it can "
                 "run code in it",
                 info.ip,
             )
-        return connect_zmq(
+        return await connect_zmq(
             info,
             routing_id,
             channels=channels,
@@ -329,7 +339,7 @@ class _ChannelOptions(TypedDict, total=False):
 
 
 def _open(
-    make_transport: Callable[[], Transport],
+    make_transport: Callable[[], Awaitable[Transport]],
     *,
     session: str | None = None,
     username: str | None = None,
@@ -354,45 +364,53 @@ def _open(
         raise LocalProtocolError(
             f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
         )
-    make_channels = partial(
-        KernelChannels,
+    make_core = partial(
+        Core,
         session=str(uuid.uuid4()) if session is None else session,
         username=get_username() if username is None else username,
         max_buffer_size=max_buffer_size,
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
     )
-    return _opened(make_transport, make_channels, connect_timeout, owned=owned, on_made=on_made)
+    return _opened(make_transport, make_core, connect_timeout, owned=owned, on_made=on_made)
 
 
 @asynccontextmanager
 async def _opened(
-    make_transport: Callable[[], Transport],
-    make_channels: Callable[[Transport], KernelChannels],
+    make_transport: Callable[[], Awaitable[Transport]],
+    make_core: Callable[[Transport], Core],
     connect_timeout: float,
     *,
     owned: bool,
     on_made: OnMade | None,
 ) -> AsyncIterator[KernelChannels]:
-    transport = make_transport()
+    deadline = anyio.current_time() + connect_timeout
+    transport = await _made(make_transport, connect_timeout)
     try:
-        channels = make_channels(transport)
+        core = make_core(transport)
+        transport.begin()
         if on_made is not None:
-            on_made(channels)
+            on_made(core)
         async with unwrapping_task_group() as tasks:
             try:
-                await tasks.start(channels._run, name="enchannel")
-                # A block that is cancelled may have something to say, and to hear, on its way out.
-                channels._tasks.shield = True
-                await _become_ready(channels, connect_timeout)
-                yield channels
+                start_tasks(core, tasks)
+                await _become_ready(core, deadline, connect_timeout)
+                yield KernelChannels(core)
             finally:
-                channels._leave()
+                core.leave()
     finally:
         if owned:
             await _close(transport)
-        else:
-            transport.rest()
+
+
+async def _made(
+    make_transport: Callable[[], Awaitable[Transport]], connect_timeout: float
+) -> Transport:
+    with anyio.move_on_after(connect_timeout):
+        return await make_transport()
+    raise KernelConnectError(
+        f"no connection within {connect_timeout:g} s: the name of the kernel's host is still being resolved"
+    )
 
 
 async def _close(transport: Transport) -> None:
@@ -404,34 +422,59 @@ async def _close(transport: Transport) -> None:
             logger().exception("closing a kernel's channels failed")
 
 
-async def _become_ready(channels: KernelChannels, connect_timeout: float) -> None:
-    transport, delivery = channels._transport, channels._delivery
-    with anyio.move_on_after(connect_timeout) as scope:
-        delivery.at_end[scope.cancel] = None
-        try:
-            await transport.connect()
-            if transport.iopub_needs_proof:
-                await prove_iopub(channels)
+async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> None:
+    transport = core.transport
+    with anyio.CancelScope(deadline=deadline):
+        await _connect(core)
+        if transport.iopub_needs_proof and core.lost is None:
+            async with unwrapping_task_group() as tasks:
+                tasks.start_soon(_cancel_when_lost, core, tasks.cancel_scope)
+                await core.prove_iopub()
                 # A connection may have gone and come meanwhile.
-                await transport.connect()
-        finally:
-            del delivery.at_end[scope.cancel]
-    if delivery.died is not None and delivery.died.reason == "exited":
-        raise delivery.error()
+                await _connect(core)
+                tasks.cancel_scope.cancel()
     unconnected = transport.unconnected()
+    if core.lost is not None and (core.lost.reason == "exited" or not unconnected):
+        core.raise_if_over()
     if unconnected:
         raise KernelConnectError(
             f"no connection within {connect_timeout:g} s: "
             + "; ".join(f"{channel} at {seen}" for channel, seen in unconnected.items()),
             unconnected,
-        ) from channels._delivery.died
-    if not channels.statistics().iopub_proven:
+        ) from core.lost
+    if transport.iopub_needs_proof and not core.iopub_proven.is_set():
+        _raise_if_all_is_refused(core)
         logger().warning(
             "iopub could not be proven live within %g s: is the kernel busy? "
             "Output of the first request may be missed",
             connect_timeout,
         )
-    transport.settle()
+    transport.narrow()
+    core.happen(Event.OPENED)
+
+
+async def _connect(core: Core) -> None:
+    """Waits until every channel is connected, or the kernel is lost."""
+    while core.transport.unconnected() and core.lost is None:
+        with anyio.move_on_after(ASK_ANYHOW):
+            await core.changed.wait()
+            continue
+        # Of a peer that speaks ZMTP 2.0 nothing is seen but that it has accepted; an answer shows the rest.
+        core.ask_anyhow()
+
+
+async def _cancel_when_lost(core: Core, scope: anyio.CancelScope) -> None:
+    while core.lost is None:
+        await core.changed.wait()
+    scope.cancel()
+
+
+def _raise_if_all_is_refused(core: Core) -> None:
+    refused = core.transport.dropped()
+    if refused and not any(core.received.values()):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(refused.items()))
+        said = f"all that arrives is refused ({kinds}): is the connection file this kernel's, with its key?"
+        raise KernelConnectError(said, dict.fromkeys(core.channels, said))
 
 
 def parse_identity(identity: Identity) -> bytes:

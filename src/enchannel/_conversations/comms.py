@@ -10,27 +10,27 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-import anyio.abc
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from .. import messages
-from .._exceptions import LocalProtocolError, text_of
+from .._core.core import Core
+from .._core.flight import Tied
+from .._core.stream import Stream
+from .._exceptions import EnchannelError
 from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
+from .._protocol.errors import LocalProtocolError, text_of
 from .._protocol.message import Message, new_id
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .._channels import KernelChannels
-
-__all__ = ["Comm", "Comms", "IncomingComms"]
+__all__ = ["Comm", "Comms", "IncomingComms", "TiedStream", "new_comm"]
 
 CLOSE_DEADLINE = 1.0
 """Seconds that telling the kernel of a comm's end may take on the way out."""
@@ -38,58 +38,20 @@ CLOSE_DEADLINE = 1.0
 T = TypeVar("T")
 
 
-class _Queue(anyio.abc.ObjectReceiveStream[T], Generic[T]):
-    """What arrives for one receiver, until it is ended."""
+class TiedStream(Stream[T], Tied):
+    """A stream that ends with the kernel, and with the block of the channels."""
 
-    def __init__(self, channels: KernelChannels) -> None:
-        self._channels = channels
-        self._items: deque[T] = deque()
-        self._news = anyio.Event()
-        self._ended = False
-        self._restarts: int | None = None
-        """How often the kernel had been restarted, where what comes does not outlive it."""
+    def fail(self, failure: EnchannelError) -> None:
+        """The kernel was lost or restarted."""
+        super().fail(failure)
+        self.end(failure)
 
-    def _put(self, item: T) -> None:
-        if not self._ended:
-            self._items.append(item)
-            self._tell()
-
-    def _end(self) -> None:
-        self._ended = True
-        self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-
-    async def receive(self) -> T:
-        """The next one. A checkpoint; a cancelled receive has taken nothing.
-
-        Raises:
-            anyio.EndOfStream: The other side closed it, or the block was left.
-            KernelDied: The kernel is lost, or what belonged to it with a restart.
-        """
-        await checkpoint_if_cancelled()
-        while not self._items:
-            if self._ended:
-                raise anyio.EndOfStream
-            try:
-                self._channels._delivery.raise_if_ended(self._restarts)
-            except anyio.ClosedResourceError:
-                raise anyio.EndOfStream from None
-            if self._news.is_set():
-                # Not otherwise: several tasks may wait for the same news.
-                self._news = anyio.Event()
-            await self._news.wait()
-        return self._items.popleft()
-
-    async def aclose(self) -> None:
-        """Receives no more."""
-        self._items.clear()
-        self._end()
-        await checkpoint()
+    def leave(self) -> None:
+        """The block of the channels was left."""
+        self.end()
 
 
-class Comm(_Queue[Message]):
+class Comm(TiedStream[Message]):
     """One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it.
 
     Attributes:
@@ -99,9 +61,10 @@ class Comm(_Queue[Message]):
         closing: The kernel's ``comm_close``, once it is in.
     """
 
-    def __init__(self, channels: KernelChannels, opening: Message) -> None:
-        super().__init__(channels)
-        self._restarts = len(channels._delivery.restarts)
+    def __init__(self, core: Core, opening: Message) -> None:
+        super().__init__()
+        self._core = core
+        self._over = False
         self.opening = opening
         self.closing: Message | None = None
         self.comm_id: str = text_of(opening.content.get("comm_id"))
@@ -120,56 +83,61 @@ class Comm(_Queue[Message]):
             anyio.ClosedResourceError: The comm is closed.
             KernelDied: The kernel is lost.
         """
-        if self._ended:
+        if self._over:
             raise anyio.ClosedResourceError
         body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
-        return await self._channels._send("shell", body, self._restarts)
+        return await self._core.send("shell", self._core.prepare(body), tied=self)
 
-    def _take(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
+        """Takes what the kernel sends; must not raise."""
         if message.msg_type == "comm_close":
             self.closing = message
-            self._end()
+            self._over = True
+            self.end()
         elif message.msg_type == "comm_msg":
-            self._put(message)
+            self.put([message])
 
     async def aclose(self) -> None:
         """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
-        await self._close()
-        self._items.clear()
+        await self.close_kernels_side()
+        self.close()
         await cancel_shielded_checkpoint()
 
-    async def _close(self) -> None:
-        delivery = self._channels._delivery
-        if self._ended or delivery.ended:
+    async def close_kernels_side(self) -> None:
+        """Tells the kernel, where it is there and does not know; bounded, and never raises."""
+        if self._over or self.failure is not None or self._core.life.over:
             return
-        self._end()
+        self._over = True
+        self.end()
         with closing_within(CLOSE_DEADLINE):
-            closing = messages.comm_close(self.comm_id)
-            await self._channels._send("shell", closing, self._restarts)
+            closing = self._core.prepare(messages.comm_close(self.comm_id))
+            await self._core.send("shell", closing, tied=self)
 
     def __repr__(self) -> str:
-        return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._ended else ''}>"
+        return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._over else ''}>"
 
 
-class IncomingComms(_Queue[Comm]):
+class IncomingComms(TiedStream[Comm]):
     """The comms that the kernel opens to one target."""
 
-    def __init__(self, channels: KernelChannels) -> None:
-        super().__init__(channels)
-        self._offered: dict[str, Comm] = {}
+    outlives_restarts = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered: dict[str, Comm] = {}
 
 
 class Comms:
-    """The open comms of one kernel's channels; an observer of the delivery."""
+    """The open comms of one connection; an observer of what arrives."""
 
-    def __init__(self, channels: KernelChannels) -> None:
-        self._channels = channels
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._comms: dict[str, Comm] = {}
         self._targets: dict[str, IncomingComms] = {}
-        channels._delivery.observers.append(self.observe)
-        channels._delivery.at_end[self.end] = None
+        core.observers.append(self.observe)
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
+        """Hands each comm what is its own; must not raise."""
         for message in arrived:
             if message.msg_type.startswith("comm_"):
                 self._see(message)
@@ -182,60 +150,66 @@ class Comms:
             if comm_id not in self._comms:
                 self._offer(comm_id, message)
         elif comm_id in self._comms:
-            self._comms[comm_id]._take(message)
+            self._comms[comm_id].take(message)
             if message.msg_type == "comm_close":
                 self._forget(comm_id)
 
     def _offer(self, comm_id: str, opening: Message) -> None:
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
-        if incoming is not None and not incoming._ended:
-            self._comms[comm_id] = comm = Comm(self._channels, opening)
-            incoming._offered[comm_id] = comm
-            incoming._put(comm)
+        if incoming is not None:
+            comm = self._add(opening)
+            incoming.offered[comm_id] = comm
+            incoming.put([comm])
         elif self._targets:
-            self._channels._post("shell", messages.comm_close(comm_id))
+            self._core.post("shell", messages.comm_close(comm_id))
+
+    def _add(self, opening: Message) -> Comm:
+        comm = Comm(self._core, opening)
+        self._comms[comm.comm_id] = comm
+        self._core.requests.tie(comm)
+        return comm
 
     def _forget(self, comm_id: str) -> None:
         comm = self._comms.pop(comm_id, None)
-        incoming = self._targets.get(comm.target_name) if comm is not None else None
-        if incoming is not None:
-            incoming._offered.pop(comm_id, None)
-
-    def end(self) -> None:
-        for comm in self._comms.values():
-            comm._tell()
-        for incoming in self._targets.values():
-            incoming._tell()
+        if comm is not None:
+            self._core.requests.untie(comm)
+            incoming = self._targets.get(comm.target_name)
+            if incoming is not None:
+                incoming.offered.pop(comm_id, None)
 
     @asynccontextmanager
     async def open(self, opening: Message) -> AsyncIterator[Comm]:
-        await self._channels._outages.wait_over()
-        comm = Comm(self._channels, opening)
-        self._comms[comm.comm_id] = comm
+        """The scope of a comm that is opened here."""
+        await self._core.opened()
+        comm = self._add(opening)
         try:
-            comm.opening = await self._channels._send("shell", opening, comm._restarts)
+            comm.opening = await self._core.send("shell", self._core.prepare(opening), tied=comm)
             try:
                 yield comm
             finally:
-                await comm._close()
+                await comm.close_kernels_side()
         finally:
+            comm.end(left=True)
             self._forget(comm.comm_id)
 
     @asynccontextmanager
     async def accept(self, target_name: str) -> AsyncIterator[IncomingComms]:
+        """The scope in which comms that the kernel opens to `target_name` are accepted."""
         if target_name in self._targets:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
         await checkpoint_if_cancelled()
-        incoming = IncomingComms(self._channels)
+        incoming = IncomingComms()
         self._targets[target_name] = incoming
+        self._core.requests.tie(incoming)
         try:
             yield incoming
         finally:
             del self._targets[target_name]
-            incoming._end()
-            for comm in incoming._offered.values():
+            self._core.requests.untie(incoming)
+            incoming.end(left=True)
+            for comm in tuple(incoming.offered.values()):
                 self._forget(comm.comm_id)
-                await comm._close()
+                await comm.close_kernels_side()
 
 
 def new_comm(

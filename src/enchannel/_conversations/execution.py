@@ -1,13 +1,8 @@
-"""Requests and executions: who waits for what a kernel answers.
+"""An execution: code that the kernel runs, as a scope.
 
-A conversation is filed with the delivery rule before its request is sent, and taken back on every way out,
-so no answer can come too early and none is waited for in vain. Answers are told by the id in their parent
-header and by nothing else: kernels answer on the other channel, with another type, and in any order.
-
-An execution is complete with its reply and its idle status, which come in either order, and any other
-request with its reply. Where one of the two is here and the other one stays away, :mod:`~enchannel._ending` has
-the rules: an execution ends without the status, and a kernel that sends no reply does not implement the
-request. Where neither is, the caller's own deadline decides, or the loss of the kernel.
+It is complete with its reply and its idle status, which come in either order; where one of them stays away,
+:mod:`~enchannel._core.requests` finds out whether it ever comes. While it lasts its messages are a stream, its
+outputs are kept as a notebook shows them, and its prompts are answered by whoever offers to.
 """
 
 from __future__ import annotations
@@ -15,190 +10,52 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from .. import messages
-from .._core.delivery import fresh
-from .._core.ending import ABORTED, Ending, MissingIdle, MissingReply
-from .._exceptions import (
-    EnchannelError,
-    KernelDied,
-    LocalProtocolError,
-    NotImplementedByKernel,
-    ReplyError,
-    text_of,
-)
+from .._core.flight import Flight
+from .._core.stream import Stream
+from .._exceptions import KernelDied, LocalProtocolError, NoReply
 from .._groups import closing_within, unwrapping_task_group
-from .._protocol.connection_info import ChannelName
+from .._protocol.errors import text_of
 from .._protocol.message import Message
 from .._protocol.outputs import OutputList
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from .._channels import KernelChannels
+    from .._protocol.connection_info import ChannelName
+    from .conversations import Conversations
 
-__all__ = ["Conversation", "Execution", "raise_for_status"]
+__all__ = ["Execution", "OnInput", "execute_code", "interrupt"]
 
 INTERRUPT_DEADLINE = 2.0
 """Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
 
+INTERRUPT_REPLY = 5.0
+"""Seconds for the reply to an interrupt_request."""
+
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
 
-_COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
+
+class _Messages(Stream[Message]):
+    """The messages of an execution; a wait is over when it is complete as well."""
+
+    def __init__(self, execution: Execution) -> None:
+        super().__init__()
+        self._execution = execution
+
+    def _done(self) -> bool:
+        return super()._done() or self._execution.complete or self._execution.failure is not None
 
 
-def raise_for_status(reply: Message) -> Message:
-    """Returns `reply` where it is a success.
-
-    Kernels that leave the status out mean success.
-
-    Raises:
-        ReplyError: Its status is ``"error"``, ``"aborted"`` or another one that is no success.
-    """
-    status = reply.content.get("status", "ok")
-    if reply.content.get("success") is False:  # a debug_reply
-        raise ReplyError({**reply.content, "evalue": reply.content.get("message")})
-    if status == "error" or status in ABORTED:
-        raise ReplyError(reply.content)
-    return reply
-
-
-class Conversation:
-    """A request in flight. Enter it before sending; what answers it is collected while it is entered."""
-
-    def __init__(self, channels: KernelChannels, channel: ChannelName, request: Message) -> None:
-        self.channel: ChannelName = channel
-        self.request = request
-        self.reply: Message | None = None
-        self.idle: bool = False
-        self._over = False
-        self._failure: KernelDied | None = None
-        self._channels = channels
-        self.restarts: int = 0
-        self._outages_before = 0
-        self._news = anyio.Event()
-        self._ending: Ending | None = None
-
-    def __enter__(self) -> Self:
-        delivery = self._channels._delivery
-        self.restarts = len(delivery.restarts)
-        self._outages_before = self._channels._outages.of[self.channel]
-        delivery.expect(self.request.msg_id, self._take)
-        delivery.at_end[self._tell] = None
-        self._channels._conversations.add(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        delivery = self._channels._delivery
-        delivery.at_end.pop(self._tell, None)
-        self._channels._conversations.discard(self)
-        idle_to_come = self.reply is not None and not self.idle
-        delivery.forget(self.request.msg_id, idle_to_come=idle_to_come)
-        if idle_to_come:
-            # Some kernels never send it.
-            self._channels._kernel.done(self.request.msg_id)
-        if self._ending is not None:
-            self._ending.close()
-        self._over = True
-        self._tell()
-
-    def _take(self, channel: ChannelName, message: Message) -> None:
-        if channel == "iopub":
-            self.idle = self.idle or (
-                message.msg_type == "status" and message.content.get("execution_state") == "idle"
-            )
-        elif channel != "stdin" and message.msg_type not in _COMM_TYPES and self.reply is None:
-            self.reply = message
-        if self._ending is not None:
-            self._ending.stir()
-        self._tell()
-
-    def _tell(self) -> None:
-        self._news.set()
-
-    def fail(self, failure: KernelDied) -> None:
-        """Whoever waits is told that there will be no reply."""
-        self._failure = failure
-        self._tell()
-
-    def reply_lost(self) -> KernelDied:
-        """What is told where the connection was gone when the kernel replied."""
-        return KernelDied(
-            f"the reply to the {self.request.msg_type} was lost with the connection, which is back",
-            "disconnected",
-        )
-
-    @property
-    def alive(self) -> bool:
-        """Whether the kernel that was asked is there."""
-        delivery = self._channels._delivery
-        return not delivery.ended and len(delivery.restarts) == self.restarts
-
-    async def wait_reply(self) -> Message:
-        """The reply.
-
-        Raises:
-            NotImplementedByKernel: The kernel went idle, and sent none.
-            KernelDied: The kernel is lost, or was restarted meanwhile.
-        """
-        while self.reply is None:
-            await self._wait_progress()
-        return self.reply
-
-    async def _wait_progress(self) -> None:
-        """Waits for what brings the end nearer."""
-        if self._ending is None:
-            self._ending = self._begin_ending()
-        if self._ending is None:
-            await self._wait_news()
-            return
-        if not self._ending.over:
-            with anyio.CancelScope(deadline=self._ending.deadline):
-                await self._wait_news()
-                return
-            self._ending.look()
-        if self._ending.over and self.reply is None:
-            if not self._channels._outages.current:
-                self._channels._delivery.raise_if_ended(self.restarts)
-                raise self._no_reply()
-            # It may be lost with the connection; that is told when it is over.
-            await self._wait_news()
-
-    def _begin_ending(self) -> Ending | None:
-        if self.reply is not None:
-            return MissingIdle(self._channels, self.reply, self._tell)
-        if self.idle:
-            return MissingReply(self._channels, self.channel, self.request, self._tell)
-        return None
-
-    def _no_reply(self) -> EnchannelError:
-        if self._channels._outages.of[self.channel] > self._outages_before:
-            return self.reply_lost()
-        return NotImplementedByKernel(
-            f"the kernel sent no reply to the {self.request.msg_type} and is done with it; "
-            "it does not seem to implement it"
-        )
-
-    async def _wait_news(self) -> None:
-        self._channels._delivery.raise_if_ended(self.restarts)
-        if self._over:
-            raise anyio.ClosedResourceError
-        if self._failure is not None:
-            raise fresh(self._failure)
-        if self._news.is_set():
-            # Not otherwise: several tasks may wait for the same news.
-            self._news = anyio.Event()
-        await self._news.wait()
-
-
-class Execution(Conversation):
+class Execution(Flight):
     """Code that the kernel runs: its messages, its outputs and its reply.
 
     Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in their order,
@@ -211,20 +68,23 @@ class Execution(Conversation):
         reply: The ``execute_reply``, ``None`` until it is in.
     """
 
+    wants_idle = True
+
     def __init__(
         self,
-        channels: KernelChannels,
+        conversations: Conversations,
         channel: ChannelName,
         request: Message,
         on_input: OnInput | None,
     ) -> None:
-        super().__init__(channels, channel, request)
+        super().__init__(channel, request)
+        self._core = conversations.core
         self._on_input = on_input
-        self._buffer: deque[Message] = deque()
+        self._messages = _Messages(self)
         self._prompts: deque[Message] = deque()
         self._prompted = anyio.Event()
         self._answering = anyio.CancelScope()
-        self._outputs = OutputList(channels._displays)
+        self._outputs = OutputList(conversations.displays)
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
@@ -239,10 +99,8 @@ class Execution(Conversation):
 
     @property
     def complete(self) -> bool:
-        """Whether the reply and the idle status are in."""
-        return self.reply is not None and (
-            self.idle or (self._ending is not None and self._ending.over)
-        )
+        """Whether the reply and the idle status are in, or the status is known never to come."""
+        return self.reply is not None and (self.idle or self.concluded)
 
     async def wait(self) -> Message:
         """Waits until the execution is complete, and returns the reply.
@@ -250,13 +108,13 @@ class Execution(Conversation):
         Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
 
         Raises:
-            NotImplementedByKernel: The kernel went idle, and sent no reply.
+            NoReply: The kernel is done with it, and no reply came.
             anyio.ClosedResourceError: The block was left before it was complete.
-            KernelDied: The kernel is lost.
+            KernelDied: The kernel is lost, or was restarted meanwhile.
         """
         await checkpoint()
         while not self.complete:
-            await self._wait_progress()
+            await self.wait_news()
         assert self.reply is not None
         return self.reply
 
@@ -264,28 +122,42 @@ class Execution(Conversation):
         return self
 
     async def __anext__(self) -> Message:
-        await checkpoint_if_cancelled()
-        while not self._buffer:
-            if self.complete:
-                await checkpoint()
-                raise StopAsyncIteration
-            await self._wait_progress()
-        return self._buffer.popleft()
+        while True:
+            try:
+                return await self._messages.receive()
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
+                if self.complete:
+                    raise StopAsyncIteration from None
+            # Says why it never will be.
+            await self.wait_news()
 
-    def _take(self, channel: ChannelName, message: Message) -> None:
+    def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        """Takes note of messages of this execution; must not raise."""
         if channel == "iopub":
-            self._outputs.apply(message)
-            self._buffer.append(message)
+            for message in messages:
+                self._outputs.apply(message)
+            self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None:
-            self._buffer.append(message)
+            self._messages.put(messages)
         elif channel == "stdin":
-            self._prompts.append(message)
+            self._prompts.extend(messages)
             self._prompted.set()
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self._answering.cancel()
-        super()._take(channel, message)
+        super().take(channel, messages)
 
-    async def _answer_prompts(self) -> None:
+    def tell(self) -> None:
+        """Has whoever waits look."""
+        super().tell()
+        self._messages.wake()
+
+    def close(self) -> None:
+        """Its block is left."""
+        self._messages.end(left=True)
+        self.leave()
+
+    async def answer_prompts(self) -> None:
+        """Answers what the code asks, for as long as it is in flight."""
         while True:
             await self._prompted.wait()
             self._prompted = anyio.Event()
@@ -304,18 +176,29 @@ class Execution(Conversation):
         # Who waits for the execution is told of the loss.
         with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
             reply = messages.input_reply(value, prompt)
-            await self._channels._send("stdin", reply, self.restarts)
+            await self._core.send("stdin", self._core.prepare(reply), tied=self)
 
-    async def _interrupt(self) -> None:
-        """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
-        with closing_within(INTERRUPT_DEADLINE):
-            await self._channels.interrupt()
-            await self.wait()
+
+async def interrupt(conversations: Conversations) -> None:
+    """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""
+    core = conversations.core
+    core.requests.interrupted()
+    if core.interrupter is not None:
+        core.raise_if_over()
+        await checkpoint()
+        core.interrupter()
+        return
+    with anyio.move_on_after(INTERRUPT_REPLY):
+        await conversations.request(messages.interrupt_request())
+        return
+    raise NoReply(
+        f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
+    )
 
 
 @asynccontextmanager
-async def run_execution(
-    channels: KernelChannels,
+async def _execute(
+    conversations: Conversations,
     channel: ChannelName,
     request: Message,
     on_input: OnInput | None,
@@ -323,29 +206,64 @@ async def run_execution(
     interrupt_on_cancel: bool,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
-    execution = Execution(channels, channel, request, on_input)
-    await channels._outages.wait_over()
+    core = conversations.core
+    execution = Execution(conversations, channel, request, on_input)
     async with unwrapping_task_group() as tasks:
-        with execution:
-            if on_input is not None:
-                tasks.start_soon(execution._answer_prompts, name="enchannel prompts")
+        if on_input is not None:
+            tasks.start_soon(execution.answer_prompts, name="enchannel prompts")
+        try:
+            await core.send(channel, request, flight=execution)
             try:
-                await channels._send_prepared(channel, request, execution.restarts)
-                try:
-                    yield execution
-                except BaseException:
-                    if interrupt_on_cancel and not execution.complete and execution.alive:
-                        await execution._interrupt()
-                    raise
-            finally:
-                tasks.cancel_scope.cancel()
+                yield execution
+            except BaseException:
+                if interrupt_on_cancel and not execution.complete and execution.failure is None:
+                    await _interrupt(conversations, execution)
+                raise
+        finally:
+            core.requests.remove(execution)
+            execution.close()
+            tasks.cancel_scope.cancel()
 
 
-def checked_code(code: object, user_expressions: Mapping[str, str] | None) -> None:
-    """Raises LocalProtocolError for what a kernel would choke on."""
+async def _interrupt(conversations: Conversations, execution: Execution) -> None:
+    """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
+    with closing_within(INTERRUPT_DEADLINE):
+        await interrupt(conversations)
+        await execution.wait()
+
+
+def execute_code(
+    conversations: Conversations,
+    code: str,
+    *,
+    silent: bool = False,
+    store_history: bool | None = None,
+    user_expressions: Mapping[str, str] | None = None,
+    stop_on_error: bool = True,
+    on_input: OnInput | None = None,
+    interrupt_on_cancel: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    subshell_id: str | None = None,
+    channel: str = "shell",
+) -> AbstractAsyncContextManager[Execution]:
+    """Runs `code`; see :meth:`enchannel.KernelChannels.execute`."""
     if not isinstance(code, str):
         raise LocalProtocolError(f"code is a str, not {type(code).__name__}")
     if user_expressions is not None and not isinstance(user_expressions, Mapping):
         raise LocalProtocolError(
             f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"
         )
+    request = messages.execute_request(
+        code,
+        silent=silent,
+        store_history=store_history,
+        user_expressions=user_expressions,
+        allow_stdin=on_input is not None,
+        stop_on_error=stop_on_error,
+        metadata=metadata,
+        subshell_id=subshell_id,
+    )
+    name, prepared = conversations.prepare(request, None, channel)
+    return _execute(
+        conversations, name, prepared, on_input, interrupt_on_cancel=interrupt_on_cancel
+    )

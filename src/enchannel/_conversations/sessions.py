@@ -12,20 +12,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from .. import messages
-from .._exceptions import NotImplementedByKernel, text_of
+from .._exceptions import NotImplementedByKernel
 from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
+from .._protocol.errors import text_of
 from .._protocol.message import Message
-from .comms import _Queue
-from .execution import Execution, OnInput, raise_for_status
-
-if TYPE_CHECKING:
-    from .._channels import KernelChannels
+from .comms import TiedStream
+from .conversations import Conversations
+from .execution import Execution, OnInput, execute_code
+from .replies import raise_for_status
 
 __all__ = ["DebugSession", "Subshell", "open_debug_session", "open_subshell"]
 
@@ -40,8 +40,8 @@ class Subshell:
         subshell_id: Its id, in the header of what it is to handle.
     """
 
-    def __init__(self, channels: KernelChannels, subshell_id: str) -> None:
-        self._channels = channels
+    def __init__(self, conversations: Conversations, subshell_id: str) -> None:
+        self._conversations = conversations
         self.subshell_id = subshell_id
 
     async def request(
@@ -52,7 +52,7 @@ class Subshell:
             request = messages.message(request, content)
             content = None
         header = {**request.header, "subshell_id": self.subshell_id}
-        return await self._channels.request(attrs.evolve(request, header=header), content)
+        return await self._conversations.request(attrs.evolve(request, header=header), content)
 
     def execute(
         self,
@@ -67,7 +67,8 @@ class Subshell:
         metadata: Mapping[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[Execution]:
         """Like :meth:`KernelChannels.execute`, run by this subshell."""
-        return self._channels.execute(
+        return execute_code(
+            self._conversations,
             code,
             silent=silent,
             store_history=store_history,
@@ -84,26 +85,27 @@ class Subshell:
 
 
 @asynccontextmanager
-async def open_subshell(channels: KernelChannels) -> AsyncIterator[Subshell]:
-    if "kernel subshells" not in await _features(channels):
+async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]:
+    """The scope of a subshell."""
+    if "kernel subshells" not in await _features(conversations):
         raise NotImplementedByKernel(
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
-    reply = raise_for_status(await channels.request(messages.create_subshell_request()))
+    reply = raise_for_status(await conversations.request(messages.create_subshell_request()))
     subshell_id = text_of(reply.content.get("subshell_id"))
     try:
-        yield Subshell(channels, subshell_id)
+        yield Subshell(conversations, subshell_id)
     finally:
         with closing_within(CLOSE_DEADLINE):
-            await channels.request(messages.delete_subshell_request(subshell_id))
+            await conversations.request(messages.delete_subshell_request(subshell_id))
 
 
-class DebugSession(_Queue[Message]):
+class DebugSession(TiedStream[Message]):
     """Commands of the Debug Adapter Protocol, and the stream of the kernel's ``debug_event``."""
 
-    def __init__(self, channels: KernelChannels) -> None:
-        super().__init__(channels)
-        self._restarts = len(channels._delivery.restarts)
+    def __init__(self, conversations: Conversations) -> None:
+        super().__init__()
+        self._conversations = conversations
         self._numbers = itertools.count(1)
 
     async def request(
@@ -119,29 +121,29 @@ class DebugSession(_Queue[Message]):
 
         Raises:
             ReplyError: The response says that it was not successful.
-            NotImplementedByKernel: The kernel went idle, and sent no reply.
+            NoReply: The kernel is done with it, and sent no reply.
             KernelDied: The kernel is lost.
         """
         request = messages.debug_request(command, arguments, seq=next(self._numbers))
-        reply = raise_for_status(await self._channels.request(request))
+        reply = raise_for_status(await self._conversations.request(request))
         return reply.content.get("body") or {}
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
-        for message in arrived:
-            if message.msg_type == "debug_event":
-                self._put(message)
+        """Takes the debug events of what arrives; must not raise."""
+        self.put([message for message in arrived if message.msg_type == "debug_event"])
 
 
 @asynccontextmanager
-async def open_debug_session(channels: KernelChannels) -> AsyncIterator[DebugSession]:
-    if "debugger" not in await _features(channels):
+async def open_debug_session(conversations: Conversations) -> AsyncIterator[DebugSession]:
+    """The scope of a debug session."""
+    if "debugger" not in await _features(conversations):
         raise NotImplementedByKernel(
             "the kernel has no debugger: its kernel_info does not name one"
         )
-    session = DebugSession(channels)
-    delivery = channels._delivery
-    delivery.observers.append(session.observe)
-    delivery.at_end[session._tell] = None
+    session = DebugSession(conversations)
+    core = conversations.core
+    core.observers.append(session.observe)
+    core.requests.tie(session)
     try:
         await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
         try:
@@ -151,13 +153,13 @@ async def open_debug_session(channels: KernelChannels) -> AsyncIterator[DebugSes
             with closing_within(CLOSE_DEADLINE):
                 await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
     finally:
-        delivery.observers.remove(session.observe)
-        del delivery.at_end[session._tell]
-        session._end()
+        core.observers.remove(session.observe)
+        core.requests.untie(session)
+        session.end(left=True)
 
 
-async def _features(channels: KernelChannels) -> list[str]:
-    info = await channels.kernel_info()
+async def _features(conversations: Conversations) -> list[str]:
+    info = await conversations.kernel_info()
     features = info.get("supported_features")
     # Before version 5.5 of the protocol the debugger had a field of its own.
     named = [*features] if isinstance(features, list) else []

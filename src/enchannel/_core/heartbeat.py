@@ -4,26 +4,20 @@ The rules:
 
 * A beat is a message that the kernel's heartbeat socket echoes, in most kernels even while code holds the
   interpreter. Some kernels never echo, some only between cells. So nothing is concluded before the first
-  echo, and nothing while the kernel is busy.
+  echo, and nothing while the kernel is not known to be idle.
 * Any message is as good as an echo.
 * A kernel that misses beats is unresponsive, not dead: that is counted and logged. Only one that is idle by
-  its own last word, and silent on every channel for ``heartbeat_timeout``, is taken for lost, since behind a
-  network nothing else tells that its machine is gone.
+  its own last word, and silent on every channel for the timeout, is taken for lost, since behind a network
+  nothing else tells that its machine is gone.
+
+There is no task here: the core's keeper looks every :attr:`Heartbeat.interval` seconds.
 
 Source: "Heartbeat for kernels" of the Jupyter messaging specification.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import anyio
-
-from .._exceptions import KernelDied
 from .._log import logger
-
-if TYPE_CHECKING:
-    from .._channels import KernelChannels
 
 __all__ = ["Heartbeat"]
 
@@ -38,51 +32,46 @@ WORTH_A_WARNING = 3
 
 
 class Heartbeat:
-    """Beats for one kernel's channels.
+    """What is known of one kernel's beats.
+
+    Args:
+        timeout: Seconds of silence behind which an idle kernel counts as lost.
 
     Attributes:
+        interval: Seconds from one look to the next.
         missed: Beats in a row that were not echoed, behind the first that was.
+        echoed: Whether any ever was.
     """
 
-    def __init__(self, channels: KernelChannels, timeout: float) -> None:
+    def __init__(self, timeout: float) -> None:
+        self.interval: float = min(INTERVAL, timeout / BEATS)
         self.missed: int = 0
-        self._channels = channels
-        self.first: anyio.Event = anyio.Event()
-        """Set at the first echo."""
+        self.echoed: bool = False
         self._timeout = timeout
+        self._sent = False
+        self._received = -1
+        self._since = 0.0
 
-    async def follow(self) -> None:
-        """Beats for as long as the channels are open."""
-        channels = self._channels
-        if not channels._transport.has_heartbeat:
-            return
-        interval = min(INTERVAL, self._timeout / BEATS)
-        received, since = -1, anyio.current_time()
-        while True:
-            echoed = await self._beat(interval)
-            total = sum(channels._delivery.received.values())
-            if echoed or total != received or channels._outages.current:
-                received, since = total, anyio.current_time()
+    def look(self, now: float, received: int, *, echoed: bool, idle: bool) -> float | None:
+        """Takes note of the last beat; for how long the kernel was silent where that makes it lost.
+
+        Args:
+            now: The time.
+            received: How many messages have arrived so far.
+            echoed: Whether the last beat was echoed.
+            idle: Whether the kernel is known to be idle.
+        """
+        if self._sent:
             self._count(echoed=echoed)
-            silent = anyio.current_time() - since
-            if self.missed and silent >= self._timeout and channels.status == "idle":
-                channels._lose(
-                    KernelDied(
-                        f"the kernel is silent: no heartbeat and no message for {silent:.0f} s",
-                        "heartbeat",
-                    )
-                )
-                return
+        self._sent = True
+        if echoed or received != self._received:
+            self._received, self._since = received, now
+        silent = now - self._since
+        return silent if self.missed and idle and silent >= self._timeout else None
 
-    async def _beat(self, interval: float) -> bool:
-        """Whether a beat was echoed; takes `interval` seconds."""
-        echoed = False
-        with anyio.move_on_after(interval):
-            await self._channels._transport.beat()
-            echoed = True
-            self.first.set()
-            await anyio.sleep_forever()
-        return echoed
+    def excuse(self) -> None:
+        """Forgets the beat that is on its way and the silence: the connection was away, or was restarted."""
+        self._sent, self._received = False, -1
 
     def _count(self, *, echoed: bool) -> None:
         if echoed:
@@ -90,8 +79,8 @@ class Heartbeat:
                 logger().warning(
                     "the kernel's heartbeat is back after %d missed beats", self.missed
                 )
-            self.missed = 0
-        elif self.first.is_set():
+            self.missed, self.echoed = 0, True
+        elif self.echoed:
             self.missed += 1
             if self.missed == WORTH_A_WARNING:
                 logger().warning(

@@ -1,109 +1,152 @@
-"""What the kernel's own messages say of it: what it does, and whether it is still the same one.
+"""What the kernel's own statuses say of it: what its main shell does, and whether it is still the same kernel.
 
-* The status is kept per request, because busy and idle of several overlap.
-* A kernel's session changes when it restarts. Many kernels write the *client's* session into their headers,
-  so only one that differs from its parent's is the kernel's own.
+* The status is about the main shell. What the kernel says for requests on control, or in a subshell, says nothing
+  of it; nor does what it says for somebody else's ``kernel_info_request``, which may be on control.
+* It is kept per request, because busy and idle of several overlap. The main shell takes its requests in order: what
+  is known of one that is over holds for all that were busy before it, so a lost idle makes no kernel busy for ever.
+* A kernel's session changes when it restarts. Many kernels write the *client's* session into their headers, and
+  some a fresh one into each message without a parent. So only a message with a parent from another session can say
+  that the kernel is another one, and only where the kernel had kept to one session before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-import anyio
-
-from .._exceptions import text_of
-from .._log import logger
 from .._protocol.connection_info import ChannelName
-from .._protocol.message import Message
+from .._protocol.errors import text_of
+from .._protocol.message import Message, channel_of_type
 
-__all__ = ["KernelState"]
-
+__all__ = ["Status"]
 
 BUSY = 10_000
 """Requests that may be busy at once; the oldest are forgotten, since some kernels never send their idle."""
 
+STEADY = 2
+"""How often a session is said before another one is a restart, and not a kernel that has no session."""
 
-class KernelState:
-    """Follows the statuses on iopub; an observer of the delivery."""
 
-    def __init__(self) -> None:
-        self.status: str = "unknown"
+class Status:
+    """Follows the statuses on iopub.
+
+    Args:
+        channel_of: The channel that one of our own requests was sent on, ``None`` for those of others.
+        is_over: Whether a request of ours is known to be over.
+        renewed: Called when the kernel says a new session.
+
+    Attributes:
+        word: ``"unknown"``, ``"starting"``, ``"busy"`` or ``"idle"``.
+        session: The kernel's session, where it has said it.
+        heard: How often it has said it.
+        seen: Whether any status was ever seen.
+        curious: Whether any message is to be looked at for a session, and not the statuses alone.
+    """
+
+    def __init__(
+        self,
+        channel_of: Callable[[str], ChannelName | None],
+        is_over: Callable[[str], bool],
+        renewed: Callable[[], None],
+    ) -> None:
+        self.word: str = "unknown"
         self.session: str | None = None
-        self.restarts: int = 0
         self.heard: int = 0
-        """How often the kernel has said its session."""
+        self.seen: bool = False
         self.curious: bool = False
-        """Whether any message is to be looked at for it, and not the statuses alone."""
-        self.publishes_status: bool = False
-        """Whether a status was ever seen."""
-        self.publishes_for_probes: set[ChannelName] = set()
-        """The channels of the probes for which anything was ever seen that it published."""
+        self._channel_of = channel_of
+        self._is_over = is_over
+        self._renewed = renewed
         self._busy: dict[str, None] = {}
-        self.changed = anyio.Event()
+        self._said = 0
+        self._earlier: set[str] = set()
 
-    def observe(self, channel: ChannelName, messages: Sequence[Message]) -> None:
-        if channel != "iopub":
-            return
+    @property
+    def busy(self) -> Collection[str]:
+        """The requests that the main shell has begun, and of whose end it has not spoken."""
+        return self._busy.keys()
+
+    def observe(self, messages: Sequence[Message]) -> None:
+        """Looks at what arrived on iopub."""
         for message in messages:
             if message.header.get("msg_type") == "status":
+                self.seen = True
                 self._see_session(message)
                 self._see(message)
             elif self.curious:
                 self._see_session(message)
 
-    def done(self, msg_id: str) -> None:
-        """The request is over, whether its idle status came or not."""
+    def over(self, msg_id: str) -> None:
+        """A request to the main shell is over, and so are those that it had begun before."""
         if msg_id in self._busy:
-            del self._busy[msg_id]
-            self._set("busy" if self._busy else "idle")
+            for begun in tuple(self._busy):
+                del self._busy[begun]
+                if begun == msg_id:
+                    break
+            self._settle()
 
-    def _see(self, message: Message) -> None:
-        self.publishes_status = True
-        state, parent = text_of(message.content.get("execution_state")), message.parent_id
-        if state == "busy":
-            self._busy[parent] = None
-            if len(self._busy) > BUSY:
-                del self._busy[next(iter(self._busy))]
-            self._set("busy")
-        elif state == "idle":
-            self._busy.pop(parent, None)
-            self._set("busy" if self._busy else "idle")
-        elif state == "starting":
-            self._busy.clear()
-            self._set("starting")
+    def overtaken(self, begun: Collection[str]) -> None:
+        """The main shell has answered something that was asked when these requests had begun."""
+        for msg_id in begun:
+            self._busy.pop(msg_id, None)
+        self._settle()
 
-    def _see_session(self, message: Message) -> None:
-        session = message.session
-        if not session or session == message.parent_header.get("session"):
-            return
-        if self.session is not None and session != self.session:
-            self.begin_anew()
-            logger().info("the kernel has a new session: it was restarted")
-        self.session = session
-        self.heard += 1
-
-    def is_busy(self, msg_id: str) -> bool:
-        """Whether the kernel said that it handles this request, and not yet that it is done with it."""
-        return msg_id in self._busy
-
-    def forget_busy(self, known: Container[str]) -> None:
-        """Forgets which requests are busy, but for those that are `known`: their idle may be lost."""
+    def forget(self, known: Collection[str]) -> None:
+        """What was said meanwhile is lost: only what is `known` to be busy still counts as that."""
         self._busy = {msg_id: None for msg_id in self._busy if msg_id in known}
-        if self.status == "busy" and not self._busy:
-            self._set("unknown")
+        if self.word == "busy" and not self._busy:
+            self.word = "unknown"
 
     def begin_anew(self) -> None:
         """The kernel was restarted."""
-        self.restarts += 1
-        self.session = None
+        if self.session is not None:
+            self._earlier.add(self.session)
+        self.session, self._said = None, 0
         self._busy.clear()
-        self._set("unknown")
+        self.word = "unknown"
 
-    def _set(self, status: str) -> None:
-        self.status = status
-        self.end()
+    def _settle(self) -> None:
+        self.word = "busy" if self._busy else "idle"
 
-    def end(self) -> None:
-        """Wakes who waits for a change."""
-        self.changed.set()
-        self.changed = anyio.Event()
+    def _see(self, message: Message) -> None:
+        state, parent = text_of(message.content.get("execution_state")), message.parent_id
+        if state == "starting":
+            self._busy.clear()
+            self.word = "starting"
+        elif self._is_elsewhere(message):
+            return
+        elif state == "busy" and not self._is_over(parent):
+            self._busy[parent] = None
+            if len(self._busy) > BUSY:
+                del self._busy[next(iter(self._busy))]
+            self.word = "busy"
+        elif state == "idle":
+            self._busy.pop(parent, None)
+            self._settle()
+
+    def _is_elsewhere(self, message: Message) -> bool:
+        """Whether the status belongs to no request of the main shell, or may not."""
+        parent = message.parent_header
+        channel = self._channel_of(message.parent_id)
+        if channel is None:
+            kind = text_of(parent.get("msg_type"))
+            control = channel_of_type(kind) == "control"
+            return control or kind == "kernel_info_request" or "subshell_id" in parent
+        return channel != "shell" or bool(parent.get("subshell_id"))
+
+    def _see_session(self, message: Message) -> None:
+        session, parent = message.session, message.parent_header
+        if not session or session == parent.get("session"):
+            return
+        if session == self.session:
+            self._said += 1
+            self.heard += 1
+            return
+        if not parent or session in self._earlier:
+            return
+        another = self.session is not None and self._said >= STEADY
+        if another:
+            self._renewed()
+        elif self.session is not None:
+            self._earlier.add(self.session)
+        self.session, self._said = session, 1
+        self.heard += 1

@@ -103,6 +103,14 @@ class ConnectionFile:
         if not hold or sys.platform != "linux":
             self.release()
 
+    def hold(self) -> None:
+        """Keeps the ports that were chosen for the kernel until :meth:`release`, where the system lets two."""
+        self.release()
+        if self._directory or sys.platform != "linux":
+            return
+        for name in SOCKETS:
+            self._hold(self._data[f"{name}_port"])
+
     def write(self) -> None:
         """Writes the file, also where the kernel has removed or rewritten it."""
         self.path.unlink(missing_ok=True)
@@ -124,13 +132,16 @@ class ConnectionFile:
     def _free_ports(self) -> dict[str, int]:
         ports = {}
         for name in SOCKETS:
-            held = socket.socket()
-            self._held.append(held)
-            # As the kernel does: with it on both sides, it may listen where this one is merely bound.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            held.bind(("127.0.0.1", 0))
-            ports[f"{name}_port"] = held.getsockname()[1]
+            ports[f"{name}_port"] = self._hold(0)
         return ports
+
+    def _hold(self, port: int) -> int:
+        held = socket.socket()
+        self._held.append(held)
+        # As the kernel does: with it on both sides, it may listen where this one is merely bound.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", port))
+        return int(held.getsockname()[1])
 
 
 def _numbers() -> dict[str, int]:
@@ -201,7 +212,7 @@ class RunningKernel:
     kernel_name: str = ""
     """The kernelspec's name, where the file says it."""
     alive: bool = False
-    """Whether it answered, be it with a heartbeat; a kernel that was killed leaves its file behind."""
+    """Whether its sockets shook hands; a kernel that was killed leaves its file behind."""
     busy: bool | None = None
     """Whether it runs code now; ``None`` where it is not alive."""
     language: str = ""
@@ -240,7 +251,7 @@ async def _look_at(path: Path) -> RunningKernel:
 
 async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
     answers: dict[str, dict[str, Any]] = {}
-    opening = open_some_channels(info, "shell", "control", "hb", connect_timeout=ANSWER_DEADLINE)
+    opening = open_some_channels(info, "shell", "control", connect_timeout=ANSWER_DEADLINE)
     async with (
         opening as ch,
         anyio.create_task_group() as tasks,
@@ -258,13 +269,13 @@ async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
 
         for channel in ("shell", "control"):
             tasks.start_soon(ask, channel)
-    alive = ch._heartbeat.first.is_set() or bool(answers)
     said = next(iter(answers.values()), {}).get("language_info")
     language = said.get("name") if isinstance(said, dict) else None
     return RunningKernel(
         path,
         info.kernel_name,
-        alive=alive,
-        busy="shell" not in answers if alive else None,
+        # Its sockets have shaken hands: it is there, though it may answer nothing until its cell is done.
+        alive=True,
+        busy="shell" not in answers,
         language=str(language or ""),
     )

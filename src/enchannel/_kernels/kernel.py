@@ -24,6 +24,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,25 +35,21 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._channels import KernelChannels
+from .._core.core import Core
+from .._core.stream import fresh
 from .._exceptions import (
     EnchannelError,
-    KernelConnectError,
     KernelDied,
     KernelLaunchError,
     LocalProtocolError,
-    NotImplementedByKernel,
+    NoReply,
 )
 from .._groups import unwrapping_task_group
-from .._open_channels import (
-    Identity,
-    OpenOptions,
-    Topics,
-    open_kernel_channels,
-    open_some_channels,
-)
+from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
 from .._transports.zmq import has_curve
 from .connection_files import ConnectionFile
+from .line import Line
 from .process import KernelProcess, exit_text
 from .specs import KernelSpec
 
@@ -61,7 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel", "open_kernel"]
 
-SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 5.0, 2.0, 5.0
+SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
 
 INTERRUPT_REPLY = 5.0
@@ -104,8 +101,9 @@ class Kernel:
         self._file = file
         self._tasks = tasks
         self._process: KernelProcess | None = None
-        self._open: set[KernelChannels] = set()
-        self._opening: set[KernelChannels] = set()
+        self._line = Line()
+        self._open: set[Core] = set()
+        self._opening: set[Core] = set()
         self._opened = anyio.Event()
         self._left = False
         self._turns = anyio.Lock()
@@ -153,19 +151,19 @@ class Kernel:
             *SOCKETS, identity=identity, subscription=subscription, **options
         )
         async with opening as channels:
-            if self.spec.interrupt_mode == "signal":
-                channels._interrupter = self._send_interrupt
             yield channels
 
     @asynccontextmanager
     async def _open_watched(self, *names: str, **options: Any) -> AsyncIterator[KernelChannels]:
         """Channels that are told of the process's exit, from before they are open."""
-        made: list[KernelChannels] = []
+        made: list[Core] = []
 
-        def on_made(channels: KernelChannels) -> None:
-            made.append(channels)
-            self._open.add(channels)
-            self._opening.add(channels)
+        def on_made(core: Core) -> None:
+            made.append(core)
+            self._open.add(core)
+            self._opening.add(core)
+            if self.spec.interrupt_mode == "signal":
+                core.interrupter = self._send_interrupt
 
         info = self.connection_info
         try:
@@ -176,7 +174,7 @@ class Kernel:
             self._end_opening(made)
             self._open.difference_update(made)
 
-    def _end_opening(self, made: Iterable[KernelChannels]) -> None:
+    def _end_opening(self, made: Iterable[Core]) -> None:
         self._opening.difference_update(made)
         self._opened.set()
         self._opened = anyio.Event()
@@ -195,8 +193,7 @@ class Kernel:
 
         Raises:
             KernelDied: The process has exited.
-            KernelConnectError: The control channel did not answer.
-            NotImplementedByKernel: The kernel has not replied to the request within five seconds.
+            NoReply: The kernel has not replied to the request within five seconds.
         """
         await self._wait_restarted()
         self._raise_if_exited()
@@ -204,11 +201,12 @@ class Kernel:
             await checkpoint()
             self._send_interrupt()
             return
-        async with self._open_watched("control") as channels:
-            with anyio.move_on_after(INTERRUPT_REPLY):
-                await channels.request(messages.interrupt_request())
-                return
-        raise NotImplementedByKernel(
+        for core in self._open:
+            core.requests.interrupted()
+        with anyio.move_on_after(INTERRUPT_REPLY):
+            await self._line.request(messages.interrupt_request())
+            return
+        raise NoReply(
             f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
         )
 
@@ -249,19 +247,23 @@ class Kernel:
         while self._opening:
             # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
             await self._opened.wait()
-        for channels in self._open:
-            channels._outages.expect_restart()
+        for core in self._open:
+            core.begin_restart()
         await self._stop(restart=True)
         self._file.remove_sockets()
+        with self._cannot("hold its address"):
+            self._file.hold()
         async with unwrapping_task_group() as tasks:
-            for channels in tuple(self._open):
-                tasks.start_soon(self._tell_restart, channels)
+            for core in tuple(self._open):
+                tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
         process = await self._start()
+        self._file.release()
         with anyio.move_on_after(RECONNECT_DEADLINE) as scope:
             async with unwrapping_task_group() as tasks:
                 tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
-                for channels in tuple(self._open):
-                    await channels._outages.wait_over()
+                for core in tuple(self._open):
+                    with contextlib.suppress(EnchannelError, anyio.ClosedResourceError):
+                        await core.opened()
                 tasks.cancel_scope.cancel()
         if process.exited.is_set():
             raise self._launch_error(
@@ -269,13 +271,6 @@ class Kernel:
             )
         if scope.cancelled_caught:
             raise self._launch_error("was restarted, and its channels found no way to it", process)
-
-    async def _tell_restart(self, channels: KernelChannels) -> None:
-        with anyio.move_on_after(LAST_WORDS):
-            await channels._transport.wait_disconnected()
-        channels._outages.tell_restart()
-        # What the old kernel has left behind may hold its sockets.
-        channels._transport.reconnect()
 
     async def wait(self) -> int:
         """Waits until the kernel's process has exited, and returns its exit status.
@@ -298,7 +293,21 @@ class Kernel:
         state = "running" if self.returncode is None else exit_text(self.returncode)
         return f"<Kernel {self.spec.name} {self.pid} {state}>"
 
-    # Its life, which open_kernel drives.
+    # Its life.
+
+    @asynccontextmanager
+    async def launched(self) -> AsyncIterator[None]:
+        """The scope in which the kernel lives; entered by :func:`open_kernel`."""
+        try:
+            await self._begin()
+            yield
+        finally:
+            self._left = True
+            self._restarting.cancel()
+            with anyio.CancelScope(shield=True):
+                async with self._turns:
+                    await self._stop()
+            self._tasks.cancel_scope.cancel()
 
     async def _begin(self) -> None:
         """Starts it for the first time, at an address that nobody else has."""
@@ -341,50 +350,39 @@ class Kernel:
         await process.wait()
         if self._restarted.is_set():
             async with unwrapping_task_group() as tasks:
-                for channels in tuple(self._open):
-                    tasks.start_soon(self._tell_exit, channels, process.returncode)
-
-    async def _tell_exit(self, channels: KernelChannels, returncode: int | None) -> None:
-        # Bounded streams would keep back its last words, and with them the end of its connections.
-        channels._delivery.lift_bound()
-        with anyio.move_on_after(LAST_WORDS):
-            await channels._transport.wait_disconnected()
-        channels._lose(_exited(returncode))
+                for core in tuple(self._open):
+                    tasks.start_soon(core.end_of_kernel, _exited(process.returncode), LAST_WORDS)
 
     def _raise_if_exited(self) -> None:
         if self.returncode is not None:
             raise _exited(self.returncode)
 
     def _lose(self, died: KernelDied) -> None:
-        for channels in tuple(self._open):
-            channels._lose(died)
+        for core in tuple(self._open):
+            core.lose(fresh(died))
 
     async def _become_ready(self, process: KernelProcess) -> None:
-        proven, done = False, False
-        failure: KernelConnectError | None = None
         timeout = self._launch.startup_timeout
+        line = self._line = Line()
+        self._tasks.start_soon(line.hold, self.connection_info, timeout, name="enchannel line")
+        known = False
         async with unwrapping_task_group() as tasks:
             tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
             tasks.start_soon(self._cancel_at_taken, process, tasks.cancel_scope)
-            try:
-                info = self.connection_info
-                async with open_kernel_channels(None, info, connect_timeout=timeout) as ch:
-                    proven = ch.statistics().iopub_proven
-            except KernelConnectError as error:
-                failure = error
-            done = True
+            await line.wait_known()
+            known = True
             tasks.cancel_scope.cancel()
         if process.exited.is_set():
             with anyio.move_on_after(LAST_WORDS):
                 await process.output_ended.wait()
             what = f"{exit_text(process.returncode)} while starting"
             raise self._launch_error(what, process, taken=process.address_taken.is_set())
-        if not done:
+        if not known:
             raise self._launch_error("found its address taken", process, taken=True)
-        if failure is not None:
-            what = f"was not ready within {timeout:g} s: {failure}"
-            raise self._launch_error(what, process) from failure
-        if not proven:
+        if line.failure is not None:
+            what = f"was not ready within {timeout:g} s: {line.failure}"
+            raise self._launch_error(what, process) from line.failure
+        if not line.proven:
             what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
             raise self._launch_error(what, process)
         process.ready = True
@@ -418,6 +416,7 @@ class Kernel:
                 with anyio.move_on_after(TERMINATE_DEADLINE):
                     await process.wait()
         finally:
+            self._line.close()
             # Also when the kernel is gone: what it left behind in its session goes with it.
             process.signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
@@ -436,7 +435,10 @@ class Kernel:
             if self.spec.interrupt_mode == "signal":
                 self._send_interrupt()
                 tasks.start_soon(self._interrupt_again)
-            tasks.start_soon(self._ask_to_shut_down, restart)
+            by_message = self.spec.interrupt_mode == "message"
+            tasks.start_soon(
+                partial(self._line.ask_to_shut_down, restart=restart, interrupt=by_message)
+            )
             await process.wait()
             tasks.cancel_scope.cancel()
 
@@ -444,14 +446,6 @@ class Kernel:
         # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
         await anyio.sleep(INTERRUPT_AGAIN)
         self._send_interrupt()
-
-    async def _ask_to_shut_down(self, restart: bool) -> None:
-        # An error means that it went away meanwhile, or cannot be reached: the signals end it.
-        with contextlib.suppress(EnchannelError):
-            async with open_some_channels(self.connection_info, "control") as channels:
-                if self.spec.interrupt_mode == "message":
-                    await channels.control.send(messages.interrupt_request())
-                await channels.request(messages.shutdown_request(restart=restart))
 
 
 @attrs.frozen
@@ -483,7 +477,7 @@ def open_kernel(
             ...
 
     On entry the kernel is ready. On every way out it is stopped, with everything that it started; that
-    is shielded from cancellation and takes 12 seconds at the very most.
+    is shielded from cancellation and takes 10 seconds at the very most.
 
     Args:
         name: The name of an installed kernelspec, or a :class:`KernelSpec`.
@@ -527,16 +521,8 @@ async def _opened(launch: _Launch, file: ConnectionFile) -> AsyncIterator[Kernel
     with file:
         async with unwrapping_task_group() as tasks:
             kernel = Kernel(launch, file, tasks)
-            try:
-                await kernel._begin()
+            async with kernel.launched():
                 yield kernel
-            finally:
-                kernel._left = True
-                kernel._restarting.cancel()
-                with anyio.CancelScope(shield=True):
-                    async with kernel._turns:
-                        await kernel._stop()
-                tasks.cancel_scope.cancel()
 
 
 async def _cancel_at_exit(process: KernelProcess, scope: anyio.CancelScope) -> None:

@@ -159,11 +159,10 @@ class ConnectionInfo:
             return False
         import ipaddress
 
-        host = _EVERY_INTERFACE.get(self.ip, self.ip).strip("[]")
         try:
-            return not ipaddress.ip_address(host).is_loopback
+            return not ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return host != "localhost"
+            return self.host != "localhost"
 
     def endpoint(self, channel: str) -> str:
         """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
@@ -178,10 +177,13 @@ class ConnectionInfo:
         port: int = getattr(self, f"{channel}_port")
         if self.transport == "ipc":
             return f"ipc://{self.ip}-{port}"
-        host = _EVERY_INTERFACE.get(self.ip, self.ip)
-        if ":" in host and not host.startswith("["):
-            host = f"[{host}]"
+        host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{port}"
+
+    @property
+    def host(self) -> str:
+        """The name or address that a client on this machine connects to, without brackets."""
+        return _EVERY_INTERFACE.get(self.ip, self.ip).removeprefix("[").removesuffix("]")
 
 
 Config: TypeAlias = "ConnectionInfo | Mapping[str, Any] | str | os.PathLike[str]"

@@ -51,6 +51,16 @@ _ON_IOPUB = frozenset(
 )
 
 
+def channel_of_type(msg_type: str) -> ChannelName:
+    """The channel that a message of this type is sent on; see :attr:`Message.channel`."""
+    if msg_type in _ON_IOPUB:
+        return "iopub"
+    if msg_type in ("input_request", "input_reply"):
+        return "stdin"
+    stem = msg_type.removesuffix("_request").removesuffix("_reply")
+    return "control" if stem in _ON_CONTROL and stem != msg_type else "shell"
+
+
 @attrs.frozen(repr=False)
 class Message:
     """One Jupyter message.
@@ -93,13 +103,7 @@ class Message:
 
         Unknown types belong to shell. A ``comm_*`` is sent on shell by clients and on iopub by kernels.
         """
-        kind = self.msg_type
-        if kind in _ON_IOPUB:
-            return "iopub"
-        if kind in ("input_request", "input_reply"):
-            return "stdin"
-        stem = kind.removesuffix("_request").removesuffix("_reply")
-        return "control" if stem in _ON_CONTROL and stem != kind else "shell"
+        return channel_of_type(self.msg_type)
 
     @property
     def session(self) -> str:

@@ -1,4 +1,4 @@
-"""The seam between the channels and whatever carries their messages.
+"""The seam between the core and whatever carries its messages.
 
 A transport carries whole :class:`Message` values between this process and one kernel, on some of the
 four channels. It owns sockets (or queues); it knows nothing of streams, listeners or requests, and
@@ -8,26 +8,49 @@ The rules a transport keeps, and its users rely on:
 
 * Taking and giving is synchronous: a message is taken whole or not at all, so no cancellation can split
   or lose one. Only waiting is asynchronous, and a cancelled wait has changed nothing.
+* Whatever a call has done to the readiness of a channel is put right within that call, whoever made it.
 * One task waits for each channel to become readable; any task may send.
-* What arrives and is no message is dropped and counted there, and never raises.
-* Messages that arrived before the connection was lost stay readable after it.
+* What arrives and is no message is dropped and counted here, and never raises.
+* The connection tells its story as events (:class:`ConnectionEvent`), to the one task that follows it. What an
+  event means is decided elsewhere: a transport has no policy.
+* An abandoned transport is let go then and there: nothing more comes, nobody waits for it, and what had arrived
+  can still be read.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum, auto
+from typing import TypeAlias
 
 import anyio
 
-from .._exceptions import RemoteProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
+from .._protocol.errors import RemoteProtocolError
 from .._protocol.message import Message
 from .._protocol.wire import Frame, Wire
 
-__all__ = ["FrameTransport", "Transport"]
+__all__ = ["ConnectionEvent", "FrameTransport", "Tell", "Transport"]
+
+
+class ConnectionEvent(Enum):
+    """What a transport tells of its connection."""
+
+    CONNECTED = auto()
+    """The channels are connected to the kernel."""
+    DISCONNECTED = auto()
+    """They are not any more, be it that they are connected again already."""
+    GIVEN_UP = auto()
+    """They are not, and do not try any more; see :meth:`Transport.reconnect`."""
+    GONE = auto()
+    """The connection is lost, and can never come back."""
+
+
+Tell: TypeAlias = "Callable[[ConnectionEvent, Sequence[ChannelName], str], None]"
+"""Called with what happened, the channels that it concerns, and what was seen of it."""
 
 
 class Transport(ABC):
@@ -36,8 +59,17 @@ class Transport(ABC):
     channels: Sequence[ChannelName]
     """The channels that this transport carries."""
 
+    followed: Sequence[ChannelName] = ()
+    """Those whose disconnection is told. The others go with them, or are asked."""
+
     iopub_needs_proof: bool = False
-    """Whether a subscription may still be on its way when :meth:`connect` returns."""
+    """Whether a subscription may still be on its way when every channel is connected."""
+
+    sees_everything: bool = True
+    """Whether all that the kernel publishes arrives, and not a narrower subscription alone."""
+
+    held_back: int = 0
+    """How many genuine messages arrived that the subscription does not cover; they are proof all the same."""
 
     has_heartbeat: bool = False
     """Whether :meth:`beat` does anything."""
@@ -53,8 +85,12 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def has_arrived(self, channel: ChannelName) -> bool:
+        """Whether something can be taken from `channel` now."""
+
+    @abstractmethod
     async def wait_readable(self, channel: ChannelName) -> None:
-        """Waits until something may have arrived on `channel`; may return too early.
+        """Waits until something may have arrived on `channel`; may return too early, and does when abandoned.
 
         Always a checkpoint, also where something is there already. Cancellation loses nothing.
         """
@@ -71,57 +107,40 @@ class Transport(ABC):
     async def wait_writable(self, channel: ChannelName) -> None:
         """Waits until `channel` may take a message; may return too early. Cancellation changes nothing."""
 
-    async def connect(self) -> None:
-        """Waits until every channel is connected, for as long as that takes. Cancellation changes nothing."""
+    def begin(self) -> None:
+        """Called before anything else; after :meth:`abandon` the transport is used once more."""
+
+    async def follow(self, tell: Tell) -> None:
+        """Tells each change of the connection for as long as the transport is used, and ends when abandoned."""
+        await anyio.sleep_forever()
 
     def unconnected(self) -> Mapping[str, str]:
-        """For each channel that is not connected: its endpoint, and what was seen of it."""
+        """For each channel that is not connected, or not known to be: its endpoint, and what was seen of it."""
         return {}
 
-    def settle(self) -> None:
-        """Called when every channel is connected and iopub is proven: at first, and after each outage.
+    def reconnect(self, channels: Sequence[ChannelName]) -> None:
+        """Connects `channels` anew, whatever they are connected to now."""
 
-        From here on a narrower subscription counts.
-        """
+    def widen(self) -> None:
+        """Until :meth:`narrow`, everything that the kernel publishes is subscribed to: proof may have any topic."""
 
-    def unsettle(self) -> None:
-        """Called when every channel is connected again after an outage, and iopub is yet to be proven."""
+    def narrow(self) -> None:
+        """The caller's subscription counts again."""
 
-    async def watch(self, channel: ChannelName) -> None:
-        """Follows the connection of `channel` for as long as the transport is used.
-
-        Raises:
-            KernelDied: The connection is lost, and can never come back.
-        """
-        await anyio.sleep_forever()
-
-    async def wait_lost(self) -> None:
-        """Waits until the connection of a channel was lost since :meth:`settle`, be it back or not."""
-        await anyio.sleep_forever()
-
-    def take_lost(self) -> Collection[ChannelName] | None:
-        """The channels whose connection was lost, be it back or not, since this or :meth:`settle` was called.
-
-        ``None`` where that cannot be told: all of them count as lost then.
-        """
-        return None
-
-    def reconnect(self) -> None:
-        """Connects anew what is still connected to a kernel that has exited: somebody holds its sockets."""
-
-    async def wait_disconnected(self) -> None:
-        """Waits until no channel is connected; by then all that was sent to us can be received."""
+    def mute(self) -> None:
+        """From now on nothing that the kernel publishes is subscribed to."""
 
     def dropped(self) -> Mapping[str, int]:
         """How many arrivals were dropped, by reason (``"MalformedMessage"``, ...)."""
         return {}
 
-    async def beat(self) -> None:
-        """Sends a heartbeat and waits for its echo. Cancellation gives up on that echo."""
-        await anyio.sleep_forever()
+    def beat(self) -> bool:
+        """Sends a heartbeat; whether the one before was echoed."""
+        return False
 
-    def rest(self) -> None:
-        """Called when the channels were left and the transport is the caller's: nobody waits for it now."""
+    @abstractmethod
+    def abandon(self) -> None:
+        """Lets go of the connection: it is watched and made anew no more, and whoever waits is woken."""
 
     async def aclose(self) -> None:
         """Lets go of everything the transport opened; what was sent still goes out for a bounded time."""
@@ -140,7 +159,7 @@ class FrameTransport(Transport):
 
     def __init__(self, channels: Sequence[ChannelName], wire: Wire) -> None:
         self.channels: Sequence[ChannelName] = tuple(channels)
-        self._wire = wire
+        self.wire = wire
         self._dropped: Counter[str] = Counter()
 
     @abstractmethod
@@ -164,7 +183,7 @@ class FrameTransport(Transport):
 
     def decode_all(self, channel: ChannelName, arrived: Iterable[Sequence[Frame]]) -> list[Message]:
         """The messages among `arrived`, the others refused."""
-        decode = self._wire.decode
+        decode = self.wire.decode
         messages: list[Message] = []
         for frames in arrived:
             try:
@@ -188,7 +207,7 @@ class FrameTransport(Transport):
         return []
 
     def send_nowait(self, channel: ChannelName, message: Message) -> None:
-        self.give(channel, self._wire.encode(message))
+        self.give(channel, self.wire.encode(message))
 
     def dropped(self) -> Mapping[str, int]:
         return dict(self._dropped)

@@ -52,15 +52,16 @@ class Readiness:
         return True
 
     async def _wait(self) -> None:
-        with contextlib.suppress(anyio.ClosedResourceError):  # from _wake()
+        with contextlib.suppress(anyio.ClosedResourceError):  # from wake()
             await anyio.wait_readable(self._fd)
 
     def recheck(self) -> None:
         """Wakes who waits where the call just made has eaten the edge that he waits for."""
         if self._waiting and self._readable():
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Wakes who waits, if anybody does."""
         # Nothing is closing: a cancel scope around each wait would do as well, for 10 µs a wait.
         anyio.notify_closing(self._fd)
 
@@ -95,7 +96,7 @@ class _AsyncioReadiness(Readiness):
         if readable:
             self._edge.set()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         self._edge.set()
 
     def close(self) -> None:

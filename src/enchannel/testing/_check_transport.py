@@ -9,19 +9,21 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from .._exceptions import KernelDied, LocalProtocolError
+from .._exceptions import LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
-from .._transports.base import Transport
+from .._transports.base import ConnectionEvent, Transport
 from ._ends import KernelEnd
 
 __all__ = ["check_transport"]
 
 Make: TypeAlias = "Callable[[], AbstractAsyncContextManager[tuple[Transport, KernelEnd]]]"
 
-Deaths: TypeAlias = "dict[str, KernelDied | None]"
-"""With what the watcher of each channel ended, where it did."""
+Events: TypeAlias = "list[tuple[ConnectionEvent, Sequence[ChannelName], str]]"
+"""What the transport has told of its connection."""
+
+LOSSES = (ConnectionEvent.DISCONNECTED, ConnectionEvent.GONE)
 
 PATIENCE = 30.0
 """Seconds after which a wait that nothing ends is a failure."""
@@ -39,7 +41,7 @@ async def check_transport(make: Make) -> None:
     Raises:
         AssertionError: It breaks a rule; the traceback names the check.
     """
-    checks: Sequence[Callable[[Transport, KernelEnd, Deaths], Awaitable[None]]] = (
+    checks: Sequence[Callable[[Transport, KernelEnd, Events], Awaitable[None]]] = (
         check_sending,
         check_receiving,
         check_waiting,
@@ -50,32 +52,27 @@ async def check_transport(make: Make) -> None:
     )
     for check in checks:
         with anyio.fail_after(PATIENCE):
-            async with make() as (transport, end), _watched(transport) as deaths:
-                await check(transport, end, deaths)
+            async with make() as (transport, end), _followed(transport) as events:
+                await check(transport, end, events)
     with anyio.fail_after(PATIENCE):
         async with make() as (transport, _):
             await check_closing(transport)
 
 
 @asynccontextmanager
-async def _watched(transport: Transport) -> AsyncIterator[Deaths]:
-    """Connects, and follows every connection while a check runs, as the channels do."""
-    deaths: Deaths = {}
+async def _followed(transport: Transport) -> AsyncIterator[Events]:
+    """Connects, and follows the connection while a check runs, as the core does."""
+    events: Events = []
 
-    async def watch(channel: ChannelName) -> None:
-        try:
-            await transport.watch(channel)
-            deaths[channel] = None
-        except KernelDied as died:
-            deaths[channel] = died
+    def tell(event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
+        events.append((event, channels, said))
 
     async with unwrapping_task_group() as tasks:
-        for channel in transport.channels:
-            tasks.start_soon(watch, channel)
-        await transport.connect()
-        assert transport.unconnected() == {}, "connect() returned too early"
-        transport.settle()
-        yield deaths
+        transport.begin()
+        tasks.start_soon(transport.follow, tell)
+        while transport.unconnected():  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+        yield events
         tasks.cancel_scope.cancel()
 
 
@@ -106,7 +103,7 @@ async def _receive(transport: Transport, channel: ChannelName, count: int) -> li
     return received
 
 
-async def check_sending(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_sending(transport: Transport, end: KernelEnd, events: Events) -> None:
     """What is sent arrives at the kernel whole and in order, under one identity."""
     identities = set()
     for channel in _senders(transport):
@@ -139,7 +136,7 @@ async def _subscribed(transport: Transport, end: KernelEnd) -> None:
         pass
 
 
-async def check_receiving(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_receiving(transport: Transport, end: KernelEnd, events: Events) -> None:
     """What the kernel sends arrives whole, once and in order, in batches."""
     identity = await _identity(transport, end)
     await _subscribed(transport, end)
@@ -158,7 +155,7 @@ async def check_receiving(transport: Transport, end: KernelEnd, deaths: Deaths) 
         assert extra == [], f"{channel} delivers twice"
 
 
-async def check_waiting(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_waiting(transport: Transport, end: KernelEnd, events: Events) -> None:
     """A wait ends when something arrives, also behind sends; a cancelled one loses nothing."""
     identity = await _identity(transport, end)
     for number in range(50):
@@ -177,7 +174,7 @@ async def check_waiting(transport: Transport, end: KernelEnd, deaths: Deaths) ->
             assert await _receive(transport, "shell", 1) == [sent], "a wait lost a message"
 
 
-async def check_bad_arrivals(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_bad_arrivals(transport: Transport, end: KernelEnd, events: Events) -> None:
     """What is no message is dropped and counted, and costs no good one."""
     identity = await _identity(transport, end)
     good = [_message(number) for number in range(10)]
@@ -188,7 +185,7 @@ async def check_bad_arrivals(transport: Transport, end: KernelEnd, deaths: Death
     assert sum(transport.dropped().values()) == 10, "bad messages are not counted"
 
 
-async def check_bad_messages(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_bad_messages(transport: Transport, end: KernelEnd, events: Events) -> None:
     """What cannot be encoded is refused at the call, and nothing of it is sent."""
     for bad in (object(), float("nan"), {1, 2}):
         try:
@@ -201,7 +198,7 @@ async def check_bad_messages(transport: Transport, end: KernelEnd, deaths: Death
     assert (await end.receive("shell"))[1] == good, "something of a refused message was sent"
 
 
-async def check_buffers(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_buffers(transport: Transport, end: KernelEnd, events: Events) -> None:
     """Buffers cross byte for byte, empty and large ones too."""
     buffers = (b"", b"\0\1\2", bytearray(b"x" * 300_000), memoryview(b"a-b-c")[::2])
     expected = [bytes(buffer) for buffer in buffers]
@@ -213,7 +210,7 @@ async def check_buffers(transport: Transport, end: KernelEnd, deaths: Deaths) ->
     assert list(map(bytes, received.buffers)) == expected, "buffers changed on their way in"
 
 
-async def check_loss(transport: Transport, end: KernelEnd, deaths: Deaths) -> None:
+async def check_loss(transport: Transport, end: KernelEnd, events: Events) -> None:
     """The loss is noticed, and what arrived before it stays readable."""
     identity = await _identity(transport, end)
     sent = [_message(number) for number in range(10)]
@@ -221,21 +218,16 @@ async def check_loss(transport: Transport, end: KernelEnd, deaths: Deaths) -> No
         end.send("shell", identity, each)
     await transport.wait_readable("shell")
     end.vanish("gone")
-    async with anyio.create_task_group() as tasks:
-
-        async def wait_lost() -> None:
-            await transport.wait_lost()
-            while len(transport.unconnected()) < len(transport.channels):  # noqa: ASYNC110
-                await anyio.sleep(0.01)
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(wait_lost)
-        while len(deaths) < len(transport.channels):  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-        tasks.cancel_scope.cancel()
-    assert None not in deaths.values(), "a watcher ended without KernelDied"
-    assert all(str(died) for died in deaths.values()), "KernelDied must say how it was noticed"
+    while not _is_lost(transport, events):  # noqa: ASYNC110
+        await anyio.sleep(0.001)
+    assert all(said for _, _, said in events), "an event must say what was seen"
+    transport.abandon()
     assert await _receive(transport, "shell", 10) == sent, "last words were lost"
+
+
+def _is_lost(transport: Transport, events: Events) -> bool:
+    told = {channel for event, channels, _ in events if event in LOSSES for channel in channels}
+    return set(transport.followed) <= told & set(transport.unconnected())
 
 
 async def check_closing(transport: Transport) -> None:

@@ -23,7 +23,7 @@ import anyio.abc
 import attrs
 
 from .._channels import KernelChannels
-from .._exceptions import KernelDied, LocalProtocolError, RemoteProtocolError
+from .._exceptions import LocalProtocolError, RemoteProtocolError
 from .._groups import unwrapping_task_group
 from .._open_channels import (
     Identity,
@@ -90,7 +90,7 @@ class Request:
 
     async def input(self, prompt: str = "", *, password: bool = False) -> str:
         """Asks the client for input and waits for its answer. Cancellation forgets the question."""
-        return await self.kernel._ask(self, {"prompt": prompt, "password": password})
+        return await self.kernel.ask(self, {"prompt": prompt, "password": password})
 
 
 class FakeKernel:
@@ -119,9 +119,9 @@ class FakeKernel:
         self._dead = False
         self._reason = ""
         self._incarnation = anyio.CancelScope()
+        self._lives = 0
         self._born = anyio.Event()
         self._revived = anyio.Event()
-        self._clients: set[KernelChannels] = set()
 
     # Reaching it.
 
@@ -139,28 +139,17 @@ class FakeKernel:
             )
         return self._sockets.connection_info
 
-    @asynccontextmanager
-    async def open_channels(
+    def open_channels(
         self,
         identity: Identity = None,
         *,
         subscription: Topics = b"",
         **options: Unpack[OpenOptions],
-    ) -> AsyncIterator[KernelChannels]:
+    ) -> AbstractAsyncContextManager[KernelChannels]:
         """Opens channels to this kernel, any number of times.
 
         Like :func:`~enchannel.open_kernel_channels`.
         """
-        async with self._opening(identity, subscription, options) as channels:
-            self._clients.add(channels)
-            try:
-                yield channels
-            finally:
-                self._clients.discard(channels)
-
-    def _opening(
-        self, identity: Identity, subscription: Topics, options: OpenOptions
-    ) -> AbstractAsyncContextManager[KernelChannels]:
         if self._transport in ("tcp", "ipc"):
             return open_kernel_channels(
                 identity, self.connection_info, subscription=subscription, **options
@@ -286,8 +275,8 @@ class FakeKernel:
 
     # Its life.
 
-    async def _live(self) -> None:
-        """One incarnation after the other."""
+    async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """One incarnation after the other; run by :func:`open_fake_kernel`."""
         while True:
             self._revived = anyio.Event()
             async with unwrapping_task_group() as tasks:
@@ -295,10 +284,13 @@ class FakeKernel:
                 tasks.start_soon(self._end.serve)
                 for channel in ("shell", "control", "stdin"):
                     tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
+                if not self._lives:
+                    task_status.started()
+                self._lives += 1
                 self._born.set()
                 self._born = anyio.Event()
             if self._dead:
-                self._vanish()
+                self._end.vanish(self._reason)
                 await self._revived.wait()
             elif self._transport != "memory":
                 self._end.vanish()
@@ -306,13 +298,6 @@ class FakeKernel:
             self.session = str(uuid.uuid4())
             self.execution_count = 0
             self.transcript.note("restarted")
-
-    def _vanish(self) -> None:
-        self._end.vanish(self._reason)
-        if self._transport == "inproc":
-            # There is no connection whose end a client could notice.
-            for channels in tuple(self._clients):
-                channels._lose(KernelDied(self._reason, "disconnected"))
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:
@@ -370,7 +355,8 @@ class FakeKernel:
         }
         return Message(header, dict(parent.header) if parent else {}, {}, dict(content), buffers)
 
-    async def _ask(self, request: Request, content: Mapping[str, Any]) -> str:
+    async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
+        """Sends an ``input_request`` to who made `request`; see :meth:`Request.input`."""
         identity = request.identity
         answered = self._questions[identity] = anyio.Event()
         try:
@@ -481,9 +467,7 @@ async def open_fake_kernel(
         await end.appear()
         kernel = FakeKernel(end, transport)
         async with unwrapping_task_group() as tasks:
-            born = kernel._born
-            tasks.start_soon(kernel._live, name="fake kernel")
-            await born.wait()
+            await tasks.start(kernel.live, name="fake kernel")
             try:
                 yield kernel
             finally:

@@ -13,15 +13,14 @@ from __future__ import annotations
 import math
 import uuid
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._exceptions import KernelDied
 from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.wire import Frame, Wire
-from .._transports.base import FrameTransport
+from .._transports.base import ConnectionEvent, FrameTransport, Tell
 from ._ends import KernelEnd
 
 __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]
@@ -99,6 +98,19 @@ class Pipe:
         return arrived
 
     @property
+    def arrived(self) -> bool:
+        """Whether :meth:`take` would give anything."""
+        return bool(self._queue) and not self._stalled and self.due <= _now(self.due)
+
+    async def wait(self) -> None:
+        """Waits until something may have arrived."""
+        await self._signal.wait(self.due)
+
+    def wake(self) -> None:
+        """Wakes who waits."""
+        self._signal.notify()
+
+    @property
     def due(self) -> float:
         """When the next message arrives, by the event loop's clock; ``inf`` where none is under way."""
         return self._queue[0][0] if self._queue and not self._stalled else math.inf
@@ -122,15 +134,18 @@ class MemoryTransport(FrameTransport):
     ) -> None:
         super().__init__(CHANNELS, wire)
         self.identity = identity
+        self.followed: Sequence[ChannelName] = CHANNELS
+        self.sees_everything: bool = topics == (b"",)
         self.inbound: dict[ChannelName, Pipe] = {name: Pipe() for name in CHANNELS}
         self.outbound: dict[ChannelName, Pipe] = {
             name: Pipe(end.signals[name]) for name in CHANNELS
         }
         self._end = end
         self._topics = topics
-        self._gone = anyio.Event()
-        self._blinked = anyio.Event()
-        self._reason = ""
+        self._gone = ""
+        self._abandoned = False
+        self._tell: Tell | None = None
+        self._news = anyio.Event()
 
     def take(self, channel: ChannelName) -> list[list[bytes]]:
         arrived = self.inbound[channel].take()
@@ -138,29 +153,41 @@ class MemoryTransport(FrameTransport):
             raise anyio.WouldBlock
         return arrived
 
+    def has_arrived(self, channel: ChannelName) -> bool:
+        return self.inbound[channel].arrived
+
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         self.outbound[channel].put([self.identity, *map(bytes, frames)])
 
     async def wait_readable(self, channel: ChannelName) -> None:
-        pipe = self.inbound[channel]
-        if pipe.due > -math.inf:
-            await pipe._signal.wait(pipe.due)
-        else:
+        if self._abandoned or self.has_arrived(channel):
             await checkpoint()
+        else:
+            await self.inbound[channel].wait()
 
-    async def watch(self, channel: ChannelName) -> None:
-        await self._gone.wait()
-        raise KernelDied(self._reason, "disconnected")
+    def begin(self) -> None:
+        self._abandoned = False
 
-    async def wait_lost(self) -> None:
-        await self._blinked.wait()
+    async def follow(self, tell: Tell) -> None:
+        self._tell = tell
+        while not self._abandoned:
+            if self._gone:
+                tell(ConnectionEvent.GONE, self.channels, self._gone)
+                return
+            self._news = anyio.Event()
+            await self._news.wait()
 
-    def take_lost(self) -> Sequence[ChannelName]:
-        lost = self.channels if self._blinked.is_set() else ()
-        self._blinked = anyio.Event()
-        return lost
+    def unconnected(self) -> Mapping[str, str]:
+        return dict.fromkeys(self.channels, self._gone) if self._gone else {}
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        self._news.set()
+        for pipe in self.inbound.values():
+            pipe.wake()
 
     async def aclose(self) -> None:
+        self.abandon()
         self._end.disconnect(self)
 
     def arrive(self, channel: ChannelName, frames: list[bytes]) -> None:
@@ -170,12 +197,14 @@ class MemoryTransport(FrameTransport):
 
     def lose(self, reason: str) -> None:
         """The kernel is gone."""
-        self._reason = reason
-        self._gone.set()
+        self._gone = reason
+        self._news.set()
 
     def blink(self) -> None:
         """The kernel was gone for a moment."""
-        self._blinked.set()
+        if self._tell is not None and not self._abandoned:
+            self._tell(ConnectionEvent.DISCONNECTED, self.channels, "the kernel was gone")
+            self._tell(ConnectionEvent.CONNECTED, self.channels, "the kernel is there")
 
 
 class MemoryKernelEnd(KernelEnd):

@@ -13,7 +13,8 @@ import zmq
 from .._protocol.connection_info import ChannelName, ConnectionInfo
 from .._protocol.message import Message
 from .._protocol.wire import Frame, Wire
-from .._transports.zmq import Link, ZmqTransport, connect_endpoints, shared_context
+from .._transports.zmq import ZmqTransport, connect_endpoints, shared_context
+from .._transports.zmq_link import Link
 from ._ends import KernelEnd
 
 __all__ = ["ZmqKernelEnd"]
@@ -45,6 +46,7 @@ class ZmqKernelEnd(KernelEnd):
         self._key = key
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._links: dict[str, Link] = {}
+        self._unwatched: list[ZmqTransport] = []
         prefix = f"inproc://enchannel-{uuid.uuid4()}-"
         if transport == "ipc":
             # Not below a long TMPDIR: the path of a socket has 107 characters at the most.
@@ -66,7 +68,7 @@ class ZmqKernelEnd(KernelEnd):
             if kind == zmq.XPUB:
                 # Or only the first of several subscribers of a topic would be welcomed.
                 socket.set(zmq.XPUB_VERBOSE, 1)
-            self._links[name] = Link(context, socket, self.endpoints[name], monitor=False)
+            self._links[name] = Link(context, socket, [self.endpoints[name]], monitored=False)
             with anyio.fail_after(BIND_DEADLINE):
                 await self._bind(name, socket)
 
@@ -97,7 +99,11 @@ class ZmqKernelEnd(KernelEnd):
 
     def connect(self, identity: bytes, topics: tuple[bytes, ...]) -> ZmqTransport:
         """A client's transport, for what :func:`enchannel.open_kernel_channels` cannot name."""
-        return connect_endpoints(self.endpoints, Wire(self._key), identity, topics)
+        endpoints = {name: [endpoint] for name, endpoint in self.endpoints.items()}
+        transport = connect_endpoints(endpoints, Wire(self._key), identity, topics)
+        if self.transport == "inproc":
+            self._unwatched.append(transport)
+        return transport
 
     def take(self, channel: ChannelName) -> list[list[Frame]]:
         arrived = self._links[channel].receive()
@@ -114,6 +120,10 @@ class ZmqKernelEnd(KernelEnd):
     def vanish(self, reason: str = "") -> None:
         for link in self._links.values():
             link.close()
+        # There is no connection whose end a client could notice.
+        for transport in self._unwatched:
+            transport.lose(reason)
+        self._unwatched.clear()
 
     async def aclose(self) -> None:
         self.vanish()

@@ -1,0 +1,122 @@
+"""What the conversations of one connection share.
+
+Displays are updated from any execution; comms are told apart by their ids; what the kernel says of itself is asked
+for once in each epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .. import messages
+from .._core.core import Core
+from .._exceptions import EnchannelError, LocalProtocolError
+from .._groups import unwrapping_task_group
+from .._protocol.message import Message
+from .._protocol.outputs import Displays
+from .replies import raise_for_status
+
+if TYPE_CHECKING:
+    from .._protocol.connection_info import ChannelName
+    from .comms import Comms
+
+__all__ = ["Conversations"]
+
+CONTROL_FIRST = 0.25
+"""Seconds that control has to itself before shell is asked as well; some kernels are silent there."""
+
+
+class Conversations:
+    """The conversations of one connection.
+
+    Attributes:
+        core: The connection.
+        displays: Where the outputs with a display id are.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.displays: Displays = Displays()
+        self._comms: Comms | None = None
+        self._info: tuple[int, dict[str, Any]] | None = None
+
+    @property
+    def comms(self) -> Comms:
+        """Its comms; asked for by who has any, because they look at every message."""
+        from .comms import Comms
+
+        self.core.name("shell")
+        if self._comms is None:
+            self._comms = Comms(self.core)
+        return self._comms
+
+    def prepare(
+        self, request: str | Message, content: Mapping[str, Any] | None, channel: str | None
+    ) -> tuple[ChannelName, Message]:
+        """The channel of a request, and the whole message.
+
+        Raises:
+            LocalProtocolError: It is none, or there is no channel for it.
+        """
+        if isinstance(request, str):
+            request = messages.message(request, content)
+        elif not isinstance(request, Message):
+            raise LocalProtocolError(
+                f"a request is a message type or a Message, not {type(request).__name__}"
+            )
+        elif content is not None:
+            raise LocalProtocolError("content goes with a message type; a Message has its own")
+        name = self.core.name(channel or request.channel)
+        if name not in ("shell", "control"):
+            raise LocalProtocolError(
+                f"{request.msg_type!r} goes to {name}, where nothing replies; requests go to shell "
+                "and control"
+            )
+        return name, self.core.prepare(request)
+
+    async def request(
+        self,
+        request: str | Message,
+        content: Mapping[str, Any] | None = None,
+        channel: str | None = None,
+    ) -> Message:
+        """Sends a request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
+        name, prepared = self.prepare(request, content, channel)
+        return await self.core.request(name, prepared)
+
+    async def kernel_info(self) -> dict[str, Any]:
+        """What the kernel says of itself, asked for once in each epoch."""
+        self.core.raise_if_over()
+        epoch = self.core.life.epoch
+        if self._info is None or self._info[0] != epoch:
+            self._info = epoch, await self._ask_kernel_info()
+        else:
+            await checkpoint()
+        return self._info[1]
+
+    async def _ask_kernel_info(self) -> dict[str, Any]:
+        """Asks on control, where no cell is in the way, and soon on shell, where every kernel answers."""
+        answers: list[Message] = []
+        failures: list[EnchannelError] = []
+        channels = [name for name in ("control", "shell") if name in self.core.channels]
+
+        async with unwrapping_task_group() as tasks:
+
+            async def ask(channel: str) -> None:
+                try:
+                    answers.append(await self.request("kernel_info_request", channel=channel))
+                    tasks.cancel_scope.cancel()
+                except EnchannelError as failure:
+                    failures.append(failure)
+
+            for channel in channels[:-1]:
+                tasks.start_soon(ask, channel)
+                await anyio.sleep(CONTROL_FIRST)
+            await ask(channels[-1])
+        if not answers:
+            raise failures[-1]
+        return raise_for_status(answers[0]).content

@@ -1,0 +1,441 @@
+"""The core of a connection: what its life comes to, and the few verbs that the rooms above need.
+
+What an event means is decided in :mod:`~enchannel._core.life`; here it is done. The tasks that notice most of them
+are those of :mod:`~enchannel._core.tasks`.
+
+A message is sent by the task that calls :meth:`Core.send`, and nothing is queued in between, so an error of the
+message is an error of the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+
+from .. import messages
+from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Body, Message, prepare
+from .._transports.base import Transport
+from .delivery import Delivery
+from .flight import Flight, Tied
+from .heartbeat import Heartbeat
+from .life import Effect, Event, Life, State
+from .outage import Outage
+from .requests import Requests, Seam
+from .status import Status
+from .stream import TURN, fresh, native_checkpoint_if_cancelled
+
+__all__ = ["Core"]
+
+Observer = Callable[[ChannelName, Sequence[Message]], None]
+
+
+class Core(Seam):
+    """One connection to one kernel.
+
+    Args:
+        transport: What carries its messages.
+        session: The session id in the header of each sent message.
+        username: The user name there.
+        max_buffer_size: Messages that a listening stream may hold.
+        reconnect_timeout: Seconds that a lost connection may take to come back.
+        heartbeat_timeout: Seconds of silence behind which an idle kernel counts as lost.
+
+    Attributes:
+        life: The state of the connection.
+        requests: What is in flight.
+        delivery: Who gets a message.
+        status: What the kernel says of itself.
+        sent: How many messages were sent, by channel.
+        lost: The loss that ended the connection.
+        interrupter: How the kernel is interrupted, where whoever launched it knows better than to ask it.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        session: str,
+        username: str,
+        max_buffer_size: float,
+        reconnect_timeout: float,
+        heartbeat_timeout: float,
+    ) -> None:
+        self.transport = transport
+        self.channels: Sequence[ChannelName] = transport.channels
+        self.session = session
+        self.username = username
+        self.life: Life = Life()
+        self.lost: KernelDied | None = None
+        self.requests: Requests = Requests(self)
+        self.delivery: Delivery = Delivery(transport.channels, max_buffer_size, self.requests)
+        self.received: Mapping[ChannelName, int] = self.delivery.received
+        self.status: Status = Status(
+            self._sent_on, self.requests.is_answered, partial(self.happen, Event.NEW_SESSION)
+        )
+        self.heartbeat: Heartbeat = Heartbeat(heartbeat_timeout)
+        self.outage: Outage = Outage(reconnect_timeout)
+        self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
+        self.interrupter: Callable[[], None] | None = None
+        self.observers: list[Observer] = []
+        """Called with every batch that arrives, before anybody gets it; must not raise."""
+        self.iopub_proven: anyio.Event = anyio.Event()
+        self.changed: anyio.Event = anyio.Event()
+        """Set, and made anew, whenever the connection or its state changes."""
+        self.scopes: set[anyio.CancelScope] = set()
+        """Cancelled when the block is left."""
+        self.ticking: bool = False
+        """Whether something may be missing, so that the keeper is to look."""
+        self.wakeup: anyio.Event | None = None
+        """Set to wake the keeper."""
+        self.patience: anyio.CancelScope = anyio.CancelScope()
+        """Ends when the present outage is overdue, or given up."""
+        self._settled = anyio.Event()
+        self._turn = TURN
+        self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
+
+    # The life of the connection.
+
+    def happen(self, event: Event, died: KernelDied | None = None) -> None:
+        """Something happened to the connection: does what that means.
+
+        Args:
+            event: What.
+            died: Where it may lose the kernel, what is said then.
+        """
+        before = self.life.state
+        effects = self.life.happen(event)
+        if self.life.state is State.LOST and before is not State.LOST:
+            self.lost = died
+        for effect in effects:
+            self._effects[effect](self)
+        if self.life.over:
+            self.patience.cancel()
+        if self.life.state is not before:
+            self.wake_keeper()
+        self.tell()
+
+    def lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
+        """The kernel is known to be gone."""
+        died.__cause__ = cause
+        self.happen(Event.GONE, died)
+
+    def leave(self) -> None:
+        """The block is left: ends the streams, and the tasks."""
+        self.happen(Event.LEAVE)
+        for scope in tuple(self.scopes):
+            scope.cancel()
+
+    def wake_keeper(self) -> None:
+        """Has the keeper look at how things are."""
+        if self.wakeup is not None:
+            self.wakeup.set()
+
+    def tell(self) -> None:
+        """Wakes who waits for a change."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    async def opened(self) -> None:
+        """Waits until something may be sent. Not always a checkpoint.
+
+        Raises:
+            KernelDied: The kernel is lost.
+            anyio.ClosedResourceError: The block was left.
+        """
+        while self.life.away:
+            await self._settled.wait()
+        self.raise_if_over()
+
+    def raise_if_over(self) -> None:
+        """Tells who is about to wait that nothing more will come.
+
+        Raises:
+            KernelDied: The kernel is lost.
+            anyio.ClosedResourceError: The block was left.
+        """
+        if self.life.state is State.LEFT:
+            raise anyio.ClosedResourceError
+        if self.lost is not None:
+            raise fresh(self.lost)
+
+    # Restarts of our own, by whoever launched the kernel.
+
+    def begin_restart(self) -> None:
+        """The kernel is about to be restarted: from now on nothing is sent, until it is back."""
+        self.outage.ours = True
+        self.patience.deadline = self.outage.deadline(connected=False)
+        self.happen(Event.RESTART_BEGINS)
+
+    async def end_of_old_kernel(self, last_words: float) -> None:
+        """The kernel that is to be restarted has exited: waits for its last words, and for the next one.
+
+        Args:
+            last_words: Seconds that they may take.
+        """
+        with anyio.move_on_after(last_words):
+            await self.disconnected()
+        # What the old kernel has left behind may hold its sockets.
+        unconnected = self.transport.unconnected()
+        self.transport.reconnect([name for name in self.channels if name not in unconnected])
+        self.happen(Event.EXITED)
+
+    async def end_of_kernel(self, died: KernelDied, last_words: float) -> None:
+        """The kernel has exited: waits for its last words, and is lost.
+
+        Args:
+            died: What is said of it.
+            last_words: Seconds that they may take.
+        """
+        # Bounded streams would keep them back, and with them the end of the connection.
+        self.delivery.lift_bound()
+        with anyio.move_on_after(last_words):
+            await self.disconnected()
+        self.lose(died)
+
+    async def disconnected(self) -> None:
+        """Waits until no followed channel is connected; by then all that was sent to us can be received."""
+        while not set(self.transport.followed) <= set(self.transport.unconnected()):
+            await self.changed.wait()
+
+    async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        """What a reader has read."""
+        if channel == "iopub":
+            if messages or self.transport.held_back:
+                self.iopub_proven.set()
+            heard = self.status.heard
+            self.status.observe(messages)
+            if self.status.heard != heard:
+                self.tell()
+        for observe in self.observers:
+            observe(channel, messages)
+        await self.delivery.deliver(channel, messages)
+
+    # What an effect comes to.
+
+    def _hold(self) -> None:
+        self._settled = anyio.Event()
+        self.requests.paused = True
+        self.delivery.lift_bound()
+
+    def _resume(self) -> None:
+        self.outage.end()
+        self.requests.paused = False
+        self.heartbeat.excuse()
+        self.delivery.restore_bound()
+        self._settled.set()
+        self.stir()
+
+    def _tell_disconnected(self) -> None:
+        self.requests.fail_all(self.outage.died())
+
+    def _tell_restarted(self) -> None:
+        self.status.begin_anew()
+        logger().info("the kernel was restarted")
+        self.requests.fail_all(KernelDied("the kernel was restarted", "restarted"))
+
+    def _doubt(self) -> None:
+        # Those that are not followed are lost with all that are.
+        every = self.outage.lost >= set(self.transport.followed)
+        lost = set(self.channels) if every else self.outage.lost
+        self.requests.doubt(lost, self.status.busy)
+        if "iopub" in lost:
+            self.status.forget([busy for busy in self.status.busy if self.requests.find(busy)])
+
+    def _abandon(self) -> None:
+        self._settled.set()
+        self.delivery.lift_bound()
+        self.transport.abandon()
+
+    def _end(self) -> None:
+        assert self.lost is not None
+        self.delivery.end(self.lost)
+        self.requests.fail_all(self.lost, final=True)
+
+    def _close(self) -> None:
+        self._settled.set()
+        self.delivery.end(self.lost, left=True)
+        self.requests.leave_all()
+        self.transport.abandon()
+
+    _effects: Mapping[Effect, Callable[[Core], None]] = {
+        Effect.HOLD: _hold,
+        Effect.TELL_DISCONNECTED: _tell_disconnected,
+        Effect.TELL_RESTARTED: _tell_restarted,
+        Effect.COUNT_OUTAGE: lambda core: core.outage.count(core.channels),
+        Effect.DOUBT: _doubt,
+        Effect.RESUME: _resume,
+        Effect.ABANDON: _abandon,
+        Effect.END: _end,
+        Effect.CLOSE: _close,
+    }
+
+    # Sending.
+
+    def name(self, channel: str) -> ChannelName:
+        """`channel`, where there is one.
+
+        Raises:
+            LocalProtocolError: There is none.
+        """
+        for name in self.channels:
+            if name == channel:
+                return name
+        raise LocalProtocolError(
+            f"unknown channel {channel!r}; there are {', '.join(self.channels)}"
+        )
+
+    def prepare(self, body: Body) -> Message:
+        """The whole message that `body` stands for, in our session."""
+        return prepare(body, session=self.session, username=self.username)
+
+    async def send(
+        self,
+        channel: ChannelName,
+        message: Message,
+        *,
+        flight: Flight | None = None,
+        tied: Flight | Tied | None = None,
+    ) -> Message:
+        """Sends `message`, which is prepared; waits while there is no connection.
+
+        A checkpoint; a cancelled send has sent nothing.
+
+        Args:
+            channel: Where.
+            message: What.
+            flight: What is filed for its answers, in the moment before it is sent.
+            tied: What it belongs to: not sent where that has ended.
+        """
+        await self._checkpoint_if_cancelled()
+        while True:
+            if self.life.state is not State.LIVE:
+                await self.opened()
+            if tied is not None and tied.failure is not None:
+                raise fresh(tied.failure)
+            if flight is not None:
+                self.requests.file(flight)
+            try:
+                self.transport.send_nowait(channel, message)
+                break
+            except anyio.WouldBlock:
+                if flight is not None:
+                    self.requests.remove(flight)
+            await self._wait_writable(channel)
+        self.sent[channel] += 1
+        self._turn -= 1
+        if not self._turn:
+            # Let the others run. The message is out: a cancellation belongs to the next checkpoint.
+            self._turn = TURN
+            await cancel_shielded_checkpoint()
+        return message
+
+    async def _wait_writable(self, channel: ChannelName) -> None:
+        with anyio.CancelScope() as scope:
+            self.scopes.add(scope)
+            try:
+                await self.transport.wait_writable(channel)
+            finally:
+                self.scopes.discard(scope)
+
+    def post(self, channel: ChannelName, body: Body) -> None:
+        """Sends without waiting, or not at all."""
+        message = self.prepare(body)
+        with contextlib.suppress(anyio.WouldBlock, EnchannelError):
+            if not (self.life.away or self.life.over):
+                self.transport.send_nowait(channel, message)
+                self.sent[channel] += 1
+
+    async def request(self, channel: ChannelName, request: Message) -> Message:
+        """Sends a prepared request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
+        flight = Flight(channel, request)
+        try:
+            await self.send(channel, request, flight=flight)
+            return await flight.wait_reply()
+        finally:
+            self.requests.remove(flight)
+
+    async def wait_idle(self) -> None:
+        """Waits until the main shell has answered something that is asked behind everything else.
+
+        A checkpoint; cancellation changes nothing.
+
+        Raises:
+            KernelDied: The kernel is lost.
+            anyio.ClosedResourceError: The block was left.
+        """
+        await checkpoint()
+        while True:
+            await self.opened()
+            begun, epoch = tuple(self.status.busy), self.life.epoch
+            if await self.requests.behind("shell") and epoch == self.life.epoch:
+                self.status.overtaken(begun)
+                return
+
+    async def prove_iopub(self) -> None:
+        """Waits, asking the kernel again and again, until anything arrives on iopub.
+
+        It is asked on control, which is answered even while a cell runs, and on shell, for some kernels are
+        silent on control or publish nothing for what they answer there.
+        """
+        pause = FIRST_ASK
+        while not self.iopub_proven.is_set():
+            self.ask_anyhow()
+            with anyio.move_on_after(pause):
+                await self.iopub_proven.wait()
+            pause = min(2 * pause, LAST_ASK)
+
+    def ask_anyhow(self) -> None:
+        """Asks the kernel something on control and shell, where nothing is asked already."""
+        for channel in ASKED:
+            # Again only behind an answer: a busy kernel would find a heap of questions when it is done. The
+            # answer came and its status did not, so the subscription arrived after the status had gone.
+            if channel in self.channels and not self.requests.pending(channel):
+                self.requests.ask(channel)
+
+    # The seam of the registry.
+
+    def ask(self, channel: ChannelName, subshell: str | None) -> Message:
+        request = messages.kernel_info_request()
+        if subshell is not None:
+            request.header["subshell_id"] = subshell
+        prepared = self.prepare(request)
+        self.transport.send_nowait(channel, prepared)
+        return prepared
+
+    def stir(self) -> None:
+        if not self.ticking:
+            self.ticking = True
+            self.wake_keeper()
+
+    def sees_statuses(self) -> bool:
+        return "iopub" in self.channels and (self.status.seen or self.transport.sees_everything)
+
+    def all_read(self) -> bool:
+        return not any(self.transport.has_arrived(channel) for channel in self.channels)
+
+    def dropped(self) -> Mapping[str, int]:
+        return self.transport.dropped()
+
+    def over(self, flight: Flight) -> None:
+        if flight.channel == "shell" and "subshell_id" not in flight.request.header:
+            self.status.over(flight.request.msg_id)
+
+    def _sent_on(self, msg_id: str) -> ChannelName | None:
+        flight = self.requests.find(msg_id)
+        if flight is not None and "subshell_id" not in flight.request.header:
+            return flight.channel
+        return self.requests.asked_on(msg_id)
+
+
+FIRST_ASK, LAST_ASK = 0.02, 0.5
+"""Seconds to wait for the answer to a question before looking what to do: at first, and at the longest."""
+
+ASKED: tuple[ChannelName, ...] = ("control", "shell")
+"""Which channels are asked whether iopub is live."""

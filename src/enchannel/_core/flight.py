@@ -1,0 +1,167 @@
+"""A request in flight, and what else ends with the kernel that it was begun on.
+
+A flight collects what answers it, and knows which end of it is missing; what to make of that is decided in
+:mod:`~enchannel._core.requests`. Any number of tasks may wait for its news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._exceptions import EnchannelError
+from .._protocol.message import Message
+from .stream import fresh
+
+if TYPE_CHECKING:
+    from .._protocol.connection_info import ChannelName
+
+__all__ = ["Flight", "Missing", "Tied"]
+
+_COMM_TYPES = ("comm_open", "comm_msg", "comm_close")
+
+
+class Missing(Enum):
+    """Which end of a request is not here."""
+
+    REPLY = auto()
+    IDLE = auto()
+    BOTH = auto()
+
+
+class Flight:
+    """A request in flight; sending it files it, and whoever sent it takes it back.
+
+    Args:
+        channel: Where it is sent.
+        request: As it is sent.
+
+    Attributes:
+        reply: The reply, once it is here.
+        idle: Whether the kernel's idle status for it is.
+        concluded: Whether the missing end is known never to come.
+    """
+
+    wants_idle: bool = False
+    """Whether it is complete only with its idle status."""
+
+    def __init__(self, channel: ChannelName, request: Message) -> None:
+        self.channel: ChannelName = channel
+        self.request = request
+        self.reply: Message | None = None
+        self.idle: bool = False
+        self.concluded: bool = False
+        self.heard: bool = False
+        """Whether anything is here that belongs to it."""
+        self.in_doubt: bool = False
+        """Whether its reply may have been lost in an outage."""
+        self.hit: set[str] = set()
+        """What it was in flight at: ``"disconnected"``, ``"interrupted"``."""
+        self.dropped_before: int = 0
+        self.stirred: bool = True
+        self.since: float = 0.0
+        self.inquiry: Any = None
+        """What was asked behind it."""
+        self.stir: Callable[[], None] = _nothing
+        self._failure: EnchannelError | None = None
+        self._left = False
+        self._news = anyio.Event()
+
+    def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+        """Takes note of messages of this request; must not raise."""
+        self.heard = self.stirred = True
+        for message in messages:
+            if channel == "iopub":
+                self.idle = self.idle or message.content.get("execution_state") == "idle"
+            elif channel != "stdin" and self.reply is None and message.msg_type not in _COMM_TYPES:
+                self.reply = message
+        if self.missing is not None:
+            self.stir()
+        self.tell()
+
+    @property
+    def missing(self) -> Missing | None:
+        """Which end of it may never come; ``None`` while nothing says so."""
+        if self.concluded or self._failure is not None:
+            return None
+        if self.reply is not None:
+            return Missing.IDLE if self.wants_idle and not self.idle else None
+        if self.idle or self.in_doubt:
+            return Missing.REPLY
+        return None if self.heard else Missing.BOTH
+
+    @property
+    def failure(self) -> EnchannelError | None:
+        """Why it never ends."""
+        return self._failure
+
+    def fail(self, failure: EnchannelError) -> None:
+        """Whoever waits is told that it never ends; the first failure counts."""
+        if self._failure is None and not self._complete:
+            self._failure = failure
+            self.tell()
+
+    @property
+    def _complete(self) -> bool:
+        return self.reply is not None and (not self.wants_idle or self.idle or self.concluded)
+
+    def conclude(self) -> None:
+        """What is missing never comes; the reply is here."""
+        self.concluded = True
+        self.tell()
+
+    def tell(self) -> None:
+        """Has whoever waits look."""
+        self._news.set()
+
+    def leave(self) -> None:
+        """Its block was left."""
+        self._left = True
+        self.tell()
+
+    async def wait_news(self) -> None:
+        """Waits for anything new, whoever else does.
+
+        Raises:
+            KernelDied: The kernel is lost, or was restarted meanwhile.
+            NoReply: No reply comes.
+            anyio.ClosedResourceError: Its block was left.
+        """
+        if self._failure is not None:
+            raise fresh(self._failure)
+        if self._left:
+            raise anyio.ClosedResourceError
+        if self._news.is_set():
+            # Not otherwise: several tasks may wait for the same news.
+            self._news = anyio.Event()
+        await self._news.wait()
+
+    async def wait_reply(self) -> Message:
+        """The reply; raises what :meth:`wait_news` does."""
+        while self.reply is None:
+            await self.wait_news()
+        return self.reply
+
+
+def _nothing() -> None:
+    pass
+
+
+class Tied:
+    """Something that ends with the kernel that it was opened on: a comm, a debug session."""
+
+    failure: EnchannelError | None = None
+    """Why it ended, where it did."""
+
+    outlives_restarts: bool = False
+    """Whether it goes on with the next kernel."""
+
+    def fail(self, failure: EnchannelError) -> None:
+        """The kernel was lost or restarted."""
+        self.failure = failure
+
+    def leave(self) -> None:
+        """The block of the channels was left."""

@@ -1,0 +1,100 @@
+"""What an outage is made of: which channels were lost and since when, and when patience with it ends.
+
+The rules:
+
+* An outage begins with the first channel whose connection goes, and is over when every channel is connected and
+  iopub is proven live once more. A channel may go while that is done for the loss of another.
+* The kernel is the same one where some channel held, or where it says the session that it had. One that says none
+  and lost every channel counts as restarted: a request that waits for ever would be worse.
+* Two deadlines count from its beginning: what is in flight is told after :data:`OVERDUE`, streams and senders after
+  ``reconnect_timeout``. A restart of our own has neither.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+
+import anyio
+
+from .._exceptions import KernelDied
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+
+__all__ = ["OVERDUE", "Outage"]
+
+OVERDUE = 0.8
+"""Seconds that what is in flight may be left in doubt whether its kernel is still there."""
+
+
+class Outage:
+    """The outages of one connection; the one that is under way, if any.
+
+    Args:
+        reconnect_timeout: Seconds until it is given up.
+
+    Attributes:
+        times: How often the connection was lost, and came back to the same kernel.
+        seconds: How long it was gone in these.
+        lost: The channels that were lost in the present one.
+        overdue: Whether it is, and what was in flight is told.
+        ours: Whether it is a restart of our own.
+    """
+
+    def __init__(self, reconnect_timeout: float) -> None:
+        self.times: int = 0
+        self.seconds: float = 0.0
+        self.lost: set[ChannelName] = set()
+        self.overdue: bool = False
+        self.ours: bool = False
+        self._since = math.inf
+        self._reconnect_timeout = reconnect_timeout
+
+    def note(self, channels: Iterable[ChannelName]) -> None:
+        """The connection of `channels` went."""
+        self._since = min(self._since, anyio.current_time())
+        self.lost.update(channels)
+
+    def end(self) -> None:
+        """It is over."""
+        self.lost, self._since = set(), math.inf
+        self.overdue = self.ours = False
+
+    def deadline(self, *, connected: bool) -> float:
+        """When patience ends, on AnyIO's clock: that of what is in flight, then that of the streams.
+
+        Args:
+            connected: Whether every channel is back, so that nothing but the kernel's word is waited for.
+        """
+        if self.ours:
+            return math.inf
+        given_up = math.inf if connected else self._since + self._reconnect_timeout
+        return given_up if self.overdue else min(self._since + OVERDUE, given_up)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the connection will not be waited for any longer."""
+        return anyio.current_time() >= self._since + self._reconnect_timeout
+
+    def died(self) -> KernelDied:
+        """What is told to what was in flight, and to the streams."""
+        listed = ", ".join(sorted(self.lost))
+        if self.given_up:
+            said = f"did not come back within {self._reconnect_timeout:g} s"
+        else:
+            said = "is not back yet: what was in flight may be lost with it"
+        return KernelDied(
+            f"the connection of {listed} to the kernel was lost, and {said}", "disconnected"
+        )
+
+    def count(self, channels: Collection[ChannelName]) -> None:
+        """It is over, and the kernel is the same."""
+        gap = anyio.current_time() - self._since
+        self.times += 1
+        self.seconds += gap
+        logger().warning(
+            "%s lost the connection to the kernel and had it back after %.2f s; what was sent to us "
+            "meanwhile is lost",
+            ", ".join(channel for channel in channels if channel in self.lost),
+            gap,
+        )

@@ -1,0 +1,518 @@
+"""What is asked of a kernel, and what to make of an answer that is missing.
+
+The rules:
+
+* A request is filed before it is sent and taken back on every way out, so no answer can come too early and none
+  is waited for in vain. Answers are told by the id in their parent header and by nothing else: kernels answer on
+  the other channel, with another type, and in any order. One id is in flight once.
+* Reply and idle status travel on two sockets and come in either order, and a large message, a slow connection or
+  a loaded machine may hold either up for any time. Some kernels never send one of them, some neither. What never
+  comes is known by one means: the kernel is asked something *behind* it (:class:`Inquiry`). Every channel keeps its
+  order, so what the kernel sends for the question comes behind all that it sent before; when that is here, what is
+  missing never comes.
+* Every deadline stands in the table below. They count from the last message of the request.
+* A silence counts only where everything that has arrived was read: a program that blocks its event loop is no
+  kernel that does not answer. In an outage nothing counts.
+
+There is no task and no clock here: the core's keeper calls :meth:`Requests.look` every :data:`TICK` while something
+may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._exceptions import (
+    EnchannelError,
+    LocalProtocolError,
+    NoReply,
+    NotImplementedByKernel,
+)
+from .._log import logger
+from .._protocol.message import Message
+from .flight import Flight, Missing, Tied
+
+if TYPE_CHECKING:
+    from .._protocol.connection_info import ChannelName
+
+__all__ = ["ABORTED", "GRACE", "TICK", "Inquiry", "Requests", "Seam"]
+
+TICK = 0.2
+"""Seconds between two looks at what may be missing."""
+
+GRACE = 1.0
+"""Seconds without any message of a request before the kernel is asked behind it."""
+
+ANSWER = 10.0
+"""Seconds for an answer to what was asked; past them what is missing is given up, unless it is all that is."""
+
+UNANSWERED = 1.0
+"""The same on a control channel that has left questions unanswered before; four implementations do."""
+
+PUBLISHED = 30.0
+"""Seconds for iopub to say anything, where the kernel has answered and what it published is still on its way."""
+
+EXCLUSIVE = 1_000
+"""Questions of our own that may be unanswered at once; the oldest are forgotten."""
+
+ANSWERED = 10_000
+"""Requests that were answered before their idle came, and whose idle is not worth keeping for anybody."""
+
+ABORTED = ("aborted", "abort")
+"""The status of a reply to a request that was not run, because one before it failed."""
+
+_EVERYWHERE = ("execute_request", "kernel_info_request")
+"""What every kernel implements: where no reply to it comes, it was lost."""
+
+
+class _Probe:
+    """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
+
+    def __init__(self, channel: ChannelName, msg_id: str) -> None:
+        self.channel = channel
+        self.msg_id = msg_id
+        self.answered = False
+        self.published = False
+        self.idle = False
+
+
+class Inquiry:
+    """What was asked behind something.
+
+    Args:
+        channel: What is to be overtaken: what was asked before on shell or control, or what was published.
+        asked_at: When.
+
+    Attributes:
+        answered: Whether the kernel has replied.
+        overtaken: Whether all that came before it is here.
+    """
+
+    def __init__(self, channel: ChannelName, subshell: str | None, asked_at: float) -> None:
+        self.channel: ChannelName = channel
+        self.subshell = subshell
+        self.asked_at = asked_at
+        self.received = 0
+        self.answered: bool = False
+        self.overtaken: bool = False
+        self._news = anyio.Event()
+
+    def hear(self, *, published: bool) -> None:
+        """Something came for a question of this one."""
+        self.answered |= not published
+        self.overtaken |= published == (self.channel == "iopub")
+        if self.overtaken:
+            self._news.set()
+
+    def tell(self) -> None:
+        """Has whoever waits look: the kernel is lost, or was restarted."""
+        self._news.set()
+
+    async def wait(self) -> None:
+        """Waits until it is overtaken, or there is news of the connection."""
+        await self._news.wait()
+
+
+class Seam:
+    """What the registry needs of the connection that it belongs to."""
+
+    channels: Collection[ChannelName]
+    received: Mapping[ChannelName, int]
+
+    def ask(self, channel: ChannelName, subshell: str | None) -> Message:
+        """Sends a ``kernel_info_request``, now or not at all.
+
+        Raises:
+            anyio.WouldBlock: It cannot be sent now.
+        """
+        raise NotImplementedError
+
+    def stir(self) -> None:
+        """Has :meth:`Requests.look` called from now on."""
+        raise NotImplementedError
+
+    def sees_statuses(self) -> bool:
+        """Whether the kernel's statuses can reach us."""
+        raise NotImplementedError
+
+    def all_read(self) -> bool:
+        """Whether everything that has arrived was read."""
+        raise NotImplementedError
+
+    def dropped(self) -> Mapping[str, int]:
+        """How many arrivals were no message, by the error's name."""
+        raise NotImplementedError
+
+    def over(self, flight: Flight) -> None:
+        """Called when a request is over, whether its idle status came or not."""
+        raise NotImplementedError
+
+
+class Requests:
+    """The requests, questions and tied things of one connection."""
+
+    def __init__(self, seam: Seam) -> None:
+        self._seam = seam
+        self._filed: dict[str, Flight | _Probe] = {}
+        self._asked: dict[str, tuple[Inquiry | None, _Probe]] = {}
+        self._answered: dict[str, None] = {}
+        self._tied: dict[Tied, None] = {}
+        self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
+        self._waiting: set[Inquiry] = set()
+        self.paused: bool = False
+        """Whether nothing is concluded now."""
+
+    # Filing.
+
+    def file(self, flight: Flight) -> None:
+        """Hands `flight` every message whose parent it is, until :meth:`remove`.
+
+        Raises:
+            LocalProtocolError: Its id is in flight.
+        """
+        msg_id = flight.request.msg_id
+        if msg_id in self._filed:
+            raise LocalProtocolError(
+                f"a request with the msg_id {msg_id!r} is in flight already: give each its own"
+            )
+        self._filed[msg_id] = flight
+        flight.stir = self._seam.stir
+        flight.dropped_before = sum(self._seam.dropped().values())
+        self._seam.stir()
+
+    def remove(self, flight: Flight) -> None:
+        """Takes :meth:`file` back; no error where it is back already."""
+        msg_id = flight.request.msg_id
+        if self._filed.get(msg_id) is not flight:
+            return
+        del self._filed[msg_id]
+        if flight.reply is not None:
+            if not flight.idle:
+                self._answered[msg_id] = None
+                if len(self._answered) > ANSWERED:
+                    del self._answered[next(iter(self._answered))]
+            self._seam.over(flight)
+
+    def tie(self, tied: Tied) -> None:
+        """Tells `tied` of the next loss or restart."""
+        self._tied[tied] = None
+
+    def untie(self, tied: Tied) -> None:
+        """Takes :meth:`tie` back."""
+        self._tied.pop(tied, None)
+
+    def __len__(self) -> int:
+        return len(self._filed) - len(self._asked)
+
+    def find(self, msg_id: str) -> Flight | None:
+        """The request in flight with this id."""
+        filed = self._filed.get(msg_id)
+        return filed if isinstance(filed, Flight) else None
+
+    def asked_on(self, msg_id: str) -> ChannelName | None:
+        """Where the question of our own with this id was asked."""
+        asked = self._asked.get(msg_id)
+        return asked[1].channel if asked is not None else None
+
+    def is_answered(self, msg_id: str) -> bool:
+        """Whether this is a request whose reply came before its idle status."""
+        return msg_id in self._answered
+
+    # Routing.
+
+    def route(self, channel: ChannelName, messages: Sequence[Message]) -> Sequence[Message]:
+        """Serves what is filed, and returns what the streams get: all but the answers to our own questions."""
+        filed = self._filed
+        if not filed:
+            return messages
+        for_streams: list[Message] = []
+        run: list[Message] = []
+        last: Flight | _Probe | None = None
+        for message in messages:
+            parent = message.parent_header.get("msg_id")
+            taker = filed.get(parent) if type(parent) is str else None
+            if taker is not last:
+                self._serve(last, channel, run)
+                run, last = [], taker
+            run.append(message)
+            if taker is None or type(taker) is not _Probe:
+                for_streams.append(message)
+        self._serve(last, channel, run)
+        return for_streams
+
+    def _serve(
+        self, taker: Flight | _Probe | None, channel: ChannelName, run: Sequence[Message]
+    ) -> None:
+        if isinstance(taker, Flight):
+            taker.take(channel, run)
+        elif taker is not None:
+            self._hear(taker, channel, run)
+
+    def untaken(self, messages: Iterable[Message]) -> list[Message]:
+        """Those of `messages` that belong to no request in flight, and are no late idle of an answered one."""
+        kept = []
+        for message in messages:
+            parent = message.parent_id
+            if parent in self._filed:
+                continue
+            if parent in self._answered and message.content.get("execution_state") == "idle":
+                del self._answered[parent]
+                continue
+            kept.append(message)
+        return kept
+
+    # Asking behind.
+
+    def ask(self, channel: ChannelName, inquiry: Inquiry | None = None) -> bool:
+        """Sends a question of our own; whether it could be sent. What answers it reaches no stream."""
+        subshell = inquiry.subshell if inquiry is not None else None
+        try:
+            request = self._seam.ask(channel, subshell)
+        except anyio.WouldBlock:
+            # Where nobody can be asked there is no connection, which may come back.
+            return False
+        probe = _Probe(channel, request.msg_id)
+        self._filed[request.msg_id] = probe
+        self._asked[request.msg_id] = (inquiry, probe)
+        if len(self._asked) > EXCLUSIVE:
+            self._forget(next(iter(self._asked)))
+        return True
+
+    def pending(self, channel: ChannelName) -> bool:
+        """Whether a question asked on `channel` is unanswered."""
+        return any(
+            probe.channel == channel and not probe.answered for _, probe in self._asked.values()
+        )
+
+    def inquire(self, channel: ChannelName, subshell: str | None, now: float) -> Inquiry:
+        """Asks behind everything that was asked before on `channel`, or published before."""
+        inquiry = Inquiry(channel, subshell, now)
+        self._inquiries[channel, subshell] = inquiry
+        self._ask_again(inquiry, now)
+        return inquiry
+
+    def _ask_again(self, inquiry: Inquiry, now: float) -> None:
+        inquiry.asked_at = now
+        inquiry.received = self._seam.received.get("iopub", 0)
+        asked: Sequence[ChannelName] = (inquiry.channel,)
+        if inquiry.channel == "iopub":
+            # Control is answered even while a cell runs; some kernels publish nothing for it.
+            asked = ("control", "shell")
+        for channel in asked:
+            if channel in self._seam.channels:
+                self.ask(channel, inquiry)
+
+    def _forget(self, msg_id: str) -> None:
+        self._asked.pop(msg_id, None)
+        self._filed.pop(msg_id, None)
+
+    def _hear(self, probe: _Probe, channel: ChannelName, run: Sequence[Message]) -> None:
+        published = channel == "iopub"
+        if published:
+            probe.published = True
+            probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
+        else:
+            probe.answered = True
+        inquiry, _ = self._asked[probe.msg_id]
+        if probe.answered and probe.idle:
+            self._forget(probe.msg_id)
+        if inquiry is None:
+            return
+        inquiry.hear(published=published)
+        if inquiry.overtaken:
+            self._waiting.discard(inquiry)
+            for flight in self._flights():
+                if flight.inquiry is inquiry and not flight.stirred:
+                    self._judge(flight, None)
+
+    async def behind(self, channel: ChannelName) -> bool:
+        """Waits until the kernel has answered something asked behind everything on `channel`.
+
+        Whether it has; there may be news of the connection before. Cancellation changes nothing.
+        """
+        inquiry = self.inquire(channel, None, anyio.current_time())
+        self._waiting.add(inquiry)
+        try:
+            await inquiry.wait()
+        finally:
+            self._waiting.discard(inquiry)
+        return inquiry.overtaken
+
+    # Concluding.
+
+    def look(self) -> bool:
+        """Concludes what is due; whether there may be more."""
+        flights = [flight for flight in self._flights() if flight.missing is not None]
+        if not flights or self.paused:
+            return False
+        now = anyio.current_time()
+        all_read = self._seam.all_read()
+        for flight in flights:
+            if flight.stirred or not all_read:
+                flight.stirred, flight.since = False, now
+            elif now - flight.since >= GRACE:
+                self._judge(flight, now)
+        return True
+
+    def _flights(self) -> list[Flight]:
+        return [filed for filed in self._filed.values() if isinstance(filed, Flight)]
+
+    def _judge(self, flight: Flight, now: float | None) -> None:
+        """Decides what comes next for `flight`; without a time, because what it asked was overtaken."""
+        missing = flight.missing
+        if missing is None or self.paused:
+            return
+        if missing is Missing.IDLE and not self._idle_may_come(flight):
+            flight.conclude()
+            return
+        wanted: ChannelName = "iopub" if missing is Missing.IDLE else flight.channel
+        inquiry = flight.inquiry
+        if missing is Missing.BOTH and inquiry is not None and self._second(inquiry):
+            wanted = "iopub"
+        if inquiry is None or inquiry.channel != wanted:
+            if now is not None:
+                flight.inquiry = self._inquiry_for(flight, wanted, now)
+            return
+        if self._is_answered(missing, inquiry, now):
+            self._conclude(flight)
+
+    def _second(self, inquiry: Inquiry) -> bool:
+        """Where nothing at all came: whether its channel is overtaken, and iopub is to be asked behind as well."""
+        seen = self._seam.sees_statuses()
+        return seen and (inquiry.channel == "iopub" or inquiry.overtaken)
+
+    def _is_answered(self, missing: Missing, inquiry: Inquiry, now: float | None) -> bool:
+        """Whether what is missing never comes, or is given up."""
+        if inquiry.overtaken:
+            return True
+        if now is None:
+            return False
+        waited = now - inquiry.asked_at
+        if inquiry.channel != "iopub":
+            # A busy kernel answers when it is done; only what has begun is given up.
+            return missing is Missing.REPLY and waited >= self._patience(inquiry.channel)
+        if not inquiry.answered:
+            return waited >= ANSWER
+        if self._seam.received["iopub"] > inquiry.received:
+            # The kernel drops what its queue does not hold.
+            self._ask_again(inquiry, now)
+            return False
+        return waited >= PUBLISHED
+
+    def _patience(self, channel: ChannelName) -> float:
+        silent = channel == "control" and not self._seam.received["control"]
+        return UNANSWERED if silent and self.pending(channel) else ANSWER
+
+    def _idle_may_come(self, flight: Flight) -> bool:
+        assert flight.reply is not None
+        # Nothing was published for an aborted one that could be on its way.
+        aborted = flight.reply.content.get("status") in ABORTED
+        return not aborted and self._seam.sees_statuses()
+
+    def _inquiry_for(self, flight: Flight, channel: ChannelName, now: float) -> Inquiry:
+        subshell = None if channel == "iopub" else flight.request.header.get("subshell_id")
+        inquiry = self._inquiries.get((channel, subshell))
+        # One question answers for all that were silent when it was asked.
+        if inquiry is None or inquiry.asked_at < flight.since + GRACE:
+            inquiry = self.inquire(channel, subshell, now)
+        return inquiry
+
+    def _conclude(self, flight: Flight) -> None:
+        if flight.reply is None:
+            flight.fail(self._no_reply(flight))
+            return
+        inquiry = flight.inquiry
+        if inquiry is not None and not inquiry.overtaken:
+            logger().warning(
+                "the idle status of the %s never came, nor what else iopub may hold: its outputs may be "
+                "incomplete",
+                flight.request.msg_type,
+            )
+        flight.conclude()
+
+    def _no_reply(self, flight: Flight) -> NoReply:
+        kind = flight.request.msg_type
+        said = f"the kernel is done with the {kind}, and no reply came"
+        if "disconnected" in flight.hit:
+            return NoReply(f"{said}: it was lost while the connection was away", "disconnected")
+        if sum(self._seam.dropped().values()) > flight.dropped_before:
+            dropped = ", ".join(sorted(self._seam.dropped()))
+            return NoReply(f"{said}: it may be among what was dropped here ({dropped})", "dropped")
+        if "interrupted" in flight.hit:
+            return NoReply(f"{said}: the kernel was interrupted meanwhile", "interrupted")
+        lacking = _lacking(flight.request)
+        if lacking:
+            return NoReply(
+                f"{said}: its content has no {lacking}, which the specification asks for"
+            )
+        if kind in _EVERYWHERE:
+            return NoReply(f"{said}: some kernels lose it when they are interrupted")
+        return NotImplementedByKernel(f"{said}; it does not seem to implement it")
+
+    # Losses.
+
+    def fail_all(self, failure: EnchannelError, *, final: bool = False) -> None:
+        """Tells everything that is in flight, and everything that is tied, why it never ends.
+
+        Args:
+            failure: Why.
+            final: Whether nothing more will come, so that it concerns what outlives restarts as well.
+        """
+        for flight in self._flights():
+            flight.fail(failure)
+        for tied in tuple(self._tied):
+            if final or not tied.outlives_restarts:
+                self.untie(tied)
+                tied.fail(failure)
+        self.give_up_questions()
+
+    def give_up_questions(self) -> None:
+        """The questions of our own may have been lost. Where they are answered yet, no stream gets that."""
+        self._inquiries.clear()
+        for msg_id, (_, probe) in self._asked.items():
+            probe.answered = True
+            self._asked[msg_id] = (None, probe)
+        for inquiry in tuple(self._waiting):
+            inquiry.tell()
+
+    def leave_all(self) -> None:
+        """The block of the channels was left."""
+        for flight in self._flights():
+            flight.leave()
+        for tied in tuple(self._tied):
+            self.untie(tied)
+            tied.leave()
+        for inquiry in tuple(self._waiting):
+            inquiry.tell()
+
+    def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
+        """The connection of some channels was away for a moment: what they carried may be lost.
+
+        Args:
+            lost: The channels.
+            busy: The requests that the kernel was busy with, and of whose end it has not spoken.
+        """
+        for flight in self._flights():
+            if flight.channel in lost:
+                flight.hit.add("disconnected")
+                running = flight.request.msg_id in busy and "iopub" not in lost
+                flight.in_doubt = flight.reply is None and not running
+            flight.stirred, flight.inquiry = True, None
+        self.give_up_questions()
+
+    def interrupted(self) -> None:
+        """The kernel is being interrupted."""
+        for flight in self._flights():
+            flight.hit.add("interrupted")
+
+
+def _lacking(request: Message) -> str:
+    """The first field that the specification asks for in the content of `request`, and that it has not."""
+    from .._protocol import contents
+
+    name = "".join(part.capitalize() for part in request.msg_type.split("_"))
+    required: Any = getattr(getattr(contents, name, None), "__required_keys__", ())
+    return next((key for key in sorted(required) if key not in request.content), "")

@@ -1,0 +1,228 @@
+"""The tasks of a connection.
+
+* One *reader* for each channel takes what has arrived and delivers it. When the kernel is lost it reads the last
+  words, and ends.
+* The *follower* tells what the transport says of the connection.
+* The *keeper* sits out one outage after the other; in between it beats the heart, and looks at what may be missing.
+
+They are shielded from whoever cancels the block, which may have something to say and to hear on its way out, and
+ended by the core alone. They never raise: what ends them is recorded, ends the streams, and is raised at the next
+receive or send.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
+import anyio.abc
+from anyio.lowlevel import checkpoint
+
+from .._exceptions import KernelDied
+from .._protocol.connection_info import ChannelName
+from .._transports.base import ConnectionEvent
+from .core import Core
+from .delivery import BACKLOG
+from .life import Event, State
+from .requests import TICK
+
+__all__ = ["start_tasks"]
+
+PROOF_DEADLINE = 5.0
+"""Seconds for iopub to be live again once every channel is connected; some kernels take that to start."""
+
+SESSION_GRACE = 1.0
+"""Seconds for the kernel to say its session once iopub is live."""
+
+LAST_WORDS = BACKLOG
+"""Messages of each channel that are read behind the loss of the kernel."""
+
+
+def start_tasks(core: Core, tasks: anyio.abc.TaskGroup) -> None:
+    """Starts the tasks of `core`; they end when it is left."""
+    readers = _Readers(core)
+    for channel in core.channels:
+        read = partial(readers.read, channel)
+        tasks.start_soon(
+            _guarded, core, f"{channel} can no longer be read", read, name=f"enchannel {channel}"
+        )
+    for what, run in (("the connection", follow), ("the kernel", keep)):
+        followed = partial(run, core)
+        tasks.start_soon(
+            _guarded, core, f"{what} can no longer be followed", followed, name=f"enchannel {what}"
+        )
+
+
+async def _guarded(core: Core, failed: str, run: Callable[[], Awaitable[None]]) -> None:
+    if core.life.state is State.LEFT:
+        return  # before this task ran at all
+    with anyio.CancelScope(shield=True) as scope:
+        core.scopes.add(scope)
+        try:
+            await run()
+        except Exception as error:  # noqa: BLE001
+            # Recorded: it is the cause of what every stream raises from here on.
+            core.lose(KernelDied(f"{failed}: {error!r}"), error)
+        finally:
+            core.scopes.discard(scope)
+
+
+class _Readers:
+    """The readers of a connection; the last to end says that all last words are read."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._left = len(core.channels)
+
+    async def read(self, channel: ChannelName) -> None:
+        """Reads `channel`, until the block or the kernel's last word."""
+        try:
+            await self._read(channel)
+        finally:
+            self._left -= 1
+            if not self._left:
+                self._core.happen(Event.DRAINED)
+
+    async def _read(self, channel: ChannelName) -> None:
+        core, transport = self._core, self._core.transport
+        while not core.life.over:
+            try:
+                messages = transport.receive_nowait(channel)
+            except anyio.WouldBlock:
+                pass
+            else:
+                await core.deliver(channel, messages)
+                if channel != "iopub":
+                    # A reply, and who waits for it goes first: to prepare the next wait takes 10 µs
+                    # on Trio, of a round trip of 300. Trio runs the tasks of one turn in any order,
+                    # so two turns.
+                    await checkpoint()
+                    await checkpoint()
+            # Most often the batch was all there was, and another look would find nothing.
+            await transport.wait_readable(channel)
+        await self._read_last_words(channel)
+
+    async def _read_last_words(self, channel: ChannelName) -> None:
+        left = LAST_WORDS
+        while left > 0:
+            try:
+                messages = self._core.transport.receive_nowait(channel)
+            except anyio.WouldBlock:
+                return
+            await self._core.deliver(channel, messages)
+            left -= len(messages) or 1
+            await checkpoint()
+
+
+async def follow(core: Core) -> None:
+    """Does what the transport's word of the connection means."""
+
+    def hear(event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
+        if event is ConnectionEvent.DISCONNECTED:
+            core.outage.note(channels)
+            core.happen(Event.DISCONNECTED)
+        elif event is ConnectionEvent.GIVEN_UP:
+            core.transport.reconnect(channels)
+        elif event is ConnectionEvent.GONE:
+            core.lose(KernelDied(said, "disconnected"))
+        core.tell()
+
+    await core.transport.follow(hear)
+
+
+async def keep(core: Core) -> None:
+    """For as long as the kernel is there: one outage after the other, and what is due in between."""
+    beat_at = -math.inf if core.transport.has_heartbeat else math.inf
+    while not core.life.over:
+        if core.life.away:
+            await sit_out(core)
+            continue
+        now = anyio.current_time()
+        if now >= beat_at:
+            if core.life.state is State.LIVE:
+                _beat(core, now)
+            beat_at = now + core.heartbeat.interval
+        core.ticking = core.ticking and core.requests.look()
+        await _rest(core, min(beat_at, now + TICK) if core.ticking else beat_at)
+
+
+async def _rest(core: Core, until: float) -> None:
+    """Waits until something is due, or has happened."""
+    if core.life.over or core.life.away:
+        return
+    core.wakeup = anyio.Event()
+    with anyio.CancelScope(deadline=until):
+        await core.wakeup.wait()
+    core.wakeup = None
+
+
+def _beat(core: Core, now: float) -> None:
+    received, idle = sum(core.received.values()), core.status.word == "idle"
+    silent = core.heartbeat.look(now, received, echoed=core.transport.beat(), idle=idle)
+    if silent is not None:
+        said = f"the kernel is silent: no heartbeat and no message for {silent:.0f} s"
+        core.lose(KernelDied(said, "heartbeat"))
+
+
+async def sit_out(core: Core) -> None:
+    """Waits until the connection is there again, and tells whom it concerns; or gives it up."""
+    while core.life.away:
+        with anyio.CancelScope() as core.patience:
+            core.happen(await _come_back(core))
+        if core.patience.cancelled_caught and not core.outage.ours:
+            if core.outage.given_up and core.transport.unconnected():
+                core.happen(Event.GIVEN_UP, core.outage.died())
+            else:
+                core.outage.overdue = True
+                core.happen(Event.OVERDUE)
+
+
+async def _come_back(core: Core) -> Event:
+    """Waits until every channel is connected and iopub proven, and says to whom."""
+    epoch = core.life.epoch
+    proven: set[ChannelName] = set()
+    followed = set(core.transport.followed)
+    said_session = False
+    while True:
+        await _connect_again(core)
+        lost = set(core.outage.lost)
+        if lost <= proven:
+            break
+        proven = lost
+        if "iopub" in lost:
+            anybody = lost < followed or core.outage.ours
+            said_session = await _meet_again(core, need_session=not anybody)
+    same = proven < followed or (said_session and core.life.epoch == epoch)
+    return Event.BACK_SAME if same else Event.BACK_OTHER
+
+
+async def _connect_again(core: Core) -> None:
+    core.patience.deadline = core.outage.deadline(connected=False)
+    while core.transport.unconnected() or core.life.state is State.RESTARTING:
+        await core.changed.wait()
+    core.patience.deadline = core.outage.deadline(connected=True)
+
+
+async def _meet_again(core: Core, *, need_session: bool) -> bool:
+    """Proves iopub live once more; whether the kernel says the session that it had."""
+    status = core.status
+    while core.transport.has_arrived("iopub"):
+        # What the old connection brought proves nothing of the new one.
+        await checkpoint()
+    core.requests.give_up_questions()
+    core.iopub_proven = anyio.Event()
+    core.transport.widen()
+    heard, knew = status.heard, status.session is not None
+    status.curious = True
+    try:
+        with anyio.move_on_after(PROOF_DEADLINE):
+            await core.prove_iopub()
+            with anyio.move_on_after(SESSION_GRACE):
+                while need_session and status.heard == heard:
+                    await core.changed.wait()
+    finally:
+        status.curious = False
+        core.transport.narrow()
+    return knew and status.heard > heard

@@ -1,0 +1,91 @@
+"""Our own connection to a kernel that we launched: what proves it ready is kept for as long as it runs.
+
+No connection is closed in a kernel's first moments: some abort at that, some answer before the process behind them is
+there. From the moment it is ready the line is subscribed to nothing, and it serves interrupt, restart and stop, which
+need not connect then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import anyio
+
+from .. import messages
+from .._core.core import Core
+from .._exceptions import EnchannelError, KernelConnectError, KernelDied
+from .._open_channels import open_some_channels
+from .._protocol.connection_info import ConnectionInfo
+from .._protocol.message import Message
+
+__all__ = ["Line"]
+
+
+class Line:
+    """The connection to one run of a kernel.
+
+    Attributes:
+        failure: Why it could not be opened.
+        proven: Whether iopub was proven live, so that the kernel is ready.
+    """
+
+    def __init__(self) -> None:
+        self.failure: KernelConnectError | None = None
+        self.proven: bool = False
+        self._core: Core | None = None
+        self._over = anyio.Event()
+        self._known = anyio.Event()
+
+    async def hold(self, info: ConnectionInfo, timeout: float) -> None:
+        """Opens it, and keeps it open until :meth:`close`; never raises."""
+        try:
+            opening = open_some_channels(
+                info, "shell", "control", "iopub", connect_timeout=timeout, on_made=self._made
+            )
+            async with opening as channels:
+                self.proven = channels.statistics().iopub_proven
+                assert self._core is not None
+                self._core.transport.mute()
+                self._known.set()
+                await self._over.wait()
+        except KernelConnectError as failure:
+            self.failure = failure
+        except KernelDied:
+            pass  # whoever watches the process says so
+        finally:
+            self._known.set()
+
+    def _made(self, core: Core) -> None:
+        self._core = core
+
+    async def wait_known(self) -> None:
+        """Waits until the kernel is ready, or is known not to be."""
+        await self._known.wait()
+
+    def close(self) -> None:
+        """The kernel's run is over."""
+        self._over.set()
+
+    async def request(self, request: Message) -> None:
+        """Sends a request on control and waits for its reply.
+
+        Raises:
+            EnchannelError: No reply comes, or the kernel is lost.
+            anyio.ClosedResourceError: The line is closed.
+        """
+        if self._core is None:
+            raise anyio.ClosedResourceError
+        await self._core.request("control", self._core.prepare(request))
+
+    async def ask_to_shut_down(self, *, restart: bool, interrupt: bool) -> None:
+        """Asks the kernel to exit; never raises.
+
+        Args:
+            restart: Whether it is started again behind that.
+            interrupt: Whether what it runs is to be interrupted by a message first.
+        """
+        # An error means that it went away meanwhile, or cannot be reached: the signals end it.
+        with contextlib.suppress(EnchannelError, anyio.ClosedResourceError):
+            if interrupt and self._core is not None:
+                self._core.post("control", messages.interrupt_request())
+            await self.request(messages.shutdown_request(restart=restart))

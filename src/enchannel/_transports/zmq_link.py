@@ -1,0 +1,436 @@
+"""One channel over ZeroMQ: its socket, and what the socket's monitor says of the connection.
+
+The facts it stands on:
+
+* ``connect()`` says nothing of the peer. The monitor does: a channel is connected from ``HANDSHAKE_SUCCEEDED`` to
+  ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then on ZeroMQ tries to reconnect by itself.
+  A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected.
+* A monitor that nobody reads fills up, and then ZeroMQ's only I/O thread stands still, and with it every kernel of
+  the process. So a monitor ends with whoever reads it.
+* What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not connect
+  again by itself, and says so by saying nothing.
+* Where nobody listens, the system may give our own end the very port that it connects to: the connection
+  then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
+* ZeroMQ tries one address at a time, and resolves names on its I/O thread: it is given addresses, one after another.
+* Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the reader may be
+  waiting has it look again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import struct
+from collections.abc import Callable, Sequence
+
+import anyio
+import zmq
+from anyio.lowlevel import checkpoint
+
+from .._exceptions import KernelDied
+from .._protocol.message import new_id
+from .._protocol.wire import Frame
+from .base import ConnectionEvent
+from .readiness import Readiness, stay_ready
+from .zmq_frames import read_by_shape, read_exactly, send_frame
+
+__all__ = ["BATCH", "Link"]
+
+BATCH = 64
+"""How many messages are taken from a socket before others run: large enough that the scheduler costs
+little per message, small enough that a flood on one channel delays the others by a millisecond."""
+
+GIVEN_UP = 0.25
+"""Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
+ZeroMQ has given up. Where it has not, it says within a millisecond that it tries again."""
+
+UNDOUBTED = 0.1
+"""Seconds of silence after which a channel that is watched anew is one that was connected all the time: where it
+was not, ZeroMQ tries every 20 ms."""
+
+ATTEMPT = 1.0
+"""Seconds for one of several addresses to answer before the next one is tried."""
+
+# Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE = int(zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
+_EVENTS = int(zmq.EVENTS)
+
+_WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+
+_SEEN = {
+    zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
+    zmq.EVENT_CONNECT_RETRIED: "refused or dropped the connection",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the ZeroMQ handshake failed: is it a kernel's channel?",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the ZeroMQ handshake failed: not authorised",
+    zmq.EVENT_DISCONNECTED: "disconnected",
+}
+
+_ENDED = (
+    zmq.EVENT_DISCONNECTED,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+)
+"""Behind these ZeroMQ either says that it tries again, or never does."""
+
+TellLink = Callable[["Link", ConnectionEvent], None]
+
+
+class Link:
+    """One channel's socket and its monitor.
+
+    Args:
+        context: The socket's.
+        socket: It, connected by :meth:`connect` or by its owner.
+        endpoints: Where it connects to: the first, or another one where that does not answer.
+        monitored: Whether there is a connection to watch.
+        owned: Whether it is closed here.
+        give_back: Called when the event loop watches it no more.
+
+    Attributes:
+        connected: Whether it is.
+        seen: What was last seen of it.
+        by_shape: Whether the batch at hand was read by shape.
+        trusted: Whether the next one may be.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        socket: zmq.Socket[bytes],
+        endpoints: Sequence[str],
+        *,
+        monitored: bool = True,
+        owned: bool = True,
+        lend: bool = False,
+        give_back: Callable[[], object] | None = None,
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = socket
+        self.monitored: bool = monitored
+        self.connected: bool = not (monitored and owned)
+        self.seen: str = "nothing answered"
+        self.trusted: bool = False
+        self.by_shape: bool = False
+        self._context = context
+        self._endpoints = tuple(endpoints)
+        self._at = 0
+        self._owned = owned
+        self._lend = lend
+        self._give_back = give_back
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._tell: TellLink | None = None
+        self.shakes_no_hands: bool = False
+        """Whether its peer speaks ZMTP 2.0, of which the monitor says only that it has accepted."""
+        self._accepted = False
+        self._in_doubt = False
+        self._ended = False
+        self._to_itself = False
+        self._abandoned = False
+        # Made by the task that waits first: a transport may be made before any event loop runs.
+        self._readiness: Readiness | None = None
+        self._limit = BATCH
+        self._writable: anyio.Event | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """Where it connects to now."""
+        return self._endpoints[self._at]
+
+    def connect(self) -> None:
+        """Begins to connect, watched from the start.
+
+        Raises:
+            zmq.ZMQError: ZeroMQ refuses the endpoint.
+        """
+        if self.monitored:
+            self._attach_monitor()
+        self.socket.connect(self.endpoint)
+
+    # Receiving and sending.
+
+    def receive(self) -> list[list[Frame]]:
+        """The frames of what has arrived, a batch at most; empty where nothing has.
+
+        The first message behind a wait comes alone: most often there is no other, and whoever waits for
+        it need not wait until that is known (a vain read takes 8 µs).
+        """
+        if self.socket.closed:
+            return []
+        self.by_shape = self.trusted
+        read = read_by_shape if self.by_shape else read_exactly
+        batch: list[list[Frame]] = []
+        limit, self._limit = self._limit, BATCH
+        try:
+            while len(batch) < limit:
+                batch.append(read(self.socket))
+        except zmq.Again:
+            pass
+        if self._accepted and batch:
+            self.assume_connected()
+        if self._abandoned and not batch and self._owned:
+            # The last word is read.
+            self.close()
+        else:
+            self.recheck()
+        return batch
+
+    def has_arrived(self) -> bool:
+        """Whether something can be received now."""
+        if self.socket.closed:
+            return False
+        arrived = self._readable()
+        self.recheck()
+        return arrived
+
+    async def wait_readable(self) -> None:
+        """Waits until something may have arrived, or nothing more will."""
+        if self._abandoned:
+            await checkpoint()
+            return
+        if self._readiness is None:
+            descriptor = _descriptor(self.socket)
+            self._readiness = stay_ready(descriptor, self._readable, self._give_back)
+        if await self._readiness.wait():
+            self._limit = 1
+            self._wake_writers()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Sends all of `frames` as one message, or none of them.
+
+        Raises:
+            anyio.WouldBlock: It cannot be sent now.
+            KernelDied: The socket cannot be used any more.
+        """
+        if self._abandoned or not (self.connected or self._accepted):
+            raise anyio.WouldBlock
+        try:
+            try:
+                # Again can only come of the first frame; once it is taken, so are the others.
+                for frame in frames[:-1]:
+                    send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=self._lend)
+                send_frame(self.socket, frames[-1], _NOBLOCK, lend=self._lend)
+            finally:
+                self.recheck()
+        except zmq.Again:
+            raise anyio.WouldBlock from None
+        except zmq.ZMQError as error:
+            raise KernelDied(f"{self.endpoint} can no longer be sent to: {error}") from error
+
+    def recheck(self) -> None:
+        """Wakes the reader where the call just made has eaten the edge that it waits for."""
+        if self._readiness is not None:
+            self._readiness.recheck()
+
+    def _readable(self) -> bool:
+        return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
+
+    async def wait_writable(self) -> None:
+        """Waits until something may be sent; may return too early."""
+        # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
+        # look again now and then; this happens only while there is no connection.
+        self._writable = self._writable or anyio.Event()
+        with anyio.move_on_after(0.05):
+            await self._writable.wait()
+
+    def _wake_writers(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+
+    # The connection.
+
+    def begin(self) -> None:
+        """It is used, perhaps once more."""
+        self._abandoned = False
+
+    async def follow(self, tell: TellLink) -> None:
+        """Tells what the monitor says, until :meth:`unwatch` or :meth:`abandon`. Cancellation loses no event."""
+        self._tell = tell
+        if self.monitored and self._monitor is None and not self._abandoned:
+            self._attach_monitor()
+        while (monitor := self._monitor) is not None:
+            if self.take_events():
+                continue
+            if await self._wait_event(monitor) or self._monitor is not monitor:
+                continue
+            if not self.take_events():
+                self._nothing_said()
+
+    def watch_anew(self) -> bool:
+        """To be followed again, where it is not: it is connected when its monitor says so, or says nothing."""
+        if not self.monitored or self._monitor is not None or self._abandoned:
+            return False
+        self._in_doubt = True
+        self.connected = False
+        self._attach_monitor()
+        return True
+
+    def _patience(self) -> float:
+        """How long the monitor's silence means nothing."""
+        if self._in_doubt:
+            return UNDOUBTED
+        if self.connected:
+            return math.inf
+        if self._ended and self._owned:
+            return GIVEN_UP
+        return ATTEMPT if len(self._endpoints) > 1 else math.inf
+
+    async def _wait_event(self, monitor: zmq.Socket[bytes]) -> bool:
+        """Waits for the monitor; whether it said anything before its silence means something."""
+        with anyio.move_on_after(self._patience()), contextlib.suppress(anyio.ClosedResourceError):
+            await anyio.wait_readable(_descriptor(monitor))
+            return True
+        return False
+
+    def _nothing_said(self) -> None:
+        if self._in_doubt:
+            self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        elif self._ended and self._tell is not None:
+            self._tell(self, ConnectionEvent.GIVEN_UP)
+        elif len(self._endpoints) > 1:
+            self._try_next()
+
+    def take_events(self) -> bool:
+        """Takes over all that the monitor has said, if anything."""
+        said = with_itself = refused = False
+        while self._monitor is not None:
+            try:
+                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                break
+            said = True
+            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
+            event, value = struct.unpack("=Hi", frames[0])
+            if event == zmq.EVENT_CONNECTED:
+                self._to_itself = self._owned and _is_its_own_peer(value)
+            with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
+            refused = event == zmq.EVENT_CONNECT_RETRIED
+            if not with_itself:
+                self._note(event)
+        if with_itself:
+            self.reconnect()
+            self.seen = _SEEN[zmq.EVENT_CONNECT_RETRIED]
+        elif refused and len(self._endpoints) > 1:
+            self._try_next()
+        return said
+
+    def _note(self, event: int) -> None:
+        was_connected = self.connected
+        self._ended = event in _ENDED
+        self._in_doubt = False
+        self._accepted = event == zmq.EVENT_CONNECTED
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.connected = True
+            self._wake_writers()
+            if not was_connected and self._tell is not None:
+                self._tell(self, ConnectionEvent.CONNECTED)
+            return
+        # The end of what never was a connection says less than what was seen of it before.
+        if was_connected or event != zmq.EVENT_DISCONNECTED:
+            self.seen = _SEEN[zmq.Event(event)]
+        # A caller's socket counts as connected, and its monitor may say so only later.
+        if was_connected and event != zmq.EVENT_CONNECTED:
+            self.connected = False
+            if self._tell is not None:
+                self._tell(self, ConnectionEvent.DISCONNECTED)
+
+    def assume_connected(self) -> None:
+        """Something has arrived from a peer that will not be seen to shake hands (ZMTP 2.0): it is connected."""
+        self.shakes_no_hands = True
+        self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    def assume_connected_like(self, other: Link) -> None:
+        """The same, for another channel of such a peer: it has accepted, and will say no more."""
+        if other.shakes_no_hands and self._accepted and not self.connected:
+            self.assume_connected()
+
+    def reconnect(self) -> None:
+        """Connects anew, whatever is connected now."""
+        if not self._owned or self._abandoned:
+            return
+        # Where ZeroMQ has given up, there is nothing to disconnect from.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.endpoint)
+        self._note(zmq.EVENT_DISCONNECTED)
+        self._ended = False
+        self.socket.connect(self.endpoint)
+        self.recheck()
+
+    def _try_next(self) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.endpoint)
+        self._at = (self._at + 1) % len(self._endpoints)
+        self.socket.connect(self.endpoint)
+        self.recheck()
+
+    def _attach_monitor(self) -> None:
+        # Not get_monitor_socket(), whose socket nobody closes.
+        address = f"inproc://enchannel-monitor-{new_id()}"
+        self.socket.monitor(address, _WATCHED)
+        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor.connect(address)
+
+    def unwatch(self) -> None:
+        """Ends the monitor, and whoever follows it."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is None or monitor.closed:
+            return
+        # Where the socket or its context is gone already, so is the monitor's other end.
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.monitor(None, 0)
+        # Outside an event loop nobody waits.
+        with contextlib.suppress(RuntimeError):
+            anyio.notify_closing(_descriptor(monitor))
+        monitor.close(linger=0)
+
+    # Its end.
+
+    def abandon(self) -> None:
+        """Lets go of the connection; what has arrived can be received, and then the socket is closed."""
+        self._abandoned = True
+        self.unwatch()
+        self._wake_writers()
+        if self._readiness is not None:
+            readiness, self._readiness = self._readiness, None
+            readiness.wake()
+            readiness.close()
+
+    def close(self) -> None:
+        """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
+        self.abandon()
+        if self._owned:
+            self.socket.close()
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.get(zmq.FD))
+
+
+def _is_its_own_peer(descriptor: int) -> bool:
+    """Whether both ends of a connection are the same; if so, its port is free as soon as it is closed."""
+    from socket import AF_INET, AF_INET6, SO_LINGER, SOL_SOCKET, socket
+
+    # ZeroMQ may have closed it already, and somebody else may have the number now.
+    with contextlib.suppress(OSError):
+        connection = socket(fileno=descriptor)
+        try:
+            if (
+                connection.family in (AF_INET, AF_INET6)
+                and connection.getsockname() == connection.getpeername()
+            ):
+                # Otherwise the system keeps the port for a minute, and no kernel can bind it.
+                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                return True
+        finally:
+            connection.detach()
+    return False
