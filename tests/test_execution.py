@@ -2,102 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import time
-import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
 from enchannel import (
-    Execution,
-    KernelChannels,
     KernelDied,
     LocalProtocolError,
-    Message,
-    NotImplementedByKernel,
     ReplyError,
     messages,
     open_channels,
     raise_for_status,
 )
-from enchannel._core.probe import Probe
-from enchannel.testing import MemoryKernelEnd, memory_transport_pair, open_fake_kernel
-from helpers import deadlines_passed
+from enchannel.testing import memory_transport_pair, open_fake_kernel
+from memory_kernel import Kernel, conversation, executed, start
 from raw_kernel import message
 
 pytestmark = pytest.mark.anyio
-
-
-class Kernel:
-    """The other end: says what the test says, in the order of the test."""
-
-    def __init__(self, end: MemoryKernelEnd) -> None:
-        self.end = end
-
-    async def asked(self, channel: Any = "shell") -> tuple[bytes, Message]:
-        with anyio.fail_after(5):
-            return await self.end.receive(channel)
-
-    def say(self, msg_type: str, parent: Message, **content: Any) -> None:
-        self.end.publish(message(msg_type, parent, **content))
-
-    def status(self, parent: Message, state: str) -> None:
-        self.say("status", parent, execution_state=state)
-
-    def reply(self, to: tuple[bytes, Message], channel: Any = "shell", **content: Any) -> Message:
-        identity, request = to
-        kind = request.msg_type.replace("request", "reply")
-        reply = message(kind, request, **{"status": "ok", **content})
-        self.end.send(channel, identity, reply)
-        return reply
-
-
-@asynccontextmanager
-async def conversation() -> AsyncIterator[tuple[KernelChannels, Kernel, anyio.abc.TaskGroup]]:
-    transport, end = memory_transport_pair("key")
-    async with open_channels(transport) as ch, anyio.create_task_group() as tasks:
-        yield ch, Kernel(end), tasks
-        tasks.cancel_scope.cancel()
-
-
-class Task:
-    """What a coroutine returned or raised, for those that run beside the test."""
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    async def run(self, function: Any, *args: Any) -> None:
-        try:
-            self.value = await function(*args)
-        except Exception as error:
-            self.error = error
-        self.done.set()
-
-    async def result(self) -> Any:
-        with anyio.fail_after(5):
-            await self.done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.value
-
-
-def start(tasks: anyio.abc.TaskGroup, function: Any, *args: Any) -> Task:
-    task = Task()
-    tasks.start_soon(task.run, function, *args)
-    return task
-
-
-async def executed(ch: KernelChannels, code: str, **options: Any) -> Any:
-    async with ch.execute(code, **options) as execution:
-        seen = [msg.msg_type async for msg in execution]
-    return execution, seen
 
 
 async def test_each_of_many_requests_gets_its_own_reply() -> None:
@@ -128,300 +51,6 @@ async def test_reply_and_idle_come_in_either_order(idle_first: bool) -> None:
         assert seen == ["status", "status"]
         assert execution.reply.msg_id == reply.msg_id
         assert (execution.execution_count, execution.complete) == (7, True)
-
-
-async def test_an_execution_whose_idle_never_comes_ends_behind_its_reply() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, executed, ch, "1")
-        kernel.status(message("other_request"), "busy")
-        kernel.reply(await kernel.asked(), status="aborted")
-        execution, _ = await task.result()
-        assert execution.reply.content["status"] == "aborted"
-        assert never_asked(kernel)
-
-
-async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, executed, ch, "1")
-        asked = await kernel.asked()
-        kernel.status(asked[1], "busy")
-        kernel.reply(asked)
-        # A second later it is asked something else, whose answer comes behind what was on its way.
-        other = await kernel.asked("control")
-        kernel.reply(other, "control")
-        await anyio.wait_all_tasks_blocked()
-        assert not task.done.is_set()
-        kernel.say("stream", asked[1], name="stdout", text="late")
-        kernel.status(asked[1], "idle")
-        execution, seen = await task.result()
-        assert seen == ["status", "stream", "status"]
-        assert execution.idle
-        # What answers that reaches no stream.
-        assert ch.statistics().backlog["control"] == 0
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An end that is missing is soon looked into."""
-    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.05)
-    monkeypatch.setattr("enchannel._core.ending.ANSWER_DEADLINE", 0.1)
-
-
-@pytest.mark.usefixtures("soon")
-async def test_an_idle_that_a_later_one_overtakes_never_comes() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, executed, ch, "1")
-        other = await replied(kernel)
-        assert not task.done.is_set()
-        kernel.status(other[1], "busy")
-        execution, seen = await task.result()
-        assert (seen, execution.idle, execution.complete) == (["status"], False, True)
-        kernel.status(other[1], "idle")
-        kernel.reply(other, "control")
-        await anyio.wait_all_tasks_blocked()
-        assert ch._delivery._expected == {}
-
-
-async def replied(kernel: Kernel) -> tuple[bytes, Message]:
-    """Answers an execution but for its idle status, and returns what the kernel is asked then."""
-    asked = await kernel.asked()
-    kernel.status(asked[1], "busy")
-    kernel.reply(asked)
-    return await kernel.asked("control")
-
-
-def never_asked(kernel: Kernel, channel: Any = "control") -> bool:
-    """Whether the kernel has been asked nothing more."""
-    with contextlib.suppress(anyio.WouldBlock):
-        return not kernel.end.take(channel)
-    return True
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_kernel_that_shows_no_status_is_asked_for_none() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, executed, ch, "1")
-        asked = await kernel.asked()
-        kernel.say("stream", asked[1], name="stdout", text="out")
-        kernel.reply(asked)
-        assert (await task.result())[1] == ["stream"]
-        assert never_asked(kernel)
-
-
-@pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("answered_before", [False, True])
-async def test_a_kernel_that_answers_nothing_else_is_done(answered_before: bool) -> None:
-    async with conversation() as (ch, kernel, tasks):
-        if answered_before:
-            task = start(tasks, executed, ch, "0")
-            other = await replied(kernel)
-            kernel.reply(other, "control")
-            kernel.status(other[1], "idle")
-            await task.result()
-        task = start(tasks, executed, ch, "1")
-        other = await replied(kernel)
-        execution, _ = await task.result()
-        assert execution.complete
-        assert never_asked(kernel)
-        # It keeps nothing of the execution, and what answers in the end reaches no stream.
-        gone = weakref.ref(execution)
-        del execution, task
-        gc.collect()
-        assert gone() is None
-        kernel.reply(other, "control")
-        kernel.status(other[1], "busy")
-        kernel.status(other[1], "idle")
-        await anyio.wait_all_tasks_blocked()
-        assert ch._delivery._expected == {}
-        assert set(ch.statistics().backlog.values()) == {0}
-
-
-async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enchannel._core.delivery.EXCLUSIVE", 3)
-    async with conversation() as (ch, kernel, _):
-        for _ in range(5):
-            Probe(ch, "control")
-        asked = [(await kernel.asked("control"))[1].msg_id for _ in range(5)]
-        assert list(ch._delivery._expected) == asked[-3:]
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_kernel_that_has_answered_is_waited_for_however_long() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        # It publishes something for what it is asked.
-        task = start(tasks, executed, ch, "1")
-        kernel.status((await replied(kernel))[1], "busy")
-        await task.result()
-        async with ch.execute("2") as execution:
-            task = start(tasks, execution.wait)
-            other = await replied(kernel)
-            kernel.reply(other, "control")
-            # A large message is on its way.
-            await deadlines_passed(execution)
-            assert not task.done.is_set()
-            assert never_asked(kernel)
-            # Something else is here, and nothing behind it: the kernel may have dropped what answers.
-            kernel.say("stream", message("other_request"), name="stdout", text="other")
-            kernel.reply(await kernel.asked("control"), "control")
-            # What answers the first comes behind it as well, however long that took.
-            kernel.say("stream", execution.request, name="stdout", text="late")
-            kernel.status(other[1], "busy")
-            await task.result()
-            assert never_asked(kernel)
-            assert [each["text"] for each in execution.outputs] == ["late"]
-
-
-async def polled(execution: Execution) -> Message:
-    while True:
-        with anyio.move_on_after(0.01):
-            return await execution.wait()
-
-
-@pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("waiters", [1, 3])
-async def test_however_many_wait_and_how_shortly_the_kernel_is_asked_once(waiters: int) -> None:
-    async with conversation() as (ch, kernel, tasks):
-        async with ch.execute("1") as execution:
-            polling = [start(tasks, polled, execution) for _ in range(waiters)]
-            await replied(kernel)
-            for task in polling:
-                assert (await task.result()).msg_type == "execute_reply"
-            assert never_asked(kernel)
-
-
-async def idled(kernel: Kernel) -> tuple[tuple[bytes, Message], tuple[bytes, Message]]:
-    """Answers a request but for its reply, and returns it, and what the kernel is asked then."""
-    asked = await kernel.asked()
-    kernel.status(asked[1], "busy")
-    kernel.status(asked[1], "idle")
-    other = await kernel.asked()
-    assert other[1].msg_type == "kernel_info_request"
-    return asked, other
-
-
-async def test_a_request_that_is_not_implemented_raises() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        # It answers on shell.
-        task = start(tasks, ch.request, "inspect_request", {})
-        kernel.reply(await kernel.asked())
-        await task.result()
-        task = start(tasks, ch.request, "history_request", {})
-        _, other = await idled(kernel)
-        await anyio.wait_all_tasks_blocked()
-        assert not task.done.is_set()
-        kernel.reply(other)
-        with pytest.raises(NotImplementedByKernel, match="no reply to the history_request"):
-            await task.result()
-        assert set(ch.statistics().backlog.values()) == {0}
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_reply_that_is_still_on_its_way_behind_the_idle_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("enchannel._core.ending.ANSWER_DEADLINE", 30)
-    async with conversation() as (ch, kernel, tasks):
-        # It has sent something on shell.
-        task = start(tasks, ch.request, "history_request", {})
-        kernel.reply(await kernel.asked())
-        await task.result()
-        async with ch.execute("2", subshell_id="sub") as execution:
-            task = start(tasks, execution.wait)
-            asked, other = await idled(kernel)
-            assert other[1].header["subshell_id"] == "sub"
-            await anyio.wait_all_tasks_blocked()
-            assert execution._ending is not None
-            assert execution._ending.deadline > anyio.current_time() + 20
-            reply = kernel.reply(asked)
-            kernel.reply(other)
-            assert (await task.result()).msg_id == reply.msg_id
-
-
-@pytest.mark.usefixtures("soon")
-async def test_what_is_published_for_shell_says_nothing_of_control() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, ch.request, "history_request", {})
-        _, other = await idled(kernel)
-        kernel.status(other[1], "idle")
-        kernel.reply(other)
-        with pytest.raises(NotImplementedByKernel):
-            await task.result()
-        task = start(tasks, executed, ch, "1")
-        kernel.reply(await replied(kernel), "control")
-        assert (await task.result())[0].complete
-
-
-@pytest.mark.usefixtures("soon")
-async def test_each_message_postpones_the_question() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        async with ch.execute("1") as execution:
-            task = start(tasks, execution.wait)
-            asked = await kernel.asked()
-            kernel.reply(asked)
-            with anyio.fail_after(5):
-                while execution._ending is None:
-                    await anyio.sleep(0.001)
-                before = execution._ending.deadline
-                kernel.say("stream", asked[1], name="stdout", text="more")
-                while not execution.outputs:
-                    await anyio.sleep(0.001)
-            assert execution._ending.deadline > before
-            kernel.status(asked[1], "idle")
-            await task.result()
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_program_that_was_away_has_missed_no_answer() -> None:
-    async def idle_at_its_end() -> bool:
-        async with ch.execute("1") as execution:
-            await execution.wait()
-            return execution.idle
-
-    async with conversation() as (ch, kernel, tasks):
-        # Whether the deadline or the reader comes first is chance.
-        for _ in range(10):
-            task = start(tasks, idle_at_its_end)
-            asked = await kernel.asked()
-            kernel.status(asked[1], "busy")
-            kernel.reply(asked)
-            await kernel.asked("control")
-            kernel.status(asked[1], "idle")
-            time.sleep(0.15)
-            assert await task.result()
-
-
-@pytest.mark.usefixtures("soon")
-async def test_nothing_is_asked_once_it_is_over() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        for _ in range(10):
-            task = start(tasks, executed, ch, "1")
-            other = await replied(kernel)
-            kernel.reply(other, "control")
-            kernel.status(other[1], "busy")
-            time.sleep(0.15)
-            await task.result()
-            assert never_asked(kernel)
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_reply_on_the_other_channel_is_not_overtaken() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, ch.request, "history_request", {})
-        asked, other = await idled(kernel)
-        kernel.reply(other)
-        reply = kernel.reply(asked, "control")
-        assert (await task.result()).msg_id == reply.msg_id
-
-
-@pytest.mark.usefixtures("soon")
-async def test_a_kernel_that_answers_nothing_at_all_implements_nothing() -> None:
-    async with conversation() as (ch, kernel, tasks):
-        async with ch.execute("1") as execution:
-            polling = [start(tasks, polled, execution) for _ in range(3)]
-            await idled(kernel)
-            for task in polling:
-                with pytest.raises(NotImplementedByKernel):
-                    await task.result()
 
 
 async def test_a_reply_of_another_type_on_another_channel_is_the_reply() -> None:
@@ -523,8 +152,7 @@ async def test_a_cancelled_request_leaves_nothing_behind() -> None:
         for _ in range(3):
             with anyio.move_on_after(0.01):
                 await ch.request("inspect_request", {})
-        assert ch._delivery._expected == {}
-        assert list(ch._delivery.at_end) == [ch._kernel.end]
+        assert len(ch._core.requests) == 0
 
 
 async def test_idles_behind_their_replies_do_not_pile_up() -> None:
@@ -722,25 +350,6 @@ async def test_facts_that_were_refused_are_asked_for_again() -> None:
         assert (await second.result())["banner"] == "hello"
 
 
-async def test_an_interrupt_that_nobody_answers_is_bounded(monkeypatch: Any) -> None:
-    monkeypatch.setattr("enchannel._conversations.execution.INTERRUPT_DEADLINE", 0.05)
-    async with conversation() as (ch, _, _tasks):
-        with anyio.fail_after(5), pytest.raises(ZeroDivisionError):
-            async with ch.execute("while True: pass", interrupt_on_cancel=True):
-                raise ZeroDivisionError
-
-
-async def test_a_late_reader_does_not_mistake_the_kernel(monkeypatch: Any) -> None:
-    # The reply has arrived when the grace is over, and was not read: somebody held the event loop.
-    monkeypatch.setattr("enchannel._core.ending.GRACE", 0)
-    async with conversation() as (ch, kernel, tasks):
-        task = start(tasks, ch.request, "inspect_request", {})
-        asked = await kernel.asked()
-        kernel.status(asked[1], "idle")
-        kernel.reply(asked)
-        assert (await task.result()).msg_type == "inspect_reply"
-
-
 def test_replies_that_are_no_success_can_be_raised() -> None:
     assert raise_for_status(reply := message("execute_reply")) is reply
     failed = message("execute_reply", status="error", ename="E", evalue="why", traceback=["t"])
@@ -777,12 +386,28 @@ async def test_the_kernel_is_asked_for_its_facts_once_a_session() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         info = await ch.kernel_info()
         assert await ch.kernel_info() is info
-        assert ch.status in ("busy", "idle")
-        await ch.wait_idle()
-        assert len(kernel.transcript.messages("> shell kernel_info_request")) == 1
+        assert len(kernel.transcript.messages("> control kernel_info_request")) == 1
         await kernel.restart()
         await ch.request("is_complete_request", {"code": "1"})
-        await ch.wait_idle()
         assert ch.statistics().restarts == 1
         await ch.kernel_info()
-        assert len(kernel.transcript.messages("> shell kernel_info_request")) == 2
+        # One of them asked whether it was there again.
+        assert len(kernel.transcript.messages("> control kernel_info_request")) == 3
+
+
+async def test_a_program_that_was_away_has_missed_no_answer() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        for _ in range(2):
+            async with ch.execute("1") as execution:
+                task = start(tasks, execution.wait)
+                asked = await kernel.asked()
+                kernel.reply(asked)
+                while execution.reply is None:
+                    await anyio.sleep(0.001)
+                kernel.status(asked[1], "idle")
+                # Longer than the kernel's silence would mean anything.
+                time.sleep(1.3)
+                await task.result()
+                assert execution.idle
+            with pytest.raises(anyio.WouldBlock):
+                kernel.end.take("control")

@@ -143,6 +143,7 @@ class MemoryTransport(FrameTransport):
         self._end = end
         self._topics = topics
         self._gone = ""
+        self._away: set[ChannelName] = set()
         self._abandoned = False
         self._tell: Tell | None = None
         self._news = anyio.Event()
@@ -157,7 +158,12 @@ class MemoryTransport(FrameTransport):
         return self.inbound[channel].arrived
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
+        if channel in self._away:
+            raise anyio.WouldBlock
         self.outbound[channel].put([self.identity, *map(bytes, frames)])
+
+    async def wait_writable(self, channel: ChannelName) -> None:
+        await self._news.wait()
 
     async def wait_readable(self, channel: ChannelName) -> None:
         if self._abandoned or self.has_arrived(channel):
@@ -174,15 +180,40 @@ class MemoryTransport(FrameTransport):
             if self._gone:
                 tell(ConnectionEvent.GONE, self.channels, self._gone)
                 return
-            self._news = anyio.Event()
             await self._news.wait()
 
     def unconnected(self) -> Mapping[str, str]:
-        return dict.fromkeys(self.channels, self._gone) if self._gone else {}
+        if self._gone:
+            return dict.fromkeys(self.channels, self._gone)
+        return {name: "cut in memory" for name in self.channels if name in self._away}
+
+    def cut(self, *channels: ChannelName) -> None:
+        """Loses the connection of `channels`, by default of all: what is under way is lost, and what is sent."""
+        lost = channels or self.channels
+        self._away.update(lost)
+        for channel in lost:
+            self.outbound[channel].clear()
+            self.inbound[channel].clear()
+        self._say(ConnectionEvent.DISCONNECTED, lost, "the connection in memory was cut")
+
+    def mend(self, *channels: ChannelName) -> None:
+        """Brings back what :meth:`cut` took away."""
+        back = channels or self.channels
+        self._away.difference_update(back)
+        self._say(ConnectionEvent.CONNECTED, back, "the connection in memory is back")
+
+    def _say(self, event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
+        if self._tell is not None and not self._abandoned:
+            self._tell(event, channels, said)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
 
     def abandon(self) -> None:
         self._abandoned = True
-        self._news.set()
+        self._notify()
         for pipe in self.inbound.values():
             pipe.wake()
 
@@ -192,19 +223,20 @@ class MemoryTransport(FrameTransport):
 
     def arrive(self, channel: ChannelName, frames: list[bytes]) -> None:
         """What the kernel sends."""
+        if channel in self._away:
+            return
         if channel != "iopub" or frames[0].startswith(self._topics):
             self.inbound[channel].put(frames)
 
     def lose(self, reason: str) -> None:
         """The kernel is gone."""
         self._gone = reason
-        self._news.set()
+        self._notify()
 
     def blink(self) -> None:
         """The kernel was gone for a moment."""
-        if self._tell is not None and not self._abandoned:
-            self._tell(ConnectionEvent.DISCONNECTED, self.channels, "the kernel was gone")
-            self._tell(ConnectionEvent.CONNECTED, self.channels, "the kernel is there")
+        self.cut()
+        self.mend()
 
 
 class MemoryKernelEnd(KernelEnd):

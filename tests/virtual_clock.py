@@ -1,0 +1,47 @@
+"""Both event loops with a clock that jumps over the time in which nobody has anything to do.
+
+For tests in memory, where nothing happens outside the event loop. A module asks for it by importing
+:func:`virtual_backend` as ``anyio_backend``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from typing import Any
+
+import pytest
+import trio.testing
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Does not wait until something is due, but has the clock say that it is."""
+
+    loop: VirtualClockLoop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready = super().select(0)
+        if not ready:
+            self.loop.now += timeout
+        return ready
+
+
+class VirtualClockLoop(asyncio.SelectorEventLoop):
+    now: float = 0.0
+
+    def __init__(self) -> None:
+        selector = _JumpingSelector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
+def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    return "asyncio", {"loop_factory": VirtualClockLoop}
