@@ -17,18 +17,15 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
 from .errors import ConnectionFileError, LocalProtocolError
+from .message import CHANNELS, ChannelName
 from .wire import Wire
 
 __all__ = ["CHANNELS", "ChannelName", "Config", "ConnectionInfo"]
-
-ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
-CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
-"""The four channels that carry messages."""
 
 SOCKETS = (*CHANNELS, "hb")
 """They, and the heartbeat."""

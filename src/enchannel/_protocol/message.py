@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
@@ -24,9 +24,11 @@ from .errors import LocalProtocolError, text_of
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .connection_info import ChannelName
+__all__ = ["CHANNELS", "PROTOCOL_VERSION", "Body", "ChannelName", "Message"]
 
-__all__ = ["PROTOCOL_VERSION", "Body", "Message"]
+ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
+CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
+"""The four channels that carry messages."""
 
 PROTOCOL_VERSION = "5.4"
 """What the header of a sent message says where the body names no version."""

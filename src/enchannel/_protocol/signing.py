@@ -8,12 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from hmac import compare_digest
-from typing import TYPE_CHECKING
 
 from .errors import LocalProtocolError
-
-if TYPE_CHECKING:
-    from .wire import Frame
 
 __all__ = ["Signer", "compare_digest"]
 
@@ -39,7 +35,7 @@ class Signer:
         outer.update(bytes(byte ^ 0x5C for byte in key))
         self._inner, self._outer = inner, outer
 
-    def digest(self, parts: Iterable[Frame]) -> bytes:
+    def digest(self, parts: Iterable[bytes | memoryview]) -> bytes:
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(b"".join(parts))
         outer.update(inner.digest())
