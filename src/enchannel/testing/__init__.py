@@ -20,10 +20,10 @@ from __future__ import annotations
 
 from ._check_transport import check_transport
 from ._ends import KernelEnd
-from ._fake_kernel import FakeKernel, Handler, Request, open_fake_kernel
+from ._fake_kernel import FakeKernel, Handler, Request, Step
 from ._memory import MemoryKernelEnd, MemoryTransport, Pipe, memory_transport_pair
+from ._opening import open_fake_kernel
 from ._steps import (
-    Step,
     ask,
     clear_output,
     display,

@@ -13,8 +13,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -36,9 +36,9 @@ from .._open_channels import (
 )
 from .._protocol.connection_info import ChannelName, ConnectionInfo
 from .._protocol.message import Message
+from ._answers import answer
 from ._ends import KernelEnd
 from ._memory import MemoryKernelEnd
-from ._steps import Step
 from ._transcript import Transcript
 
 if TYPE_CHECKING:
@@ -49,11 +49,15 @@ if TYPE_CHECKING:
     from ._memory import MemoryTransport
     from ._sockets import ZmqKernelEnd
 
-__all__ = ["FakeKernel", "Handler", "Request", "open_fake_kernel"]
+__all__ = ["FakeKernel", "Handler", "Outcome", "Request", "Step", "TransportName"]
 
 Reply: TypeAlias = "Mapping[str, Any] | None"
 Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
 """Answers one request: returns the content of the reply, or ``None`` to send none."""
+
+Outcome: TypeAlias = "Mapping[str, Any] | None"
+Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
+"""What a cell does next: returns ``None``, or the ``ename``, ``evalue`` and ``traceback`` with which it fails."""
 
 TransportName: TypeAlias = Literal["memory", "inproc", "ipc", "tcp"]
 
@@ -323,13 +327,14 @@ class FakeKernel:
         request.publish("status", {"execution_state": "busy"})
         handler = self._handlers.get(msg_type) or getattr(self, f"_on_{msg_type}", None)
         if handler is not None:
-            reply = handler(request)
-            if inspect.isawaitable(reply):
-                reply = await reply
+            given = handler(request)
+            reply = await given if inspect.isawaitable(given) else given
             if self._dead:
                 return  # by the handler's hand
-            if reply is not None and msg_type not in _NO_REPLY:
-                request.reply(reply)
+        else:
+            reply = answer(msg_type, request.content)
+        if reply is not None and msg_type not in _NO_REPLY:
+            request.reply(reply)
         request.publish("status", {"execution_state": "idle"})
         if msg_type == "shutdown_request" and request.content.get("restart"):
             await self.restart()
@@ -371,23 +376,7 @@ class FakeKernel:
             self._answers[identity] = str(message.content.get("value", ""))
             self._questions[identity].set()
 
-    # What it answers where nothing else was said.
-
-    def _on_kernel_info_request(self, request: Request) -> Reply:
-        return {
-            "protocol_version": "5.4",
-            "implementation": "fake",
-            "implementation_version": "1.0",
-            "language_info": {
-                "name": "fake",
-                "version": "1.0",
-                "mimetype": "text/plain",
-                "file_extension": ".txt",
-            },
-            "banner": "A fake kernel",
-            "help_links": [],
-            "supported_features": [],
-        }
+    # What it does where nothing else was said; its other answers are in `_answers`.
 
     async def _on_execute_request(self, request: Request) -> Reply:
         content = request.content
@@ -418,73 +407,7 @@ class FakeKernel:
             self._running.cancel()
         return {}
 
-    def _on_shutdown_request(self, request: Request) -> Reply:
-        return {"restart": bool(request.content.get("restart"))}
-
-    def _on_complete_request(self, request: Request) -> Reply:
-        cursor = request.content.get("cursor_pos", 0)
-        return {"matches": [], "cursor_start": cursor, "cursor_end": cursor, "metadata": {}}
-
-    def _on_inspect_request(self, request: Request) -> Reply:
-        return {"found": False, "data": {}, "metadata": {}}
-
-    def _on_history_request(self, request: Request) -> Reply:
-        return {"history": []}
-
-    def _on_is_complete_request(self, request: Request) -> Reply:
-        return {"status": "complete"}
-
-    def _on_comm_info_request(self, request: Request) -> Reply:
-        return {"comms": {}}
-
     def _on_comm_open(self, request: Request) -> Reply:
         # "If the target name is not known, it is answered with comm_close."
         request.publish("comm_close", {"comm_id": request.content.get("comm_id"), "data": {}})
         return None
-
-
-@asynccontextmanager
-async def open_fake_kernel(
-    *, transport: TransportName = "memory", key: str | bytes = b"the key of a fake kernel"
-) -> AsyncIterator[FakeKernel]:
-    """A kernel that does what the test says.
-
-    ::
-
-        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-            kernel.script("1/0", error("ZeroDivisionError", "division by zero"))
-            await ch.main.send("shell", ...)
-
-    Args:
-        transport: ``"memory"`` needs no sockets, no threads and no time; with ``"tcp"`` and ``"ipc"``
-            any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ within this
-            process.
-        key: What messages are signed with; empty for unsigned messages.
-    """
-    secret = key.encode() if isinstance(key, str) else key
-    end = _make_end(transport, secret)
-    try:
-        await end.appear()
-        kernel = FakeKernel(end, transport)
-        async with unwrapping_task_group() as tasks:
-            await tasks.start(kernel.live, name="fake kernel")
-            try:
-                yield kernel
-            finally:
-                tasks.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await end.aclose()
-
-
-def _make_end(transport: str, key: bytes) -> KernelEnd:
-    if transport == "memory":
-        return MemoryKernelEnd(key)
-    if transport not in ("inproc", "ipc", "tcp"):
-        raise LocalProtocolError(
-            f"transport is 'memory', 'inproc', 'ipc' or 'tcp', not {transport!r}"
-        )
-    # Imported here, so that tests in memory load no sockets.
-    from ._sockets import ZmqKernelEnd
-
-    return ZmqKernelEnd(transport, key)

@@ -6,16 +6,14 @@ A step is a function of the request, plain or async. It returns ``None``, or the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 
-if TYPE_CHECKING:
-    from ._fake_kernel import Request
+from ._fake_kernel import Outcome, Request, Step
 
 __all__ = [
-    "Step",
     "ask",
     "clear_output",
     "display",
@@ -25,9 +23,6 @@ __all__ = [
     "stream",
     "update_display",
 ]
-
-Outcome: TypeAlias = "Mapping[str, Any] | None"
-Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
 
 
 def stream(text: str, name: str = "stdout") -> Step:

@@ -1,0 +1,63 @@
+"""Opening a fake kernel: where it stands, and for how long it lives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from .._exceptions import LocalProtocolError
+from .._groups import unwrapping_task_group
+from ._ends import KernelEnd
+from ._fake_kernel import FakeKernel, TransportName
+from ._memory import MemoryKernelEnd
+
+__all__ = ["open_fake_kernel"]
+
+
+@asynccontextmanager
+async def open_fake_kernel(
+    *, transport: TransportName = "memory", key: str | bytes = b"the key of a fake kernel"
+) -> AsyncIterator[FakeKernel]:
+    """A kernel that does what the test says.
+
+    ::
+
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.script("1/0", error("ZeroDivisionError", "division by zero"))
+            await ch.main.send("shell", ...)
+
+    Args:
+        transport: ``"memory"`` needs no sockets, no threads and no time; with ``"tcp"`` and ``"ipc"``
+            any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ within this
+            process.
+        key: What messages are signed with; empty for unsigned messages.
+    """
+    secret = key.encode() if isinstance(key, str) else key
+    end = _make_end(transport, secret)
+    try:
+        await end.appear()
+        kernel = FakeKernel(end, transport)
+        async with unwrapping_task_group() as tasks:
+            await tasks.start(kernel.live, name="fake kernel")
+            try:
+                yield kernel
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await end.aclose()
+
+
+def _make_end(transport: str, key: bytes) -> KernelEnd:
+    if transport == "memory":
+        return MemoryKernelEnd(key)
+    if transport not in ("inproc", "ipc", "tcp"):
+        raise LocalProtocolError(
+            f"transport is 'memory', 'inproc', 'ipc' or 'tcp', not {transport!r}"
+        )
+    # Imported here, so that tests in memory load no sockets.
+    from ._sockets import ZmqKernelEnd
+
+    return ZmqKernelEnd(transport, key)
