@@ -18,7 +18,7 @@ from enchannel import (
     open_kernel_channels,
 )
 from enchannel._protocol.wire import Wire
-from enchannel._transports.zmq import new_curve_keys
+from enchannel._transports.zmq_open import new_curve_keys
 from enchannel.testing import open_fake_kernel
 from raw_kernel import RawKernel, request
 

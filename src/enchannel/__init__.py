@@ -57,7 +57,7 @@ from ._open_channels import (
 from ._protocol.connection_info import ConnectionInfo
 from ._protocol.message import Message
 from ._transports.base import Transport
-from ._transports.zmq import wrap_sockets
+from ._transports.zmq_open import wrap_sockets
 
 if TYPE_CHECKING:
     from . import messages, operators

@@ -48,7 +48,7 @@ from ._protocol.connection_info import SOCKETS, Config, ConnectionInfo
 from ._protocol.message import Message
 from ._protocol.wire import checked_size, is_number
 from ._transports.base import Transport
-from ._transports.zmq import connect_zmq
+from ._transports.zmq_open import connect_zmq
 
 if TYPE_CHECKING:
     from typing import Unpack

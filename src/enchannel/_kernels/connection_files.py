@@ -31,7 +31,7 @@ import attrs
 from .._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
-from .._transports.zmq import new_curve_keys
+from .._transports.zmq_open import new_curve_keys
 
 if TYPE_CHECKING:
     from typing import Self

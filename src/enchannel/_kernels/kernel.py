@@ -47,7 +47,7 @@ from .._exceptions import (
 from .._groups import unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
-from .._transports.zmq import has_curve
+from .._transports.zmq_open import has_curve
 from .connection_files import ConnectionFile
 from .line import Line
 from .process import KernelProcess, exit_text

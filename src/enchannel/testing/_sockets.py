@@ -13,8 +13,9 @@ import zmq
 from .._protocol.connection_info import ChannelName, ConnectionInfo
 from .._protocol.message import Message
 from .._protocol.wire import Frame, Wire
-from .._transports.zmq import ZmqTransport, connect_endpoints, shared_context
+from .._transports.zmq import ZmqTransport, shared_context
 from .._transports.zmq_link import Link
+from .._transports.zmq_open import connect_endpoints
 from ._ends import KernelEnd
 
 __all__ = ["ZmqKernelEnd"]
