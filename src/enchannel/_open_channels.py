@@ -1,26 +1,7 @@
-"""Opening a kernel's channels.
+"""Opening a kernel's channels: the arguments.
 
-An opener checks its arguments at once, so that a wrong call fails at the call. Entering the context
-manager that it returns goes through these steps, all before one deadline, ``connect_timeout``:
-
-1. The host's name is resolved, and sockets are made and begin to connect.
-2. Every one of them must have shaken hands with its peer. Those that have not by the deadline are named
-   in a ``KernelConnectError``.
-3. iopub must be proven live, for a subscription that is still on its way loses output without a word.
-   Anything genuine that arrives there proves it: a welcome, another client's traffic, or the status that answers
-   our own ``kernel_info_request``, which goes to control (answered even while a cell runs) and to shell. Where no
-   proof can be had the block is entered all the same: a kernel that is busy can be joined. A warning is logged,
-   and ``statistics().iopub_proven`` is false. Where all that arrives is refused it is not entered: the key is
-   another one.
-
-What leaves the block:
-
-* The body's exception, as itself: not in an ``ExceptionGroup``, with its ``__context__`` and
-  ``__cause__`` as they were. A group that the body raised stays what it is.
-* Nothing of ours: readers record their error and the streams raise it; closing logs its own.
-
-On the way out the streams end first, then the tasks, then the sockets. Closing is shielded from
-cancellation and bounded by :data:`CLOSE_DEADLINE`.
+An opener checks its arguments at once, so that a wrong call fails at the call. What entering the context manager
+that it returns goes through, and what leaves its block, stands in :mod:`~enchannel._core.opening`.
 """
 
 from __future__ import annotations
@@ -33,16 +14,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
 
-import anyio
-import anyio.abc
-
 from ._channels import Channel, KernelChannels
 from ._core.core import Core
 from ._core.delivery import Listener
-from ._core.life import Event
-from ._core.tasks import start_tasks
-from ._exceptions import KernelConnectError, LocalProtocolError
-from ._groups import unwrapping_task_group
+from ._core.opening import OnMade, opened
+from ._exceptions import LocalProtocolError
 from ._log import logger
 from ._protocol.connection_info import SOCKETS, Config, ConnectionInfo
 from ._protocol.message import Message
@@ -65,17 +41,10 @@ __all__ = [
     "open_stdin_channel",
 ]
 
-CLOSE_DEADLINE = 2.0
-"""Seconds that closing a transport may take."""
-
 RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 10.0, 30.0
 """The defaults, in seconds."""
 
-ASK_ANYHOW = 0.3
-"""Seconds without a word of the connection before the kernel is asked whether it is there all the same."""
-
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
-OnMade: TypeAlias = Callable[[Core], None]
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
 
 
@@ -372,109 +341,14 @@ def _open(
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
     )
-    return _opened(make_transport, make_core, connect_timeout, owned=owned, on_made=on_made)
+    opening = opened(make_transport, make_core, connect_timeout, owned=owned, on_made=on_made)
+    return _channels(opening)
 
 
 @asynccontextmanager
-async def _opened(
-    make_transport: Callable[[], Awaitable[Transport]],
-    make_core: Callable[[Transport], Core],
-    connect_timeout: float,
-    *,
-    owned: bool,
-    on_made: OnMade | None,
-) -> AsyncIterator[KernelChannels]:
-    deadline = anyio.current_time() + connect_timeout
-    transport = await _made(make_transport, connect_timeout)
-    try:
-        core = make_core(transport)
-        transport.begin()
-        if on_made is not None:
-            on_made(core)
-        async with unwrapping_task_group() as tasks:
-            try:
-                start_tasks(core, tasks)
-                await _become_ready(core, deadline, connect_timeout)
-                yield KernelChannels(core)
-            finally:
-                core.leave()
-    finally:
-        if owned:
-            await _close(transport)
-
-
-async def _made(
-    make_transport: Callable[[], Awaitable[Transport]], connect_timeout: float
-) -> Transport:
-    with anyio.move_on_after(connect_timeout):
-        return await make_transport()
-    raise KernelConnectError(
-        f"no connection within {connect_timeout:g} s: the name of the kernel's host is still being resolved"
-    )
-
-
-async def _close(transport: Transport) -> None:
-    with anyio.move_on_after(CLOSE_DEADLINE, shield=True):
-        try:
-            await transport.aclose()
-        except Exception:  # noqa: BLE001
-            # It must not replace the exception that the body may be leaving with.
-            logger().exception("closing a kernel's channels failed")
-
-
-async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> None:
-    transport = core.transport
-    with anyio.CancelScope(deadline=deadline):
-        await _connect(core)
-        if transport.iopub_needs_proof and core.lost is None:
-            async with unwrapping_task_group() as tasks:
-                tasks.start_soon(_cancel_when_lost, core, tasks.cancel_scope)
-                await core.prove_iopub()
-                # A connection may have gone and come meanwhile.
-                await _connect(core)
-                tasks.cancel_scope.cancel()
-    unconnected = transport.unconnected()
-    if core.lost is not None and (core.lost.reason == "exited" or not unconnected):
-        core.raise_if_over()
-    if unconnected:
-        raise KernelConnectError(
-            f"no connection within {connect_timeout:g} s: "
-            + "; ".join(f"{channel} at {seen}" for channel, seen in unconnected.items()),
-            unconnected,
-        ) from core.lost
-    if transport.iopub_needs_proof and not core.iopub_proven.is_set():
-        _raise_if_all_is_refused(core)
-        logger().warning(
-            "iopub could not be proven live within %g s: is the kernel busy? "
-            "Output of the first request may be missed",
-            connect_timeout,
-        )
-    transport.narrow()
-    core.happen(Event.OPENED)
-
-
-async def _connect(core: Core) -> None:
-    """Waits until every channel is connected, or the kernel is lost."""
-    while core.transport.unconnected() and core.lost is None:
-        with anyio.move_on_after(ASK_ANYHOW):
-            await core.changed.wait()
-            continue
-        # Of a peer that speaks ZMTP 2.0 nothing is seen but that it has accepted; an answer shows the rest.
-        core.ask_anyhow()
-
-
-async def _cancel_when_lost(core: Core, scope: anyio.CancelScope) -> None:
-    while core.lost is None:
-        await core.changed.wait()
-    scope.cancel()
-
-
-def _raise_if_all_is_refused(core: Core) -> None:
-    refused = core.transport.dropped()
-    if refused and not any(core.received.values()):
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(refused.items()))
-        said = f"all that arrives is refused ({kinds}): is the connection file this kernel's, with its key?"
-        raise KernelConnectError(said, dict.fromkeys(core.channels, said))
+async def _channels(opening: AbstractAsyncContextManager[Core]) -> AsyncIterator[KernelChannels]:
+    async with opening as core:
+        yield KernelChannels(core)
 
 
 def parse_identity(identity: Identity) -> bytes:
