@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from ._conversations.comms import Comm, IncomingComms
     from ._conversations.sessions import DebugSession, Subshell
     from ._kernels.connection_files import RunningKernel, find_connection_file, list_running_kernels
-    from ._kernels.kernel import Kernel, open_kernel
+    from ._kernels.kernel import Kernel
+    from ._kernels.opening import open_kernel
     from ._kernels.specs import KernelSpec
 
 __all__ = [
@@ -128,7 +129,7 @@ _LATER = {
     "find_connection_file": "_kernels.connection_files",
     "list_running_kernels": "_kernels.connection_files",
     "messages": "messages",
-    "open_kernel": "_kernels.kernel",
+    "open_kernel": "_kernels.opening",
     "operators": "operators",
 }
 

@@ -19,36 +19,28 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
-import attrs
 from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._channels import KernelChannels
 from .._core.core import Core
 from .._core.stream import fresh
-from .._exceptions import (
-    EnchannelError,
-    KernelDied,
-    KernelLaunchError,
-    LocalProtocolError,
-    NoReply,
-)
+from .._exceptions import EnchannelError, KernelDied, KernelLaunchError, NoReply
 from .._groups import unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
-from .._transports.zmq_open import has_curve
 from .connection_files import ConnectionFile
+from .launch import Launch
 from .line import Line
 from .process import KernelProcess, exit_text
 from .specs import KernelSpec
@@ -56,7 +48,7 @@ from .specs import KernelSpec
 if TYPE_CHECKING:
     from typing import Unpack
 
-__all__ = ["Kernel", "open_kernel"]
+__all__ = ["Kernel"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
@@ -86,7 +78,7 @@ class _AddressTaken(KernelLaunchError):
 
 
 class Kernel:
-    """A running kernel; made by :func:`open_kernel`.
+    """A running kernel; made by :func:`~enchannel.open_kernel`.
 
     Attributes:
         spec: The kernelspec it was launched from.
@@ -94,7 +86,7 @@ class Kernel:
             is stopped.
     """
 
-    def __init__(self, launch: _Launch, file: ConnectionFile, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, launch: Launch, file: ConnectionFile, tasks: anyio.abc.TaskGroup) -> None:
         self.spec: KernelSpec = launch.spec
         self.connection_file: Path = file.path
         self._launch = launch
@@ -260,7 +252,7 @@ class Kernel:
         self._file.release()
         with anyio.move_on_after(RECONNECT_DEADLINE) as scope:
             async with unwrapping_task_group() as tasks:
-                tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
+                tasks.start_soon(process.cancel_at_exit, tasks.cancel_scope)
                 for core in tuple(self._open):
                     with contextlib.suppress(EnchannelError, anyio.ClosedResourceError):
                         await core.opened()
@@ -297,7 +289,7 @@ class Kernel:
 
     @asynccontextmanager
     async def launched(self) -> AsyncIterator[None]:
-        """The scope in which the kernel lives; entered by :func:`open_kernel`."""
+        """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
             await self._begin()
             yield
@@ -367,7 +359,7 @@ class Kernel:
         self._tasks.start_soon(line.hold, self.connection_info, timeout, name="enchannel line")
         known = False
         async with unwrapping_task_group() as tasks:
-            tasks.start_soon(_cancel_at_exit, process, tasks.cancel_scope)
+            tasks.start_soon(process.cancel_at_exit, tasks.cancel_scope)
             tasks.start_soon(self._cancel_at_taken, process, tasks.cancel_scope)
             await line.wait_known()
             known = True
@@ -448,110 +440,5 @@ class Kernel:
         self._send_interrupt()
 
 
-@attrs.frozen
-class _Launch:
-    """How a kernel is started."""
-
-    spec: KernelSpec
-    cwd: str | os.PathLike[str] | None
-    env: Mapping[str, str] = attrs.field(repr=False)
-    extra_arguments: Sequence[str]
-    startup_timeout: float
-
-
-def open_kernel(
-    name: str | KernelSpec = "python3",
-    *,
-    cwd: str | os.PathLike[str] | None = None,
-    env: Mapping[str, str] | None = None,
-    extra_arguments: Sequence[str] = (),
-    transport: str = "auto",
-    encryption: str = "auto",
-    startup_timeout: float = 60.0,
-) -> AbstractAsyncContextManager[Kernel]:
-    """Launches a kernel, and stops it when the block is left.
-
-    ::
-
-        async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
-            ...
-
-    On entry the kernel is ready. On every way out it is stopped, with everything that it started; that
-    is shielded from cancellation and takes 10 seconds at the very most.
-
-    Args:
-        name: The name of an installed kernelspec, or a :class:`KernelSpec`.
-        cwd: The directory to run it in, by default ours.
-        env: Variables to set in its environment, beside ours and the kernelspec's.
-        extra_arguments: Arguments behind those of the kernelspec.
-        transport: ``"tcp"`` on loopback, ``"ipc"`` in a private directory, or ``"auto"``: ipc for the kernels
-            that are known to speak it.
-        encryption: ``"required"``: CurveZMQ, for a kernel whose kernelspec declares it
-            (``supported_encryption``). ``"off"``. Or ``"auto"``: where it is declared, and the transport is
-            tcp; the directory of ipc is private anyhow.
-        startup_timeout: Seconds that the kernel may take to become ready (a JVM may take 35).
-
-    Raises:
-        LocalProtocolError: An argument cannot be used (raised at the call).
-        KernelLaunchError: There is no such kernelspec, or it has no encryption (raised at the call), or the
-            kernel could not be started (raised on entry, with the tail of what it wrote).
-    """
-    _check(env, extra_arguments, transport, encryption, startup_timeout)
-    spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
-    if transport == "auto":
-        transport = "ipc" if spec.speaks_ipc else "tcp"
-    encrypted = encryption == "required" or (
-        encryption == "auto" and transport == "tcp" and spec.speaks_curve and has_curve()
-    )
-    if encrypted and not spec.speaks_curve:
-        raise KernelLaunchError(
-            f"kernel {spec.name!r} declares no encryption: its kernel.json has no supported_encryption "
-            'with "curve" in its metadata'
-        )
-    if encrypted and not has_curve():
-        raise KernelLaunchError(
-            "this libzmq was built without CurveZMQ, so nothing can be encrypted; pyzmq's wheels have it"
-        )
-    launch = _Launch(spec, cwd, env or {}, tuple(extra_arguments), startup_timeout)
-    return _opened(launch, ConnectionFile(spec.name, transport, encrypted=encrypted))
-
-
-@asynccontextmanager
-async def _opened(launch: _Launch, file: ConnectionFile) -> AsyncIterator[Kernel]:
-    with file:
-        async with unwrapping_task_group() as tasks:
-            kernel = Kernel(launch, file, tasks)
-            async with kernel.launched():
-                yield kernel
-
-
-async def _cancel_at_exit(process: KernelProcess, scope: anyio.CancelScope) -> None:
-    await process.exited.wait()
-    scope.cancel()
-
-
 def _exited(returncode: int | None) -> KernelDied:
     return KernelDied(f"the kernel's process {exit_text(returncode)}", "exited")
-
-
-def _check(
-    env: object, extra_arguments: object, transport: str, encryption: str, startup_timeout: object
-) -> None:
-    if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
-        raise LocalProtocolError("env maps names of variables to texts")
-    if isinstance(env, Mapping) and any("=" in name or not name for name in env):
-        raise LocalProtocolError("a name in env is not empty, and has no = in it")
-    if isinstance(extra_arguments, str) or not _are_text(extra_arguments):
-        raise LocalProtocolError("extra_arguments is a sequence of texts")
-    for what, value, known in (
-        ("transport", transport, ("auto", "ipc", "tcp")),
-        ("encryption", encryption, ("auto", "required", "off")),
-    ):
-        if value not in known:
-            raise LocalProtocolError(f"{what} is one of {', '.join(known)}, not {value!r}")
-    if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
-        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
-
-
-def _are_text(several: object) -> bool:
-    return isinstance(several, Sequence) and all(isinstance(one, str) for one in several)

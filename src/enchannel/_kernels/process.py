@@ -110,6 +110,11 @@ class KernelProcess:
         self._gone = True
         self.exited.set()
 
+    async def cancel_at_exit(self, scope: anyio.CancelScope) -> None:
+        """Cancels `scope` when it has exited."""
+        await self.exited.wait()
+        scope.cancel()
+
     def signal(self, number: signal.Signals) -> None:
         """Signals the process and what it started; none of them may be there any more."""
         if self._gone:

@@ -1,0 +1,84 @@
+"""How a kernel is launched: what whoever launches it says, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from .._exceptions import KernelLaunchError, LocalProtocolError
+from .._transports.zmq_open import has_curve
+from .specs import KernelSpec
+
+__all__ = ["Launch"]
+
+
+@attrs.frozen
+class Launch:
+    """How a kernel is started."""
+
+    spec: KernelSpec
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] = attrs.field(repr=False)
+    extra_arguments: Sequence[str]
+    transport: str
+    """``"tcp"`` or ``"ipc"``."""
+    encrypted: bool
+    startup_timeout: float
+
+    @classmethod
+    def checked(
+        cls,
+        name: str | KernelSpec,
+        *,
+        cwd: str | os.PathLike[str] | None,
+        env: Mapping[str, str] | None,
+        extra_arguments: Sequence[str],
+        transport: str,
+        encryption: str,
+        startup_timeout: float,
+    ) -> Launch:
+        """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
+        _check(env, extra_arguments, transport, encryption, startup_timeout)
+        spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
+        if transport == "auto":
+            transport = "ipc" if spec.speaks_ipc else "tcp"
+        encrypted = encryption == "required" or (
+            encryption == "auto" and transport == "tcp" and spec.speaks_curve and has_curve()
+        )
+        if encrypted and not spec.speaks_curve:
+            raise KernelLaunchError(
+                f"kernel {spec.name!r} declares no encryption: its kernel.json has no supported_encryption "
+                'with "curve" in its metadata'
+            )
+        if encrypted and not has_curve():
+            raise KernelLaunchError(
+                "this libzmq was built without CurveZMQ, so nothing can be encrypted; pyzmq's wheels have it"
+            )
+        return cls(
+            spec, cwd, env or {}, tuple(extra_arguments), transport, encrypted, startup_timeout
+        )
+
+
+def _check(
+    env: object, extra_arguments: object, transport: str, encryption: str, startup_timeout: object
+) -> None:
+    if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
+        raise LocalProtocolError("env maps names of variables to texts")
+    if isinstance(env, Mapping) and any("=" in name or not name for name in env):
+        raise LocalProtocolError("a name in env is not empty, and has no = in it")
+    if isinstance(extra_arguments, str) or not _are_text(extra_arguments):
+        raise LocalProtocolError("extra_arguments is a sequence of texts")
+    for what, value, known in (
+        ("transport", transport, ("auto", "ipc", "tcp")),
+        ("encryption", encryption, ("auto", "required", "off")),
+    ):
+        if value not in known:
+            raise LocalProtocolError(f"{what} is one of {', '.join(known)}, not {value!r}")
+    if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
+        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
+
+
+def _are_text(several: object) -> bool:
+    return isinstance(several, Sequence) and all(isinstance(one, str) for one in several)

@@ -1,0 +1,73 @@
+"""Launching a kernel and stopping it, as a scope."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from .._groups import unwrapping_task_group
+from .connection_files import ConnectionFile
+from .kernel import Kernel
+from .launch import Launch
+from .specs import KernelSpec
+
+__all__ = ["open_kernel"]
+
+
+def open_kernel(
+    name: str | KernelSpec = "python3",
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    extra_arguments: Sequence[str] = (),
+    transport: str = "auto",
+    encryption: str = "auto",
+    startup_timeout: float = 60.0,
+) -> AbstractAsyncContextManager[Kernel]:
+    """Launches a kernel, and stops it when the block is left.
+
+    ::
+
+        async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
+            ...
+
+    On entry the kernel is ready. On every way out it is stopped, with everything that it started; that
+    is shielded from cancellation and takes 10 seconds at the very most.
+
+    Args:
+        name: The name of an installed kernelspec, or a :class:`KernelSpec`.
+        cwd: The directory to run it in, by default ours.
+        env: Variables to set in its environment, beside ours and the kernelspec's.
+        extra_arguments: Arguments behind those of the kernelspec.
+        transport: ``"tcp"`` on loopback, ``"ipc"`` in a private directory, or ``"auto"``: ipc for the kernels
+            that are known to speak it.
+        encryption: ``"required"``: CurveZMQ, for a kernel whose kernelspec declares it
+            (``supported_encryption``). ``"off"``. Or ``"auto"``: where it is declared, and the transport is
+            tcp; the directory of ipc is private anyhow.
+        startup_timeout: Seconds that the kernel may take to become ready (a JVM may take 35).
+
+    Raises:
+        LocalProtocolError: An argument cannot be used (raised at the call).
+        KernelLaunchError: There is no such kernelspec, or it has no encryption (raised at the call), or the
+            kernel could not be started (raised on entry, with the tail of what it wrote).
+    """
+    launch = Launch.checked(
+        name,
+        cwd=cwd,
+        env=env,
+        extra_arguments=extra_arguments,
+        transport=transport,
+        encryption=encryption,
+        startup_timeout=startup_timeout,
+    )
+    return _opened(launch)
+
+
+@asynccontextmanager
+async def _opened(launch: Launch) -> AsyncIterator[Kernel]:
+    with ConnectionFile(launch.spec.name, launch.transport, encrypted=launch.encrypted) as file:
+        async with unwrapping_task_group() as tasks:
+            kernel = Kernel(launch, file, tasks)
+            async with kernel.launched():
+                yield kernel
