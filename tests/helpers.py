@@ -33,6 +33,20 @@ async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
         await anyio.sleep(0.001)
 
 
+async def away(channels: KernelChannels) -> None:
+    """Waits until the connection is away, or whoever launched the kernel has begun to restart it."""
+    with anyio.fail_after(10):
+        while not channels._core.life.away:
+            await anyio.sleep(0)
+
+
+async def beating(channels: KernelChannels) -> None:
+    """Waits until the kernel has echoed a heartbeat."""
+    with anyio.fail_after(15):
+        while not channels._core.heartbeat.echoed:
+            await anyio.sleep(0.01)
+
+
 async def leaves_as_itself(
     block: AbstractAsyncContextManager[object], error: BaseException
 ) -> None:

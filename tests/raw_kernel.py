@@ -80,12 +80,19 @@ class RawKernel:
 
     def vanish(self) -> None:
         """Closes every socket, as the death of a kernel does."""
-        for socket in self.sockets.values():
+        for channel in self.sockets:
+            self._close(channel)
+
+    def _close(self, channel: str) -> None:
+        # Who waits for its descriptor must know: the number may soon be somebody else's.
+        socket = self.sockets[channel]
+        if not socket.closed:
+            anyio.notify_closing(socket.get(zmq.FD))
             socket.close()
 
     def unbind(self, channel: str) -> None:
         """Closes one tcp socket, and returns when nobody listens on its port any more."""
-        self.sockets[channel].close()
+        self._close(channel)
         address = ("127.0.0.1", self.config[f"{channel}_port"])
         with contextlib.suppress(ConnectionError):  # refused, or reset on the way
             while True:
@@ -113,7 +120,7 @@ class RawKernel:
                 return socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 # Sending on the socket may eat the edge, so look again now and then.
-                with anyio.move_on_after(0.02):
+                with anyio.move_on_after(0.02), contextlib.suppress(anyio.ClosedResourceError):
                     await anyio.wait_readable(socket.get(zmq.FD))
 
     async def receive(self, channel: str) -> tuple[bytes, Message]:

@@ -10,6 +10,7 @@ import pytest
 
 from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
 from enchannel._core import delivery
+from enchannel._core.stream import TURN
 from enchannel.testing import MemoryKernelEnd
 from helpers import arrived, leaves_as_itself, numbered, take, texts
 from raw_kernel import KEY, message, request
@@ -175,7 +176,7 @@ async def test_a_busy_stream_lets_others_run(peer: Peer) -> None:
             tasks.start_soon(count_turns)
             await take(ch.iopub, 1000)
             tasks.cancel_scope.cancel()
-        assert turns >= 1000 // (2 * delivery.TURN)
+        assert turns >= 1000 // (2 * TURN)
 
 
 async def test_every_message_is_a_cancellation_point(peer: Peer) -> None:

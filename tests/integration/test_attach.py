@@ -20,6 +20,7 @@ from enchannel import (
     open_kernel,
     open_kernel_channels,
 )
+from helpers import beating
 
 pytestmark = pytest.mark.anyio
 
@@ -98,8 +99,7 @@ async def test_an_encrypted_kernel(transport: str) -> None:
             async with ch.execute("6 * 7") as execution:
                 await execution.wait()
             assert execution.outputs[0]["data"]["text/plain"] == "42"
-            with anyio.fail_after(10):
-                await ch._heartbeat.first.wait()
+            await beating(ch)
         # Who has not the key gets nowhere, and not for ever.
         bare = {name: value for name, value in config.items() if not name.startswith("curve")}
         with pytest.raises(KernelConnectError):

@@ -21,11 +21,14 @@ from enchannel import (
     KernelChannels,
     KernelConnectError,
     KernelDied,
+    NoReply,
+    NotImplementedByKernel,
     open_kernel,
     open_kernel_channels,
 )
+from enchannel._protocol.connection_info import CHANNELS
 from fault_proxy import combinations, fault_proxy
-from helpers import freeze
+from helpers import away, beating, freeze
 
 pytestmark = pytest.mark.anyio
 
@@ -58,41 +61,56 @@ async def test_connections_that_are_cut_and_come_back(tcp_kernel: Kernel) -> Non
             await works(ch)
             for number, names in enumerate(combinations(), 1):
                 await proxy.cut(*names)
-                await outage(ch)
+                await away(ch)
                 proxy.restore()
                 await works(ch)
                 assert ch.statistics().outages == number
                 assert ch.statistics().restarts == 0
 
 
-async def outage(ch: KernelChannels) -> None:
-    with anyio.fail_after(10):
-        while not ch._outages.current:
-            await anyio.sleep(0.001)
-
-
-async def test_a_request_whose_reply_falls_into_the_gap_is_told(tcp_kernel: Kernel) -> None:
-    async with fault_proxy(tcp_kernel.connection_info) as proxy:
+async def test_a_request_whose_reply_falls_into_the_gap_is_told(
+    running_tcp_kernel: Kernel,
+) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
-            async with ch.execute("print('running', flush=True)\nimport time; time.sleep(1)") as e:
-                async for msg in e:
+            code = "print('running', flush=True)\nimport time; time.sleep(0.2)"
+            async with ch.execute(code) as execution:
+                async for msg in execution:
+                    if msg.msg_type == "stream":
+                        await proxy.cut("shell")
+                    if msg.content.get("execution_state") == "idle":
+                        break
+                proxy.restore()
+                with anyio.fail_after(10), pytest.raises(NoReply, match="was lost") as caught:
+                    await execution.wait()
+                assert caught.value.reason == "disconnected"
+                assert not isinstance(caught.value, NotImplementedByKernel)
+            await works(ch)
+            assert (ch.statistics().outages, ch.statistics().restarts) == (1, 0)
+
+
+async def test_what_is_in_flight_is_told_of_a_longer_gap_and_the_channels_go_on(
+    running_tcp_kernel: Kernel,
+) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
+            code = "print('running', flush=True)\nimport time; time.sleep(2)"
+            async with ch.subscribe("iopub") as output, ch.execute(code) as execution:
+                async for msg in execution:
                     if msg.msg_type == "stream":
                         break
-                await proxy.cut("shell")
-                await outage(ch)
-                async with kernel_idle(tcp_kernel):
+                await proxy.cut(*CHANNELS)
+                await away(ch)
+                with anyio.fail_after(0.9), pytest.raises(KernelDied) as caught:
+                    await execution.wait()
+                assert caught.value.reason == "disconnected"
+                assert ch.lost is None
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(works, ch)
+                    await anyio.wait_all_tasks_blocked()
                     proxy.restore()
-                with anyio.fail_after(30), pytest.raises(KernelDied, match="was lost with the"):
-                    await e.wait()
-            await works(ch)
-
-
-@contextlib.asynccontextmanager
-async def kernel_idle(kernel: Kernel) -> AsyncIterator[None]:
-    """Entered when the kernel has done all that it was asked for."""
-    async with kernel.open_channels() as ch:
-        await ch.request("kernel_info_request")
-        yield
+                while (await output.receive())[1].content.get("text") != "one\n":
+                    pass
 
 
 @pytest.mark.parametrize("names", combinations(), ids="-".join)
@@ -169,8 +187,7 @@ async def test_a_frozen_idle_kernel_is_lost_at_its_heartbeat_timeout(tcp_kernel:
     info = tcp_kernel.connection_info
     async with open_kernel_channels(None, info, heartbeat_timeout=1) as ch:
         await works(ch)
-        with anyio.fail_after(10):
-            await ch._heartbeat.first.wait()
+        await beating(ch)
         # Behind this the control thread is idle as well: the opening may have asked it, too.
         async with ch.subscribe("iopub") as output:
             asked = await ch.control.send({"header": {"msg_type": "kernel_info_request"}})

@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ from enchannel import (
     KernelLaunchError,
     KernelSpec,
     LocalProtocolError,
-    NotImplementedByKernel,
+    NoReply,
     list_running_kernels,
     open_kernel,
     open_kernel_channels,
 )
-from helpers import freeze
+from helpers import away, freeze
 
 pytestmark = pytest.mark.anyio
 
@@ -180,18 +181,21 @@ async def test_what_a_kernel_started_goes_with_it() -> None:
             await anyio.sleep(0.01)
 
 
-async def test_a_kernel_that_ignores_shutdown_and_sigterm_is_killed(
-    add_spec: AddSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("enchannel._kernels.kernel.SHUTDOWN_DEADLINE", 0.3)
-    monkeypatch.setattr("enchannel._kernels.kernel.TERMINATE_DEADLINE", 0.3)
+async def test_a_kernel_that_ignores_shutdown_and_sigterm_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "told"
     async with open_kernel() as kernel, kernel.open_channels() as ch:
-        code = (
-            "import signal, time; x = signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-            "get_ipython().kernel.do_shutdown = lambda restart: time.sleep(99)"
-        )
+        code = f"""
+import pathlib, signal, time
+told = pathlib.Path({str(told)!r})
+x = signal.signal(signal.SIGTERM, lambda *_: told.write_text(str(time.monotonic()))) and 1
+get_ipython().kernel.do_shutdown = lambda restart: time.sleep(99)
+"""
         await run(ch, code)
+        left = time.monotonic()
     assert kernel.returncode == -9
+    # The system's clock is the same in every process.
+    assert 2.4 < float(told.read_text()) - left < 4
+    assert time.monotonic() - left < 10
 
 
 @pytest.mark.parametrize("name", ["no-such-kernel", "../python3", ""])
@@ -366,8 +370,7 @@ async def test_what_is_sent_during_a_restart_waits_for_the_new_kernel(kernel: An
     async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
         await run(ch, "x = 'old'")
         tasks.start_soon(kernel.restart)
-        while not ch._outages.current:
-            await anyio.sleep(0)
+        await away(ch)
         assert await run(ch, "x = 'x' in globals()") == "False"
 
 
@@ -398,8 +401,7 @@ async def test_a_cancelled_restart_leaves_the_kernel_stopped(kernel: Any) -> Non
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kernel.restart)
-                while not ch._outages.current:
-                    await anyio.sleep(0)
+                await away(ch)
                 scope.cancel()
         with pytest.raises(KernelDied):
             await ch.request("kernel_info_request")
@@ -431,7 +433,9 @@ async def test_a_kernel_killed_in_a_cell_is_told_to_every_waiter(
 ) -> None:
     raised: list[KernelDied] = []
     opening = (
-        open_kernel_channels(None, kernel.connection_file) if attached else kernel.open_channels()
+        open_kernel_channels(None, kernel.connection_file, reconnect_timeout=2)
+        if attached
+        else kernel.open_channels()
     )
     async with opening as ch, anyio.create_task_group() as tasks:
 
@@ -451,9 +455,11 @@ async def test_a_kernel_killed_in_a_cell_is_told_to_every_waiter(
         tasks.start_soon(listen)
         await anyio.wait_all_tasks_blocked()
         os.kill(kernel.pid, signal.SIGKILL)
-        with anyio.fail_after(5):
-            while len(raised) < 3:
-                await anyio.sleep(0.01)
+        # Where nobody knows of the process, whoever listens waits for somebody to restart it.
+        for seconds, count in ((1.5, 2), (5, 3)):
+            with anyio.fail_after(seconds):
+                while len(raised) < count:
+                    await anyio.sleep(0.01)
     assert {died.reason for died in raised} == {"disconnected" if attached else "exited"}
 
 
@@ -508,7 +514,6 @@ async def test_of_ten_that_are_given_up_nothing_is_left(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("enchannel._kernels.kernel.SHUTDOWN_DEADLINE", 1.0)
     ready: list[int] = []
 
     async def one() -> None:
@@ -596,8 +601,7 @@ async def test_the_block_is_left_while_the_kernel_is_restarted(
             async with open_kernel(env=env) as kernel, kernel.open_channels() as ch:
                 first = kernel.pid
                 outside.start_soon(restart, kernel)
-                while not ch._outages.current:
-                    await anyio.sleep(0)
+                await away(ch)
                 # As the old process goes, when it has gone, and when the new one has come.
                 while moment and kernel.returncode is None and kernel.pid == first:
                     await anyio.sleep(0)
@@ -697,8 +701,7 @@ async def test_a_kernel_that_dies_while_its_channels_are_opened_is_told_at_once(
     async with anyio.create_task_group() as tasks:
 
         async def kill() -> None:
-            while not kernel._opening:
-                await anyio.sleep(0)
+            await anyio.wait_all_tasks_blocked()
             os.kill(kernel.pid, signal.SIGKILL)
 
         tasks.start_soon(kill)
@@ -708,27 +711,28 @@ async def test_a_kernel_that_dies_while_its_channels_are_opened_is_told_at_once(
 
 
 async def test_an_interrupt_waits_for_the_end_of_a_restart(kernel: Kernel) -> None:
+    first = kernel.pid
     async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
         tasks.start_soon(kernel.restart)
-        while not ch._outages.current:
-            await anyio.sleep(0)
+        await away(ch)
         await kernel.interrupt()
-        assert not ch._outages.current
+        assert kernel.pid != first
+        assert kernel.returncode is None
         # One that comes while ipykernel turns to a request ends it.
         with contextlib.suppress(KernelDied):
             assert await run(ch, "x = 1") == "1"
 
 
 async def test_an_interrupt_request_that_is_not_answered_is_told(
-    add_spec: AddSpec, monkeypatch: pytest.MonkeyPatch
+    add_spec: AddSpec,
 ) -> None:
-    monkeypatch.setattr("enchannel._kernels.kernel.INTERRUPT_REPLY", 0.2)
     add_spec("deaf", *IPYKERNEL, "{connection_file}", interrupt_mode="message")
     async with open_kernel("deaf") as kernel, kernel.open_channels() as ch:
         code = "x = get_ipython().kernel.control_handlers.pop('interrupt_request') and 1"
         assert await run(ch, code) == "1"
-        with pytest.raises(NotImplementedByKernel, match="not replied to the interrupt_request"):
-            await kernel.interrupt()
+        for interrupt in (kernel.interrupt, ch.interrupt):
+            with anyio.fail_after(6), pytest.raises(NoReply, match="the interrupt_request"):
+                await interrupt()
 
 
 async def test_what_belonged_to_the_old_kernel_does_not_reach_the_new(kernel: Kernel) -> None:
@@ -736,8 +740,7 @@ async def test_what_belonged_to_the_old_kernel_does_not_reach_the_new(kernel: Ke
         await run(ch, "x = get_ipython().kernel.comm_manager.register_target('t', print)")
         async with ch.open_comm("t") as comm:
             tasks.start_soon(kernel.restart)
-            while not ch._outages.current:
-                await anyio.sleep(0)
+            await away(ch)
             # Held back, and then refused; a fresh one goes to the kernel that comes.
             with pytest.raises(KernelDied, match="restarted"):
                 await comm.send({"for": "the old one"})

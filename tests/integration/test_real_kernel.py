@@ -126,7 +126,8 @@ async def test_a_busy_kernel_is_joined_at_once(kernel: Kernel) -> None:
         with anyio.fail_after(10):
             async with kernel.open_channels() as late:
                 assert late.statistics().iopub_proven
-        assert ch.statistics().received["shell"] == 0
+                assert late.status != "idle"
+        assert ch.status == "busy"
         # The second client's probe shows up as another client's traffic, and disturbs nothing.
         await anyio.to_thread.run_sync(os.kill, kernel.pid, signal.SIGINT)
         reply = await ch.shell.receive()
@@ -152,7 +153,7 @@ async def test_thirty_fresh_clients_that_send_at_once_miss_nothing(kernel: Kerne
 
 
 async def test_a_killed_kernel_ends_the_iteration(kernel: Kernel) -> None:
-    with anyio.fail_after(10), pytest.raises(KernelDied, match="disconnected and did not come"):
+    with anyio.fail_after(20), pytest.raises(KernelDied, match="did not come back within 10 s"):
         # Not through kernel.open_channels, which also watches the process.
         async with open_kernel_channels(None, kernel.connection_info) as ch:
             await ch.shell.send(execute("import time; time.sleep(20)"))

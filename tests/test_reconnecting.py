@@ -1,0 +1,192 @@
+"""Outages over real sockets: what ZeroMQ's monitors and reconnections come to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+import zmq
+
+from enchannel import KernelChannels, KernelDied, Message, NoReply
+from enchannel.testing import open_fake_kernel
+from helpers import numbered, texts
+from memory_kernel import Task, start
+from raw_kernel import RawKernel, message, request
+
+pytestmark = pytest.mark.anyio
+
+CHANNELS = ("shell", "control", "stdin", "iopub")
+
+
+class Answers:
+    """Answers every kernel_info_request on control, as a kernel of some session."""
+
+    def __init__(self, kernel: RawKernel, session: str) -> None:
+        self.session = session
+        self._kernel = kernel
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._answer()
+            except zmq.ZMQError:  # closed meanwhile, by the test
+                await anyio.sleep(0.001)
+
+    async def _answer(self) -> None:
+        kernel = self._kernel
+        identity, *frames = await kernel.receive_frames("control")
+        asked = kernel.wire.decode(frames)
+        kernel.publish(self.said("status", asked, execution_state="busy"))
+        kernel.send("control", identity, self.said("kernel_info_reply", asked, status="ok"))
+        kernel.publish(self.said("status", asked, execution_state="idle"))
+
+    def said(self, msg_type: str, parent: Message, **content: Any) -> Message:
+        said = message(msg_type, parent, **content)
+        said.header["session"] = self.session
+        return said
+
+
+@contextlib.asynccontextmanager
+async def in_flight(
+    kernel: RawKernel, **options: Any
+) -> AsyncIterator[tuple[KernelChannels, Answers, Task, tuple[bytes, Message]]]:
+    """Channels whose kernel's session is known, and a request that it has not answered."""
+    async with anyio.create_task_group() as tasks:
+        answers = Answers(kernel, "first")
+        tasks.start_soon(answers.run)
+        async with kernel.open("me", **options) as ch:
+            with anyio.fail_after(10):
+                while ch._core.status.session is None:
+                    await ch.request("kernel_info_request", channel="control")
+            task = start(tasks, ch.request, "inspect_request", {"code": "x", "cursor_pos": 0})
+            asked = await kernel.receive("shell")
+            yield ch, answers, task, asked
+        tasks.cancel_scope.cancel()
+
+
+async def come_back(
+    kernel: RawKernel, ch: KernelChannels, lost: tuple[str, ...] = CHANNELS
+) -> None:
+    """Loses connections, and opens the same ports again."""
+    for channel in lost:
+        kernel.unbind(channel)
+    with anyio.fail_after(20):
+        while not ch._core.life.away:
+            await anyio.sleep(0.001)
+        for channel in lost:
+            kernel.rebind(channel, kernel.info.endpoint(channel))
+        await ch._core.opened()
+
+
+async def test_another_session_is_a_restart(raw_kernel: RawKernel) -> None:
+    async with (
+        in_flight(raw_kernel) as (ch, answers, task, _),
+        ch.subscribe("iopub") as output,
+    ):
+        answers.session = "second"
+        await come_back(raw_kernel, ch)
+        with pytest.raises(KernelDied) as caught:
+            await task.result()
+        assert caught.value.reason == "restarted"
+        raw_kernel.publish(*numbered(3))
+        received: list[Message] = []
+        while len(received) < 3:
+            _, msg = await output.receive()
+            received += [msg] if msg.msg_type == "stream" else []
+        assert texts(received) == [0, 1, 2]
+        statistics = ch.statistics()
+        assert (statistics.restarts, statistics.outages) == (1, 0)
+
+
+async def test_the_same_session_goes_on(raw_kernel: RawKernel) -> None:
+    async with in_flight(raw_kernel) as (ch, _, task, (identity, asked)):
+        await come_back(raw_kernel, ch)
+        assert (ch.statistics().restarts, ch.statistics().outages) == (0, 1)
+        assert not task.done.is_set()
+        # The kernel answers late, over the connection that is there now.
+        raw_kernel.sockets["shell"].set(zmq.ROUTER_MANDATORY, 1)
+        raw_kernel.send("shell", identity, message("inspect_reply", asked))
+        assert (await task.result()).msg_type == "inspect_reply"
+
+
+@pytest.mark.parametrize("lost", [("shell",), CHANNELS])
+async def test_a_reply_that_was_lost_in_the_gap_is_told(
+    raw_kernel: RawKernel, lost: tuple[str, ...]
+) -> None:
+    async with in_flight(raw_kernel) as (ch, _, task, _asked):
+        await come_back(raw_kernel, ch, lost)
+        # A later request on the same channel is answered, and this one is not.
+        identity, *frames = await raw_kernel.receive_frames("shell")
+        asked = raw_kernel.wire.decode(frames)
+        assert asked.msg_type == "kernel_info_request"
+        assert not task.done.is_set()
+        raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+        with pytest.raises(NoReply) as caught:
+            await task.result()
+        assert caught.value.reason == "disconnected"
+        assert repr(ch).endswith("open>")
+
+
+async def test_control_and_stdin_go_with_the_others_and_are_awaited(
+    raw_kernel: RawKernel,
+) -> None:
+    async with in_flight(raw_kernel) as (ch, *_):
+        for channel in CHANNELS:
+            raw_kernel.unbind(channel)
+        with anyio.fail_after(20):
+            while not ch._core.life.away:
+                await anyio.sleep(0.001)
+            for channel in ("shell", "control", "iopub"):
+                raw_kernel.rebind(channel, raw_kernel.info.endpoint(channel))
+            while set(ch._core.transport.unconnected()) != {"stdin"}:
+                await anyio.sleep(0.001)
+            assert ch._core.life.away
+            raw_kernel.rebind("stdin", raw_kernel.info.endpoint("stdin"))
+            await ch._core.opened()
+            await ch.main.send("stdin", {"header": {"msg_type": "input_reply"}})
+            assert (await raw_kernel.receive("stdin"))[1].msg_type == "input_reply"
+
+
+async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(reconnect_timeout=0.05) as ch:
+        raw_kernel.unbind("iopub")
+        with pytest.raises(KernelDied, match=r"iopub .* within 0\.05 s") as caught:
+            await ch.shell.receive()
+        assert caught.value.reason == "disconnected"
+        with pytest.raises(KernelDied):
+            await ch.shell.send(request())
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+async def test_a_fake_kernel_that_restarts(transport: Any) -> None:
+    async def never(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    async with open_fake_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
+        kernel.on("inspect_request", never)
+        kernel.on("comm_open", lambda _: None)
+        async with ch.open_comm("target") as comm, anyio.create_task_group() as tasks:
+            task = start(tasks, ch.request, "inspect_request", {})
+            await kernel.transcript.wait_for("> shell inspect_request")
+            await kernel.restart()
+            with anyio.fail_after(10):
+                with pytest.raises(KernelDied) as caught:
+                    await task.result()
+                assert caught.value.reason == "restarted"
+                with pytest.raises(KernelDied, match="restarted"):
+                    await comm.receive()
+                # What comes after works.
+                kernel.on("inspect_request", lambda _: {"found": False})
+                assert (await ch.request("inspect_request", {})).content["found"] is False
+
+
+async def test_a_lost_kernel_is_let_go_then_and_there(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open(reconnect_timeout=0.05) as ch:
+        raw_kernel.vanish()
+        with pytest.raises(KernelDied):
+            await ch.shell.receive()
+        links = ch._core.transport._links.values()  # type: ignore[attr-defined]
+        assert all(link.socket.closed and link._monitor is None for link in links)
