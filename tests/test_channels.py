@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+import time
 import uuid
 from typing import Any
 
@@ -23,9 +23,11 @@ from enchannel import (
     open_stdin_channel,
     wrap_sockets,
 )
-from enchannel._protocol.wire import Wire
-from enchannel._transports.zmq import BATCH
-from helpers import deadlines_passed, numbered, take, texts
+from enchannel._core.core import Core
+from enchannel._open_channels import open_some_channels
+from enchannel._protocol.connection_info import CHANNELS
+from enchannel._transports.zmq_link import BATCH
+from helpers import numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -195,12 +197,12 @@ async def test_the_loss_of_the_kernel_reaches_everybody_who_waits(raw_kernel: Ra
     raised: list[KernelDied] = []
 
     async def wait(stream: Any) -> None:
-        with pytest.raises(KernelDied, match="disconnected and did not come back") as caught:
+        with pytest.raises(KernelDied, match="was lost, and did not come back") as caught:
             async for _ in stream:
                 pass
         raised.append(caught.value)
 
-    async with raw_kernel.open() as ch:
+    async with raw_kernel.open(reconnect_timeout=0.2) as ch:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
                 for stream in (ch.main, ch.shell, ch.iopub, ch.subscribe("stdin")):
@@ -219,7 +221,10 @@ async def test_the_loss_of_the_kernel_reaches_everybody_who_waits(raw_kernel: Ra
 
 
 async def test_what_a_kernel_sent_before_it_died_is_received_first(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open(max_buffer_size=5) as ch, ch.subscribe("iopub") as output:
+    async with (
+        raw_kernel.open(max_buffer_size=5, reconnect_timeout=0.2) as ch,
+        ch.subscribe("iopub") as output,
+    ):
         raw_kernel.publish(*numbered(200))
         await output.receive()
         raw_kernel.sockets["iopub"].close(linger=5000)
@@ -234,12 +239,14 @@ async def test_what_a_kernel_sent_before_it_died_is_received_first(raw_kernel: R
 
 
 async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
+    cores: list[Core] = []
+    opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
+    async with opening as ch:
         socket = raw_kernel.sockets["shell"]
         endpoint = f"tcp://127.0.0.1:{raw_kernel.config['shell_port']}"
         socket.close()
         with anyio.fail_after(10):
-            while not ch._transport.unconnected():
+            while not cores[0].transport.unconnected():
                 await anyio.sleep(0.001)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ch.shell.send, request("late_request"))
@@ -250,19 +257,24 @@ async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKern
 
 async def test_the_death_of_the_kernel_leaves_as_itself(raw_kernel: RawKernel) -> None:
     with pytest.raises(KernelDied):
-        async with raw_kernel.open() as ch:
+        async with raw_kernel.open(reconnect_timeout=0.2) as ch:
             raw_kernel.vanish()
             async for _ in ch.main:
                 pass
 
 
 async def test_a_cancelled_block_ends_and_closes(raw_kernel: RawKernel) -> None:
+    import zmq
+
+    context = zmq.Context()
     with anyio.CancelScope() as scope:
-        async with raw_kernel.open() as ch:
+        async with raw_kernel.open(context=context) as ch:
             scope.cancel()
             await ch.main.receive()
     assert scope.cancelled_caught
-    assert all(link.socket.closed for link in ch._transport._links.values())  # type: ignore[attr-defined]
+    # It waits for whoever has not closed a socket.
+    with anyio.fail_after(10):
+        await anyio.to_thread.run_sync(context.term, abandon_on_cancel=True)
 
 
 # The other doors.
@@ -311,59 +323,6 @@ async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool
         assert not shell.closed
         shell.close(linger=0)
         iopub.close(linger=0)
-
-
-async def test_catching_up_holds_the_program_for_a_bounded_time(raw_kernel: RawKernel) -> None:
-    async with raw_kernel.open() as ch:
-        before = received = ch.statistics().received["iopub"]
-        raw_kernel.publish(*numbered(1000))
-        while received < before + 1000:
-            # One batch at a time, of however many have arrived.
-            all_read = ch._catch_up(at_most=1)
-            count = ch.statistics().received["iopub"] - received
-            assert count <= BATCH
-            assert all_read == (count == 0)
-            received += count
-        assert ch._catch_up(at_most=1)
-
-
-async def test_a_full_socket_of_the_caller_ends_no_execution(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import zmq
-
-    monkeypatch.setattr("enchannel._core.ending.GRACE", 0.02)
-    wire = Wire(KEY)
-    ends: dict[Any, Any] = {}
-    with zmq.Context() as context, contextlib.ExitStack() as stack:
-        for name in ("shell", "control", "iopub"):
-            ends[name] = [stack.enter_context(context.socket(zmq.PAIR)) for _ in range(2)]
-            for end in ends[name]:
-                end.set_hwm(1)
-            ends[name][0].bind(f"inproc://{name}")
-            ends[name][1].connect(f"inproc://{name}")
-        kernel, ours = ({name: pair[n] for name, pair in ends.items()} for n in range(2))
-        with pytest.raises(zmq.Again):
-            while True:
-                ours["control"].send(b"full", zmq.NOBLOCK)
-        async with open_channels(wrap_sockets(ours, key=KEY)) as ch:
-            async with ch.execute("1") as execution, anyio.create_task_group() as tasks:
-                tasks.start_soon(execution.wait)
-                said = message("status", execution.request, execution_state="busy")
-                kernel["iopub"].send_multipart(wire.encode(said))
-                said = message("execute_reply", execution.request, status="ok")
-                kernel["shell"].send_multipart(wire.encode(said))
-                await deadlines_passed(execution)
-                assert not execution.complete
-                with anyio.fail_after(10):
-                    frames: list[bytes] = []
-                    while not frames[1:]:
-                        with contextlib.suppress(zmq.Again):
-                            frames = kernel["control"].recv_multipart(zmq.NOBLOCK)
-                        await anyio.sleep(0.001)
-                asked = wire.decode(frames)
-                said = message("status", asked, execution_state="busy")
-                kernel["iopub"].send_multipart(wire.encode(said))
 
 
 async def test_a_context_that_is_terminated_is_survived(raw_kernel: RawKernel) -> None:

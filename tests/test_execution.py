@@ -411,3 +411,28 @@ async def test_a_program_that_was_away_has_missed_no_answer() -> None:
                 assert execution.idle
             with pytest.raises(anyio.WouldBlock):
                 kernel.end.take("control")
+
+
+@pytest.mark.parametrize("iterated", [True, False])
+async def test_a_kernel_that_asks_although_it_may_not(
+    iterated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
+        identity, request = await kernel.asked()
+        if iterated:
+            iterating = start(tasks, execution.__anext__)
+            await anyio.wait_all_tasks_blocked()
+        waiting = start(tasks, execution.wait)
+        with caplog.at_level("WARNING", "enchannel"):
+            kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+            await anyio.wait_all_tasks_blocked()
+        if iterated:
+            assert (await iterating.result()).msg_type == "input_request"
+            assert caplog.text == ""
+        else:
+            _, reply = await kernel.asked("stdin")
+            assert reply.content["value"] == ""
+            assert "although it may not ('who?')" in caplog.text
+        kernel.reply((identity, request))
+        kernel.status(request, "idle")
+        await waiting.result()

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from enchannel import Message, RemoteProtocolError, wrap_sockets
 from enchannel._protocol.connection_info import ChannelName
 from enchannel._protocol.wire import DELIMITER, Wire
-from enchannel._transports.zmq import BATCH, COPIED, ZmqTransport
+from enchannel._transports.zmq import ZmqTransport
+from enchannel._transports.zmq_frames import COPIED
+from enchannel._transports.zmq_link import BATCH
 from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]
@@ -81,7 +83,7 @@ def connection(key: str, channel: ChannelName) -> Iterator[tuple[zmq.Socket[byte
         kernel.bind(f"inproc://{next(numbers)}")
         client.connect(kernel.last_endpoint)
         transport = wrap_sockets({channel: client}, key=key)
-        transport.settle()
+        transport.begin()
         yield kernel, transport
 
 

@@ -43,6 +43,8 @@ class ChannelStatistics(NamedTuple):
     """Messages that were sent, by channel."""
     dropped: Mapping[str, int]
     """Arrivals that were no message, by the name of the error that says why."""
+    repaired: int
+    """Messages whose JSON held bytes that are no UTF-8, and which were read with replacement characters."""
     backlog: Mapping[str, int]
     """Messages that wait for somebody to listen, by channel."""
     backlog_dropped: int
@@ -406,6 +408,7 @@ class KernelChannels:
             received=_by_channel(core.received),
             sent=_by_channel(core.sent),
             dropped=core.transport.dropped(),
+            repaired=core.transport.repaired,
             backlog=_by_channel(backlog),
             backlog_dropped=core.delivery.backlog_dropped,
             listeners=listeners,

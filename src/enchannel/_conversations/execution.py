@@ -22,6 +22,7 @@ from .._core.flight import Flight
 from .._core.stream import Stream
 from .._exceptions import KernelDied, LocalProtocolError, NoReply
 from .._groups import closing_within, unwrapping_task_group
+from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import Message
 from .._protocol.outputs import OutputList
@@ -81,6 +82,7 @@ class Execution(Flight):
         self._core = conversations.core
         self._on_input = on_input
         self._messages = _Messages(self)
+        self._iterated = False
         self._prompts: deque[Message] = deque()
         self._prompted = anyio.Event()
         self._answering = anyio.CancelScope()
@@ -107,6 +109,9 @@ class Execution(Flight):
 
         Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
 
+        A kernel that asks for input although it may not is given an empty text, with a warning, unless somebody
+        iterates, and so has its question.
+
         Raises:
             NoReply: The kernel is done with it, and no reply came.
             anyio.ClosedResourceError: The block was left before it was complete.
@@ -114,7 +119,10 @@ class Execution(Flight):
         """
         await checkpoint()
         while not self.complete:
-            await self.wait_news()
+            if self._prompts and self._on_input is None:
+                await self._answer_in_vain(self._prompts.popleft())
+            else:
+                await self.wait_news()
         assert self.reply is not None
         return self.reply
 
@@ -123,6 +131,9 @@ class Execution(Flight):
 
     async def __anext__(self) -> Message:
         while True:
+            # Whoever iterates has the questions of the kernel.
+            self._iterated = True
+            self._prompts.clear()
             try:
                 return await self._messages.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
@@ -139,6 +150,8 @@ class Execution(Flight):
             self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None:
             self._messages.put(messages)
+            if not self._iterated:
+                self._prompts.extend(messages)
         elif channel == "stdin":
             self._prompts.extend(messages)
             self._prompted.set()
@@ -165,6 +178,14 @@ class Execution(Flight):
                 prompt = self._prompts.popleft()
                 with anyio.CancelScope() as self._answering:
                     await self._answer(prompt)
+
+    async def _answer_in_vain(self, prompt: Message) -> None:
+        logger().warning(
+            "the kernel asks for input although it may not (%r): it is given an empty text",
+            text_of(prompt.content.get("prompt")),
+        )
+        reply = messages.input_reply("", prompt)
+        await self._core.send("stdin", self._core.prepare(reply), tied=self)
 
     async def _answer(self, prompt: Message) -> None:
         assert self._on_input is not None

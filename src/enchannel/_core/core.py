@@ -423,9 +423,9 @@ class Core(Seam):
     def dropped(self) -> Mapping[str, int]:
         return self.transport.dropped()
 
-    def over(self, flight: Flight) -> None:
-        if flight.channel == "shell" and "subshell_id" not in flight.request.header:
-            self.status.over(flight.request.msg_id)
+    def over(self, channel: ChannelName, request: Message) -> None:
+        if channel == "shell" and "subshell_id" not in request.header:
+            self.status.over(request.msg_id)
 
     def _sent_on(self, msg_id: str) -> ChannelName | None:
         flight = self.requests.find(msg_id)

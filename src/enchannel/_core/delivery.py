@@ -72,7 +72,7 @@ class Listener(Stream[T]):
         self._delivery.remove(self)
 
     def _state(self) -> str:
-        if self._closed or self._left:
+        if self._closed or self._delivery.left:
             return "closed"
         return f"listening, {self.buffered} waiting" if self._listening else "not listening yet"
 
@@ -91,6 +91,7 @@ class Delivery:
     Attributes:
         received: How many messages arrived, by channel.
         backlog_dropped: How many messages nobody listened for until the backlog was full.
+        left: Whether the block was left.
     """
 
     def __init__(
@@ -109,13 +110,13 @@ class Delivery:
         self._waiting_for_room: anyio.Event | None = None
         self._ended = False
         self._failure: KernelDied | None = None
-        self._left = False
+        self.left: bool = False
 
     # What the streams call.
 
     def add(self, listener: Listener[Any]) -> None:
         """Registers `listener` and hands it the backlog of its channels, in the order of arrival."""
-        if self._left:
+        if self.left:
             raise anyio.ClosedResourceError
         for channel in listener.channels:
             if channel not in self._listeners:
@@ -227,7 +228,7 @@ class Delivery:
         """Ends every stream: because of `failure`, or because the block was left."""
         if not self._ended:
             self._ended, self._failure = True, failure
-        self._left |= left
+        self.left |= left
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.end(failure, left=left)

@@ -71,12 +71,12 @@ _EVERYWHERE = ("execute_request", "kernel_info_request")
 class _Probe:
     """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
 
-    def __init__(self, channel: ChannelName, msg_id: str) -> None:
+    def __init__(self, channel: ChannelName, request: Message) -> None:
         self.channel = channel
-        self.msg_id = msg_id
+        self.request = request
         self.answered = False
-        self.published = False
         self.idle = False
+        self.given_up = False
 
 
 class Inquiry:
@@ -146,8 +146,8 @@ class Seam:
         """How many arrivals were no message, by the error's name."""
         raise NotImplementedError
 
-    def over(self, flight: Flight) -> None:
-        """Called when a request is over, whether its idle status came or not."""
+    def over(self, channel: ChannelName, request: Message) -> None:
+        """Called when the kernel has replied to a request, whether its idle status came or not."""
         raise NotImplementedError
 
 
@@ -194,7 +194,7 @@ class Requests:
                 self._answered[msg_id] = None
                 if len(self._answered) > ANSWERED:
                     del self._answered[next(iter(self._answered))]
-            self._seam.over(flight)
+            self._seam.over(flight.channel, flight.request)
 
     def tie(self, tied: Tied) -> None:
         """Tells `tied` of the next loss or restart."""
@@ -218,8 +218,9 @@ class Requests:
         return asked[1].channel if asked is not None else None
 
     def is_answered(self, msg_id: str) -> bool:
-        """Whether this is a request whose reply came before its idle status."""
-        return msg_id in self._answered
+        """Whether this is a request of ours whose reply came before its idle status."""
+        asked = self._asked.get(msg_id)
+        return msg_id in self._answered or (asked is not None and asked[1].answered)
 
     # Routing.
 
@@ -274,7 +275,7 @@ class Requests:
         except anyio.WouldBlock:
             # Where nobody can be asked there is no connection, which may come back.
             return False
-        probe = _Probe(channel, request.msg_id)
+        probe = _Probe(channel, request)
         self._filed[request.msg_id] = probe
         self._asked[request.msg_id] = (inquiry, probe)
         if len(self._asked) > EXCLUSIVE:
@@ -284,7 +285,8 @@ class Requests:
     def pending(self, channel: ChannelName) -> bool:
         """Whether a question asked on `channel` is unanswered."""
         return any(
-            probe.channel == channel and not probe.answered for _, probe in self._asked.values()
+            probe.channel == channel and not (probe.answered or probe.given_up)
+            for _, probe in self._asked.values()
         )
 
     def inquire(self, channel: ChannelName, subshell: str | None, now: float) -> Inquiry:
@@ -312,13 +314,14 @@ class Requests:
     def _hear(self, probe: _Probe, channel: ChannelName, run: Sequence[Message]) -> None:
         published = channel == "iopub"
         if published:
-            probe.published = True
             probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
         else:
             probe.answered = True
-        inquiry, _ = self._asked[probe.msg_id]
+            self._seam.over(probe.channel, probe.request)
+        msg_id = probe.request.msg_id
+        inquiry, _ = self._asked[msg_id]
         if probe.answered and probe.idle:
-            self._forget(probe.msg_id)
+            self._forget(msg_id)
         if inquiry is None:
             return
         inquiry.hear(published=published)
@@ -473,7 +476,7 @@ class Requests:
         """The questions of our own may have been lost. Where they are answered yet, no stream gets that."""
         self._inquiries.clear()
         for msg_id, (_, probe) in self._asked.items():
-            probe.answered = True
+            probe.given_up = True
             self._asked[msg_id] = (None, probe)
         for inquiry in tuple(self._waiting):
             inquiry.tell()

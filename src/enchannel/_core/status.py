@@ -76,12 +76,14 @@ class Status:
                 self._see_session(message)
 
     def over(self, msg_id: str) -> None:
-        """A request to the main shell is over, and so are those that it had begun before."""
+        """The main shell has replied to a request, and is done with those that it had begun before."""
         if msg_id in self._busy:
             for begun in tuple(self._busy):
                 del self._busy[begun]
                 if begun == msg_id:
                     break
+            self._settle()
+        elif self.word == "unknown":
             self._settle()
 
     def overtaken(self, begun: Collection[str]) -> None:

@@ -134,6 +134,11 @@ class Transport(ABC):
         """How many arrivals were dropped, by reason (``"MalformedMessage"``, ...)."""
         return {}
 
+    @property
+    def repaired(self) -> int:
+        """How many messages held bytes that are no UTF-8."""
+        return 0
+
     def beat(self) -> bool:
         """Sends a heartbeat; whether the one before was echoed."""
         return False
@@ -211,3 +216,7 @@ class FrameTransport(Transport):
 
     def dropped(self) -> Mapping[str, int]:
         return dict(self._dropped)
+
+    @property
+    def repaired(self) -> int:
+        return self.wire.repaired
