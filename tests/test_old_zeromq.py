@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 SIGNATURE = b"\xff" + struct.pack(">Q", 1) + b"\x7f"
 REVISION = b"\x01"
-PUB, ROUTER = b"\x01", b"\x06"
+PUB, REP, ROUTER = b"\x01", b"\x04", b"\x06"
 
 
 def framed(frames: list[bytes]) -> bytes:
@@ -93,12 +93,10 @@ async def old_kernel() -> AsyncIterator[dict[str, Any]]:
         for channel in ("shell", "control", "stdin", "iopub", "hb"):
             listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
             listeners.push_async_callback(listener.aclose)
-            kind = PUB if channel == "iopub" else ROUTER
+            kind = {"iopub": PUB, "hb": REP}.get(channel, ROUTER)
             config[f"{channel}_port"] = listener.extra(anyio.abc.SocketAttribute.local_port)
 
-            async def serve(
-                client: anyio.abc.SocketStream, channel: str = channel, kind: bytes = kind
-            ) -> None:
+            async def serve(client: anyio.abc.SocketStream, kind: bytes = kind) -> None:
                 with suppress(anyio.IncompleteRead, anyio.BrokenResourceError):
                     await kernel.serve(kind, client)
 
