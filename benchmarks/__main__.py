@@ -16,9 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,14 @@ import anyio
 import anyio.lowlevel
 import zmq
 
-from enchannel import KernelChannels, Message, open_kernel_channels, open_shell_channel
+from enchannel import KernelChannels, open_kernel_channels, open_shell_channel
 from enchannel._protocol.wire import Wire
 
 from . import clients
 from .clients import Client, Config
+from .instructions import SUBJECTS, instructions
 from .kernel import KEY, Driver, stand_in
+from .memory import memory
 
 FLOOD = 10_000
 SLOW_FLOOD = 4_000
@@ -163,16 +163,13 @@ def bare_round_trips(config: Config, count: int, channels: int) -> list[float]:
             poller.register(each, zmq.POLLIN)
         for _ in range(count + 1):
             start = time.perf_counter()
-            header = {"msg_id": str(uuid.uuid4()), "session": "bare", "username": "bench"}
-            header["msg_type"] = "kernel_info_request"
-            header["date"] = datetime.now(UTC).isoformat()
-            socket.send_multipart(wire.encode(Message(header)))
+            msg_id = clients.send_bare(wire, socket)
             ready: dict[Any, int] = {}
             while channels > 1 and socket not in ready:
                 ready = dict(poller.poll())
                 if iopub in ready:
                     wire.decode(iopub.recv_multipart())
-            assert wire.decode(socket.recv_multipart()).is_child_of(header["msg_id"])
+            assert wire.decode(socket.recv_multipart()).is_child_of(msg_id)
             took.append(time.perf_counter() - start)
     # The first is the time that it takes to connect.
     return took[1:]
@@ -362,6 +359,7 @@ async def hold(configs: list[Config], count: int) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
     runs: dict[str, Callable[[int], None]] = {
         "waiting": lambda repetitions: flood(repetitions, waiting=True),
         "live": lambda repetitions: flood(repetitions, waiting=False),
@@ -371,10 +369,13 @@ def main() -> None:
         "import": importing,
         "opening": opening,
         "many": lambda _: many_kernels(),
+        "memory": lambda _: memory(),
+        "instructions": lambda _: instructions(arguments.subjects),
     }
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("runs", nargs="*", help=f"of {', '.join(runs)}; by default all")
     parser.add_argument("--repetitions", type=int, default=9)
+    subjects = f"whose instructions to count, of {', '.join(SUBJECTS)}; by default all"
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, metavar="SUBJECT", help=subjects)
     parser.add_argument("--hold", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hold:
