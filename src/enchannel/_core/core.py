@@ -233,7 +233,7 @@ class Core(Seam):
         self.stir()
 
     def _tell_disconnected(self) -> None:
-        self.requests.fail_all(self.outage.died())
+        self.requests.fail_all(self.outage.died(self.transport.unconnected()))
 
     def _tell_restarted(self) -> None:
         self.status.begin_anew()

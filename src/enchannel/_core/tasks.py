@@ -172,8 +172,9 @@ async def sit_out(core: Core) -> None:
         with anyio.CancelScope() as core.patience:
             core.happen(await _come_back(core))
         if core.patience.cancelled_caught and not core.outage.ours:
-            if core.outage.given_up and core.transport.unconnected():
-                core.happen(Event.GIVEN_UP, core.outage.died())
+            unconnected = core.transport.unconnected()
+            if core.outage.given_up and unconnected:
+                core.happen(Event.GIVEN_UP, core.outage.died(unconnected))
             else:
                 core.outage.overdue = True
                 core.happen(Event.OVERDUE)
