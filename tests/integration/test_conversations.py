@@ -227,7 +227,9 @@ async def interrupted(ch: KernelChannels, tmp_path: Path) -> None:
 
 
 async def test_what_ipykernel_does_not_implement_is_told(ch: KernelChannels) -> None:
-    with pytest.raises(NotImplementedByKernel, match="done with the nonsense_request, and no reply"):
+    with pytest.raises(
+        NotImplementedByKernel, match="done with the nonsense_request, and no reply"
+    ):
         await ch.request("nonsense_request")
 
 
