@@ -14,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -548,20 +548,31 @@ async def test_ctrl_c_interrupts_a_running_kernel(
 
 
 @on_trio
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda _: None, "this kernel cannot be interrupted"),
+        (lambda _: anyio.sleep(600), "the kernel does not answer to that"),
+    ],
+    ids=["silent", "stuck"],
+)
 async def test_a_kernel_that_cannot_be_interrupted_can_be_left(
-    fake: FakeKernel, existing: tuple[str, ...]
+    fake: FakeKernel,
+    existing: tuple[str, ...],
+    answer: Callable[[Request], Awaitable[None] | None],
+    said: str,
 ) -> None:
     def interrupt() -> int:
         with Terminal(*existing, "sleep") as terminal:
             terminal.expect("begun")
             terminal.type("\x03")
             terminal.expect("\r\n")
-            terminal.expect("this kernel cannot be interrupted; Ctrl-C again stops\r\n")
+            terminal.expect(rf"{said}; Ctrl-C again stops\r\n")
             terminal.type("\x03")
             return terminal.wait()
 
     fake.script("sleep", stream("begun"), lambda _: anyio.sleep(600))
-    fake.on("interrupt_request", lambda _: None)
+    fake.on("interrupt_request", answer)
     assert await in_thread(interrupt) == 130
 
 

@@ -33,6 +33,7 @@ from .. import (
     KernelChannels,
     KernelDied,
     Message,
+    NoReply,
     NotImplementedByKernel,
     Subscription,
     find_connection_file,
@@ -161,6 +162,8 @@ class Run:
                 await ch.interrupt()
             except NotImplementedByKernel:
                 self._output.note("this kernel cannot be interrupted; Ctrl-C again stops")
+            except NoReply:
+                self._output.note("the kernel does not answer to that; Ctrl-C again stops")
 
     # The code.
 
