@@ -75,7 +75,7 @@ class Core(Seam):
         self.lost: KernelDied | None = None
         self.requests: Requests = Requests(self)
         self.delivery: Delivery = Delivery(transport.channels, max_buffer_size, self.requests)
-        self.received: Mapping[ChannelName, int] = self.delivery.received
+        self.received: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.status: Status = Status(
             self._sent_on, self.requests.is_answered, partial(self.happen, Event.NEW_SESSION)
         )
@@ -206,16 +206,32 @@ class Core(Seam):
 
     async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """What a reader has read."""
+        self.received[channel] += len(messages)
         if channel == "iopub":
-            if messages or self.transport.held_back:
-                self.iopub_proven.set()
+            messages = self._hear(messages)
+        for observe in self.observers:
+            observe(channel, messages)
+        await self.delivery.deliver(channel, messages)
+
+    def _hear(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """What iopub says of itself and of the kernel; returns what others get of it."""
+        if messages or self.transport.held_back:
+            self.iopub_proven.set()
+        # In C: most batches hold nothing that concerns us.
+        kinds = [message.header.get("msg_type") for message in messages]
+        if "status" in kinds or self.status.curious:
             heard = self.status.heard
             self.status.observe(messages)
             if self.status.heard != heard:
                 self.tell()
-        for observe in self.observers:
-            observe(channel, messages)
-        await self.delivery.deliver(channel, messages)
+        if "iopub_welcome" in kinds:
+            # It belongs to the opening of channels, and kernels repeat it for every other client.
+            messages = [
+                message
+                for message in messages
+                if message.parent_header or message.msg_type != "iopub_welcome"
+            ]
+        return messages
 
     # What an effect comes to.
 

@@ -8,8 +8,7 @@
    backlog holds :data:`BACKLOG` messages a channel; the oldest go first, counted and logged. The statuses for other
    clients' ``kernel_info_request`` are not kept: each client that opens channels asks some, and they say nothing.
 
-What belongs to the opening of the channels reaches no stream: ``iopub_welcome``, with which some kernels greet a
-subscriber (and repeat it for others), and what answers questions of our own.
+What answers questions of our own reaches no stream, and neither does ``iopub_welcome`` (:mod:`~enchannel._core.core`).
 
 There is no input or output here, and no task: the reader tasks call :meth:`Delivery.deliver`.
 """
@@ -45,7 +44,7 @@ class Listener(Stream[T]):
     def __init__(
         self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
     ) -> None:
-        super().__init__()
+        super().__init__(delivery.room_made if delivery.limited else None)
         self.channels: tuple[ChannelName, ...] = tuple(channels)
         self.tagged = tagged
         self._delivery = delivery
@@ -62,9 +61,6 @@ class Listener(Stream[T]):
     def _begin(self) -> None:
         if not self._listening:
             self.listen()
-
-    def _room_made(self) -> None:
-        self._delivery.room_made()
 
     def close(self) -> None:
         """Like :meth:`aclose`, without being a checkpoint."""
@@ -89,7 +85,7 @@ class Delivery:
         requests: The requests in flight.
 
     Attributes:
-        received: How many messages arrived, by channel.
+        limited: Whether the listening streams have a bound.
         backlog_dropped: How many messages nobody listened for until the backlog was full.
         left: Whether the block was left.
     """
@@ -97,9 +93,9 @@ class Delivery:
     def __init__(
         self, channels: Sequence[ChannelName], max_buffer_size: float, requests: Requests
     ) -> None:
-        self.received: dict[ChannelName, int] = dict.fromkeys(channels, 0)
         self.backlog_dropped: int = 0
-        self._bounded = max_buffer_size < math.inf
+        self.limited: bool = max_buffer_size < math.inf
+        self._bounded = self.limited
         self._max_buffer_size = max_buffer_size
         self._requests = requests
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
@@ -151,7 +147,7 @@ class Delivery:
 
     async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Hands on `messages`, waiting for the slowest listener where the buffers are bounded."""
-        messages = self._route(channel, messages)
+        messages = self._requests.route(channel, messages)
         while messages:
             listeners = self._listeners[channel]
             if not self._bounded or not listeners or self._is_awaited(channel):
@@ -176,21 +172,7 @@ class Delivery:
 
     def restore_bound(self) -> None:
         """The streams are bounded again, where the user wants them to be."""
-        self._bounded = self._max_buffer_size < math.inf
-
-    def _route(self, channel: ChannelName, messages: Sequence[Message]) -> Sequence[Message]:
-        """Serves the requests in flight, and returns what the streams get."""
-        self.received[channel] += len(messages)
-        if channel == "iopub" and any(
-            not message.parent_header and message.header.get("msg_type") == "iopub_welcome"
-            for message in messages
-        ):
-            messages = [
-                message
-                for message in messages
-                if message.parent_header or message.msg_type != "iopub_welcome"
-            ]
-        return self._requests.route(channel, messages)
+        self._bounded = self.limited
 
     def _hand_over(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         listeners = self._listeners[channel]

@@ -60,9 +60,14 @@ def fresh(error: E) -> E:
 
 
 class Stream(anyio.abc.ObjectReceiveStream[T]):
-    """A stream that reader tasks fill and one task at a time empties; iterate it, or call :meth:`receive`."""
+    """A stream that reader tasks fill and one task at a time empties; iterate it, or call :meth:`receive`.
 
-    def __init__(self) -> None:
+    Args:
+        room_made: Called when something was taken.
+    """
+
+    def __init__(self, room_made: Callable[[], None] | None = None) -> None:
+        self._room_made = room_made
         # Made when the first batch comes: most streams of most kernels never get one.
         self._gives: MemoryObjectSendStream[Sequence[T]] | None = None
         self._batches: MemoryObjectReceiveStream[Sequence[T]] | None = None
@@ -158,9 +163,6 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
     def _begin(self) -> None:
         """Called before the first wait."""
 
-    def _room_made(self) -> None:
-        """Called when something was taken."""
-
     def _done(self) -> bool:
         """Whether a wait is over although nothing is there."""
         return self._ended or self._closed
@@ -199,9 +201,10 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
             self._receiving = False
 
     def _take(self) -> T:
-        if self._more():
+        if self._at_hand or self._more():
             item = self._at_hand.popleft()
-            self._room_made()
+            if self._room_made is not None:
+                self._room_made()
             return item
         if self._closed:
             raise anyio.ClosedResourceError
