@@ -249,7 +249,7 @@ class Core(Seam):
         self.stir()
 
     def _tell_disconnected(self) -> None:
-        self.requests.fail_all(self.outage.died(self.transport.unconnected()))
+        self.requests.fail_all(self.outage.died())
 
     def _tell_restarted(self) -> None:
         self.status.begin_anew()

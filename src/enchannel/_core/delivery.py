@@ -99,9 +99,8 @@ class Delivery:
         self._max_buffer_size = max_buffer_size
         self._requests = requests
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
-        self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {
-            name: deque() for name in channels
-        }
+        # One for each channel that anything waits on: an empty one takes 600 bytes.
+        self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {}
         self._arrivals = itertools.count()
         self._waiting_for_room: anyio.Event | None = None
         self._ended = False
@@ -119,12 +118,10 @@ class Delivery:
                 raise LocalProtocolError(
                     f"there is no {channel} channel here; there are {', '.join(self._listeners)}"
                 )
-        backlogs = [self._backlog[channel] for channel in listener.channels]
+        backlogs = [self._backlog.pop(channel, ()) for channel in listener.channels]
         # No two arrivals are equal, so that nothing else is compared.
         for _, channel, message in sorted(itertools.chain.from_iterable(backlogs)):
             listener.put([(channel, message)] if listener.tagged else [message])
-        for backlog in backlogs:
-            backlog.clear()
         if self._ended:
             listener.end(self._failure)
         for channel in listener.channels:
@@ -188,10 +185,11 @@ class Delivery:
                 listener.put(messages)
 
     def _keep(self, channel: ChannelName, messages: Sequence[Message]) -> None:
-        backlog = self._backlog[channel]
-        for message in self._requests.untaken(messages):
-            if _says_nothing(message):
-                continue
+        kept = [each for each in self._requests.untaken(messages) if not _says_nothing(each)]
+        if not kept:
+            return
+        backlog = self._backlog.setdefault(channel, deque())
+        for message in kept:
             if len(backlog) >= BACKLOG:
                 backlog.popleft()
                 if not self.backlog_dropped:
@@ -219,7 +217,8 @@ class Delivery:
     def statistics(self) -> tuple[dict[ChannelName, int], int]:
         """How many messages wait in the backlog of each channel, and how many streams listen."""
         listening = {id(one) for listeners in self._listeners.values() for one in listeners}
-        return {name: len(backlog) for name, backlog in self._backlog.items()}, len(listening)
+        waiting = {name: len(self._backlog.get(name, ())) for name in self._listeners}
+        return waiting, len(listening)
 
 
 def _says_nothing(message: Message) -> bool:

@@ -76,13 +76,9 @@ class Outage:
         """Whether the connection will not be waited for any longer."""
         return anyio.current_time() >= self._since + self._reconnect_timeout
 
-    def died(self, unconnected: Iterable[str]) -> KernelDied:
-        """What is told to what was in flight, and to the streams.
-
-        Args:
-            unconnected: The channels that are not connected, those among them whose loss is not told.
-        """
-        listed = ", ".join(sorted({*self.lost, *unconnected}))
+    def died(self) -> KernelDied:
+        """What is told to what was in flight, and to the streams."""
+        listed = ", ".join(sorted(self.lost))
         if self.given_up:
             said = f"did not come back within {self._reconnect_timeout:g} s"
         else:

@@ -172,9 +172,8 @@ async def sit_out(core: Core) -> None:
         with anyio.CancelScope() as core.patience:
             core.happen(await _come_back(core))
         if core.patience.cancelled_caught and not core.outage.ours:
-            unconnected = core.transport.unconnected()
-            if core.outage.given_up and unconnected:
-                core.happen(Event.GIVEN_UP, core.outage.died(unconnected))
+            if core.outage.given_up and core.transport.unconnected():
+                core.happen(Event.GIVEN_UP, core.outage.died())
             else:
                 core.outage.overdue = True
                 core.happen(Event.OVERDUE)
@@ -193,9 +192,9 @@ async def _come_back(core: Core) -> Event:
             break
         proven = lost
         if "iopub" in lost:
-            anybody = lost < followed or core.outage.ours
+            anybody = not followed <= lost or core.outage.ours
             said_session = await _meet_again(core, need_session=not anybody)
-    same = proven < followed or (said_session and core.life.epoch == epoch)
+    same = not followed <= proven or (said_session and core.life.epoch == epoch)
     return Event.BACK_SAME if same else Event.BACK_OTHER
 
 

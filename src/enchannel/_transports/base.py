@@ -60,7 +60,7 @@ class Transport(ABC):
     """The channels that this transport carries."""
 
     followed: Sequence[ChannelName] = ()
-    """Those whose disconnection is told. The others go with them, or are asked."""
+    """Those whose disconnection is told at any time. That of the others is when one of these goes."""
 
     iopub_needs_proof: bool = False
     """Whether a subscription may still be on its way when every channel is connected."""

@@ -12,6 +12,7 @@ The facts it stands on:
 * Where nobody listens, the system may give our own end the very port that it connects to: the connection
   then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
 * ZeroMQ tries one address at a time, and resolves names on its I/O thread: it is given addresses, one after another.
+  What the monitor still says of one that was left concerns nobody.
 * Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the reader may be
   waiting has it look again.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 
@@ -83,6 +85,8 @@ _ENDED = (
 )
 """Behind these ZeroMQ either says that it tries again, or never does."""
 
+_MAPPED = re.compile(r"\[::ffff:([\d.]+)\]")
+
 TellLink = Callable[["Link", ConnectionEvent], None]
 
 
@@ -136,6 +140,7 @@ class Link:
         self._ended = False
         self._to_itself = False
         self._abandoned = False
+        self._followed = False
         # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
@@ -251,20 +256,24 @@ class Link:
 
     def begin(self) -> None:
         """It is used, perhaps once more."""
-        self._abandoned = False
+        self._abandoned = self._followed = False
 
     async def follow(self, tell: TellLink) -> None:
         """Tells what the monitor says, until :meth:`unwatch` or :meth:`abandon`. Cancellation loses no event."""
         self._tell = tell
+        self._followed = True
         if self.monitored and self._monitor is None and not self._abandoned:
             self._attach_monitor()
-        while (monitor := self._monitor) is not None:
-            if self.take_events():
-                continue
-            if await self._wait_event(monitor) or self._monitor is not monitor:
-                continue
-            if not self.take_events():
-                self._nothing_said()
+        try:
+            while (monitor := self._monitor) is not None:
+                if self.take_events():
+                    continue
+                if await self._wait_event(monitor) or self._monitor is not monitor:
+                    continue
+                if not self.take_events():
+                    self._nothing_said()
+        finally:
+            self._followed = False
 
     def watch_anew(self) -> bool:
         """To be followed again, where it is not: it is connected when its monitor says so, or says nothing."""
@@ -273,7 +282,9 @@ class Link:
         self._in_doubt = True
         self.connected = False
         self._attach_monitor()
-        return True
+        # Who followed it before may not have noticed yet that he was not to.
+        followed, self._followed = self._followed, True
+        return not followed
 
     def _patience(self) -> float:
         """How long the monitor's silence means nothing."""
@@ -309,6 +320,8 @@ class Link:
             except zmq.ZMQError:
                 break
             said = True
+            if self._is_left(frames[1].decode()):
+                continue
             # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
             event, value = struct.unpack("=Hi", frames[0])
             if event == zmq.EVENT_CONNECTED:
@@ -324,8 +337,13 @@ class Link:
             self._try_next()
         return said
 
+    def _is_left(self, address: str) -> bool:
+        # It calls an IPv4 address by that name or by the one that it has among those of IPv6.
+        named = _MAPPED.sub(r"\1", address)
+        return named != self.endpoint and named in self._endpoints
+
     def _note(self, event: int) -> None:
-        was_connected = self.connected
+        was_connected, doubted = self.connected, self._in_doubt
         self._ended = event in _ENDED
         self._in_doubt = False
         self._accepted = event == zmq.EVENT_CONNECTED
@@ -339,7 +357,7 @@ class Link:
         if was_connected or event != zmq.EVENT_DISCONNECTED:
             self.seen = _SEEN[zmq.Event(event)]
         # A caller's socket counts as connected, and its monitor may say so only later.
-        if was_connected and event != zmq.EVENT_CONNECTED:
+        if doubted or (was_connected and event != zmq.EVENT_CONNECTED):
             self.connected = False
             if self._tell is not None:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
