@@ -378,3 +378,16 @@ async def test_what_waits_when_the_block_is_left_in_an_outage_is_told() -> None:
             await anyio.wait_all_tasks_blocked()
         with pytest.raises(anyio.ClosedResourceError):
             await sending.result()
+
+
+async def test_another_session_is_a_restart_however_little_the_first_was_said() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        answers = Answers(kernel, "first")
+        for channel in ("shell", "control"):
+            tasks.start_soon(answers.run, channel)
+        answers.publish("status", message("execute_request"), execution_state="idle")
+        await anyio.wait_all_tasks_blocked()
+        answers.session = "second"
+        kernel.client.blink()
+        await anyio.sleep(3)
+        assert (ch.statistics().restarts, ch.statistics().outages) == (1, 0)

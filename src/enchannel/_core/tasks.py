@@ -214,7 +214,7 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     core.requests.give_up_questions()
     core.iopub_proven = anyio.Event()
     core.transport.widen()
-    heard, knew = status.heard, status.session is not None
+    heard, session = status.heard, status.session
     status.curious = True
     try:
         with anyio.move_on_after(PROOF_DEADLINE):
@@ -225,4 +225,4 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     finally:
         status.curious = False
         core.transport.narrow()
-    return knew and status.heard > heard
+    return session is not None and status.heard > heard and status.session == session
