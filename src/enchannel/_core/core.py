@@ -394,27 +394,6 @@ class Core(Seam):
                 self.status.overtaken(begun)
                 return
 
-    async def prove_iopub(self) -> None:
-        """Waits, asking the kernel again and again, until anything arrives on iopub.
-
-        It is asked on control, which is answered even while a cell runs, and on shell, for some kernels are
-        silent on control or publish nothing for what they answer there.
-        """
-        pause = FIRST_ASK
-        while not self.iopub_proven.is_set():
-            self.ask_anyhow()
-            with anyio.move_on_after(pause):
-                await self.iopub_proven.wait()
-            pause = min(2 * pause, LAST_ASK)
-
-    def ask_anyhow(self) -> None:
-        """Asks the kernel something on control and shell, where nothing is asked already."""
-        for channel in ASKED:
-            # Again only behind an answer: a busy kernel would find a heap of questions when it is done. The
-            # answer came and its status did not, so the subscription arrived after the status had gone.
-            if channel in self.channels and not self.requests.pending(channel):
-                self.requests.ask(channel)
-
     # The seam of the registry.
 
     def ask(self, channel: ChannelName, subshell: str | None) -> Message:
@@ -448,10 +427,3 @@ class Core(Seam):
         if flight is not None and "subshell_id" not in flight.request.header:
             return flight.channel
         return self.requests.asked_on(msg_id)
-
-
-FIRST_ASK, LAST_ASK = 0.02, 0.5
-"""Seconds to wait for the answer to a question before looking what to do: at first, and at the longest."""
-
-ASKED: tuple[ChannelName, ...] = ("control", "shell")
-"""Which channels are asked whether iopub is live."""

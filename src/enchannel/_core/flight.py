@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from .._exceptions import EnchannelError
 from .._protocol.message import Message
+from .inquiry import Inquiry
 from .stream import fresh
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Flight:
         self.dropped_before: int = 0
         self.stirred: bool = True
         self.since: float = 0.0
-        self.inquiry: Any = None
+        self.inquiry: Inquiry | None = None
         """What was asked behind it."""
         self.stir: Callable[[], None] = _nothing
         self._failure: EnchannelError | None = None

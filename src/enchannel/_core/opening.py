@@ -36,6 +36,7 @@ from .._log import logger
 from .._transports.base import Transport
 from .core import Core
 from .life import Event
+from .proof import ask_anyhow, prove_iopub
 from .tasks import start_tasks
 
 __all__ = ["OnMade", "opened"]
@@ -112,7 +113,7 @@ async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> 
         if transport.iopub_needs_proof and core.lost is None:
             async with unwrapping_task_group() as tasks:
                 tasks.start_soon(_cancel_when_lost, core, tasks.cancel_scope)
-                await core.prove_iopub()
+                await prove_iopub(core)
                 # A connection may have gone and come meanwhile.
                 await _connect(core)
                 tasks.cancel_scope.cancel()
@@ -143,7 +144,7 @@ async def _connect(core: Core) -> None:
             await core.changed.wait()
             continue
         # Of a peer that speaks ZMTP 2.0 nothing is seen but that it has accepted; an answer shows the rest.
-        core.ask_anyhow()
+        ask_anyhow(core)
 
 
 async def _cancel_when_lost(core: Core, scope: anyio.CancelScope) -> None:

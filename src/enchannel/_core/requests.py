@@ -21,24 +21,24 @@ may be missing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from .._exceptions import (
     EnchannelError,
     LocalProtocolError,
-    NoReply,
-    NotImplementedByKernel,
 )
 from .._log import logger
 from .._protocol.message import Message
 from .flight import Flight, Missing, Tied
+from .inquiry import Inquiry, Probe
+from .no_reply import no_reply
 
 if TYPE_CHECKING:
     from .._protocol.connection_info import ChannelName
 
-__all__ = ["ABORTED", "GRACE", "TICK", "Inquiry", "Requests", "Seam"]
+__all__ = ["ABORTED", "GRACE", "TICK", "Requests", "Seam"]
 
 TICK = 0.2
 """Seconds between two looks at what may be missing."""
@@ -63,57 +63,6 @@ ANSWERED = 10_000
 
 ABORTED = ("aborted", "abort")
 """The status of a reply to a request that was not run, because one before it failed."""
-
-_EVERYWHERE = ("execute_request", "kernel_info_request")
-"""What every kernel implements: where no reply to it comes, it was lost."""
-
-
-class _Probe:
-    """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
-
-    def __init__(self, channel: ChannelName, request: Message) -> None:
-        self.channel = channel
-        self.request = request
-        self.answered = False
-        self.idle = False
-        self.given_up = False
-
-
-class Inquiry:
-    """What was asked behind something.
-
-    Args:
-        channel: What is to be overtaken: what was asked before on shell or control, or what was published.
-        asked_at: When.
-
-    Attributes:
-        answered: Whether the kernel has replied.
-        overtaken: Whether all that came before it is here.
-    """
-
-    def __init__(self, channel: ChannelName, subshell: str | None, asked_at: float) -> None:
-        self.channel: ChannelName = channel
-        self.subshell = subshell
-        self.asked_at = asked_at
-        self.received = 0
-        self.answered: bool = False
-        self.overtaken: bool = False
-        self._news = anyio.Event()
-
-    def hear(self, *, published: bool) -> None:
-        """Something came for a question of this one."""
-        self.answered |= not published
-        self.overtaken |= published == (self.channel == "iopub")
-        if self.overtaken:
-            self._news.set()
-
-    def tell(self) -> None:
-        """Has whoever waits look: the kernel is lost, or was restarted."""
-        self._news.set()
-
-    async def wait(self) -> None:
-        """Waits until it is overtaken, or there is news of the connection."""
-        await self._news.wait()
 
 
 class Seam:
@@ -156,8 +105,8 @@ class Requests:
 
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
-        self._filed: dict[str, Flight | _Probe] = {}
-        self._asked: dict[str, tuple[Inquiry | None, _Probe]] = {}
+        self._filed: dict[str, Flight | Probe] = {}
+        self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
         self._answered: dict[str, None] = {}
         self._tied: dict[Tied, None] = {}
         self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
@@ -231,7 +180,7 @@ class Requests:
             return messages
         for_streams: list[Message] = []
         run: list[Message] = []
-        last: Flight | _Probe | None = None
+        last: Flight | Probe | None = None
         for message in messages:
             parent = message.parent_header.get("msg_id")
             taker = filed.get(parent) if type(parent) is str else None
@@ -239,13 +188,13 @@ class Requests:
                 self._serve(last, channel, run)
                 run, last = [], taker
             run.append(message)
-            if taker is None or type(taker) is not _Probe:
+            if taker is None or type(taker) is not Probe:
                 for_streams.append(message)
         self._serve(last, channel, run)
         return for_streams
 
     def _serve(
-        self, taker: Flight | _Probe | None, channel: ChannelName, run: Sequence[Message]
+        self, taker: Flight | Probe | None, channel: ChannelName, run: Sequence[Message]
     ) -> None:
         if isinstance(taker, Flight):
             taker.take(channel, run)
@@ -275,7 +224,7 @@ class Requests:
         except anyio.WouldBlock:
             # Where nobody can be asked there is no connection, which may come back.
             return False
-        probe = _Probe(channel, request)
+        probe = Probe(channel, request)
         self._filed[request.msg_id] = probe
         self._asked[request.msg_id] = (inquiry, probe)
         if len(self._asked) > EXCLUSIVE:
@@ -311,7 +260,7 @@ class Requests:
         self._asked.pop(msg_id, None)
         self._filed.pop(msg_id, None)
 
-    def _hear(self, probe: _Probe, channel: ChannelName, run: Sequence[Message]) -> None:
+    def _hear(self, probe: Probe, channel: ChannelName, run: Sequence[Message]) -> None:
         published = channel == "iopub"
         if published:
             probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
@@ -425,7 +374,7 @@ class Requests:
 
     def _conclude(self, flight: Flight) -> None:
         if flight.reply is None:
-            flight.fail(self._no_reply(flight))
+            flight.fail(no_reply(flight, self._seam.dropped()))
             return
         inquiry = flight.inquiry
         if inquiry is not None and not inquiry.overtaken:
@@ -435,25 +384,6 @@ class Requests:
                 flight.request.msg_type,
             )
         flight.conclude()
-
-    def _no_reply(self, flight: Flight) -> NoReply:
-        kind = flight.request.msg_type
-        said = f"the kernel is done with the {kind}, and no reply came"
-        if "disconnected" in flight.hit:
-            return NoReply(f"{said}: it was lost while the connection was away", "disconnected")
-        if sum(self._seam.dropped().values()) > flight.dropped_before:
-            dropped = ", ".join(sorted(self._seam.dropped()))
-            return NoReply(f"{said}: it may be among what was dropped here ({dropped})", "dropped")
-        if "interrupted" in flight.hit:
-            return NoReply(f"{said}: the kernel was interrupted meanwhile", "interrupted")
-        lacking = _lacking(flight.request)
-        if lacking:
-            return NoReply(
-                f"{said}: its content has no {lacking}, which the specification asks for"
-            )
-        if kind in _EVERYWHERE:
-            return NoReply(f"{said}: some kernels lose it when they are interrupted")
-        return NotImplementedByKernel(f"{said}; it does not seem to implement it")
 
     # Losses.
 
@@ -510,12 +440,3 @@ class Requests:
         """The kernel is being interrupted."""
         for flight in self._flights():
             flight.hit.add("interrupted")
-
-
-def _lacking(request: Message) -> str:
-    """The first field that the specification asks for in the content of `request`, and that it has not."""
-    from .._protocol import contents
-
-    name = "".join(part.capitalize() for part in request.msg_type.split("_"))
-    required: Any = getattr(getattr(contents, name, None), "__required_keys__", ())
-    return next((key for key in sorted(required) if key not in request.content), "")

@@ -26,6 +26,7 @@ from .._transports.base import ConnectionEvent
 from .core import Core
 from .delivery import BACKLOG
 from .life import Event, State
+from .proof import prove_iopub
 from .requests import TICK
 
 __all__ = ["start_tasks"]
@@ -218,7 +219,7 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     status.curious = True
     try:
         with anyio.move_on_after(PROOF_DEADLINE):
-            await core.prove_iopub()
+            await prove_iopub(core)
             with anyio.move_on_after(SESSION_GRACE):
                 while need_session and status.heard == heard:
                     await core.changed.wait()

@@ -51,10 +51,13 @@ __all__ = [
 # Contents that a client sends.
 
 
-class ExecuteRequest(TypedDict, total=False):
+class _Code(TypedDict):
+    code: str
+
+
+class ExecuteRequest(_Code, total=False):
     """Runs code."""
 
-    code: str
     silent: bool
     store_history: bool
     user_expressions: dict[str, str]
@@ -62,11 +65,14 @@ class ExecuteRequest(TypedDict, total=False):
     stop_on_error: bool
 
 
-class InspectRequest(TypedDict, total=False):
-    """Asks what the code at the cursor is."""
-
+class _CodeAtCursor(TypedDict):
     code: str
     cursor_pos: int
+
+
+class InspectRequest(_CodeAtCursor, total=False):
+    """Asks what the code at the cursor is."""
+
     detail_level: Literal[0, 1]
 
 
@@ -77,12 +83,15 @@ class CompleteRequest(TypedDict):
     cursor_pos: int
 
 
-class HistoryRequest(TypedDict, total=False):
+class _HistoryAccess(TypedDict):
+    hist_access_type: Literal["range", "tail", "search"]
+
+
+class HistoryRequest(_HistoryAccess, total=False):
     """Asks for earlier inputs; which of the fields count depends on ``hist_access_type``."""
 
     output: bool
     raw: bool
-    hist_access_type: Literal["range", "tail", "search"]
     session: int
     start: int
     stop: int

@@ -1,0 +1,57 @@
+"""What we ask of a kernel ourselves: that it is answered counts, and where, and not what is said."""
+
+from __future__ import annotations
+
+import anyio
+
+from .._protocol.message import ChannelName, Message
+
+__all__ = ["Inquiry", "Probe"]
+
+
+class Probe:
+    """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
+
+    def __init__(self, channel: ChannelName, request: Message) -> None:
+        self.channel = channel
+        self.request = request
+        self.answered = False
+        self.idle = False
+        self.given_up = False
+
+
+class Inquiry:
+    """What was asked behind something.
+
+    Args:
+        channel: What is to be overtaken: what was asked before on shell or control, or what was published.
+        asked_at: When.
+
+    Attributes:
+        answered: Whether the kernel has replied.
+        overtaken: Whether all that came before it is here.
+    """
+
+    def __init__(self, channel: ChannelName, subshell: str | None, asked_at: float) -> None:
+        self.channel: ChannelName = channel
+        self.subshell = subshell
+        self.asked_at = asked_at
+        self.received = 0
+        self.answered: bool = False
+        self.overtaken: bool = False
+        self._news = anyio.Event()
+
+    def hear(self, *, published: bool) -> None:
+        """Something came for a question of this one."""
+        self.answered |= not published
+        self.overtaken |= published == (self.channel == "iopub")
+        if self.overtaken:
+            self._news.set()
+
+    def tell(self) -> None:
+        """Has whoever waits look: the kernel is lost, or was restarted."""
+        self._news.set()
+
+    async def wait(self) -> None:
+        """Waits until it is overtaken, or there is news of the connection."""
+        await self._news.wait()
