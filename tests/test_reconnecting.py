@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -148,6 +149,27 @@ async def test_control_and_stdin_go_with_the_others_and_are_awaited(
             await ch._core.opened()
             await ch.main.send("stdin", {"header": {"msg_type": "input_reply"}})
             assert (await raw_kernel.receive("stdin"))[1].msg_type == "input_reply"
+
+
+async def test_a_connection_that_comes_and_goes_before_anybody_looks(raw_kernel: RawKernel) -> None:
+    async with in_flight(raw_kernel) as (ch, *_):
+        endpoint = raw_kernel.info.endpoint("shell")
+        raw_kernel.unbind("shell")
+        with anyio.fail_after(20):
+            # The others were doubted, and found connected.
+            while not ch._core.life.away or set(ch._core.transport.unconnected()) != {"shell"}:
+                await anyio.sleep(0.001)
+            # Nothing else runs meanwhile, and the monitor has all of this to say at once.
+            raw_kernel.rebind("shell", endpoint)
+            time.sleep(0.3)
+            raw_kernel.unbind("shell")
+            time.sleep(0.1)
+            await anyio.sleep(0.2)
+            assert ch._core.life.away
+            raw_kernel.rebind("shell", endpoint)
+            await ch._core.opened()
+            await ch.shell.send(request("is_complete_request"))
+            assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
 
 
 async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:

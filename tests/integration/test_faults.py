@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -219,6 +221,62 @@ async def test_a_frozen_idle_kernel_is_lost_at_its_heartbeat_timeout(tcp_kernel:
             assert caught.value.reason == "heartbeat"
         finally:
             os.kill(tcp_kernel.pid, signal.SIGCONT)
+
+
+class Resolver:
+    """Host names of the tests': ``two.example`` has two addresses, and of ``slow.example`` nobody knows."""
+
+    def __init__(self) -> None:
+        self.may_give_up = threading.Event()
+
+    def __call__(self, host: str, *_: Any, **__: Any) -> Any:
+        if host == "slow.example":
+            self.may_give_up.wait(60)
+            raise OSError("temporary failure in name resolution")
+        assert host == "two.example"
+        return [(None, None, None, "", (address, 0)) for address in ("::1", "127.0.0.1")]
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    resolver = Resolver()
+    monkeypatch.setattr("enchannel._transports.addresses.getaddrinfo", resolver)
+    yield resolver
+    resolver.may_give_up.set()
+
+
+async def test_a_host_whose_first_address_leads_nowhere(
+    running_tcp_kernel: Kernel, resolver: Resolver
+) -> None:
+    config = {**running_tcp_kernel.connection_info.to_dict(), "ip": "two.example"}
+    async with open_kernel_channels(None, config) as ch:
+        await works(ch)
+        # What ZeroMQ still says of the other address is not about this connection.
+        await anyio.sleep(0.5)
+        await works(ch)
+        assert ch.statistics().outages == 0
+
+
+async def test_a_slow_resolver_holds_nobody_up(
+    running_tcp_kernel: Kernel, resolver: Resolver
+) -> None:
+    info = running_tcp_kernel.connection_info
+    async with open_kernel_channels(None, info) as ch, anyio.create_task_group() as tasks:
+
+        async def fail(seconds: float) -> None:
+            with pytest.raises(KernelConnectError, match="still being resolved"):
+                config = {**info.to_dict(), "ip": "slow.example"}
+                async with open_kernel_channels(None, config, connect_timeout=seconds):
+                    pytest.fail("the block was entered")
+
+        for number in range(5):
+            tasks.start_soon(fail, 2 + number / 10)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(1):
+            await works(ch)
+        with anyio.fail_after(2):
+            async with open_kernel_channels(None, info) as second:
+                await works(second)
 
 
 async def answer_http(stream: anyio.abc.SocketStream) -> None:
