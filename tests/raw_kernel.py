@@ -81,18 +81,19 @@ class RawKernel:
     def vanish(self) -> None:
         """Closes every socket, as the death of a kernel does."""
         for channel in self.sockets:
-            self._close(channel)
+            self.close(channel)
 
-    def _close(self, channel: str) -> None:
+    def close(self, channel: str, linger: int = 0) -> None:
+        """Closes a socket; what it sent goes out for `linger` milliseconds."""
         # Who waits for its descriptor must know: the number may soon be somebody else's.
         socket = self.sockets[channel]
         if not socket.closed:
             anyio.notify_closing(socket.get(zmq.FD))
-            socket.close()
+            socket.close(linger=linger)
 
     def unbind(self, channel: str) -> None:
         """Closes one tcp socket, and returns when nobody listens on its port any more."""
-        self._close(channel)
+        self.close(channel)
         address = ("127.0.0.1", self.config[f"{channel}_port"])
         with contextlib.suppress(ConnectionError):  # refused, or reset on the way
             while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import uuid
@@ -222,12 +223,12 @@ async def test_the_loss_of_the_kernel_reaches_everybody_who_waits(raw_kernel: Ra
 
 async def test_what_a_kernel_sent_before_it_died_is_received_first(raw_kernel: RawKernel) -> None:
     async with (
-        raw_kernel.open(max_buffer_size=5, reconnect_timeout=0.2) as ch,
+        raw_kernel.open(max_buffer_size=5, reconnect_timeout=1) as ch,
         ch.subscribe("iopub") as output,
     ):
         raw_kernel.publish(*numbered(200))
         await output.receive()
-        raw_kernel.sockets["iopub"].close(linger=5000)
+        raw_kernel.close("iopub", linger=5000)
         raw_kernel.vanish()
         with pytest.raises(KernelDied):
             await ch.shell.receive()
@@ -238,13 +239,41 @@ async def test_what_a_kernel_sent_before_it_died_is_received_first(raw_kernel: R
         assert texts(received) == list(range(1, 200))
 
 
+async def test_the_last_words_of_a_kernel_let_others_run(raw_kernel: RawKernel) -> None:
+    count, cores = 50 * BATCH, list[Core]()
+    opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
+    async with opening as ch, ch.subscribe("iopub") as output:
+        raw_kernel.publish(*numbered(count))
+        # Holds the event loop, so that all of it is there and nothing is read.
+        time.sleep(0.3)
+        before = ch.statistics().received["iopub"]
+        cores[0].lose(KernelDied("gone", "exited"))
+        read_at_each_turn = [before]
+
+        async def take_turns() -> None:
+            while True:
+                read_at_each_turn.append(ch.statistics().received["iopub"])
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take_turns)
+            with pytest.raises(KernelDied, match="gone"):
+                await ch.shell.receive()
+            tasks.cancel_scope.cancel()
+        received = [each for _, each in await take(output, count)]
+    assert texts(received) == list(range(count))
+    assert read_at_each_turn[-1] == before + count
+    between = [after - earlier for earlier, after in itertools.pairwise(read_at_each_turn)]
+    # Trio runs the tasks of one turn in any order.
+    assert max(between) <= 3 * BATCH
+
+
 async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKernel) -> None:
     cores: list[Core] = []
     opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
     async with opening as ch:
-        socket = raw_kernel.sockets["shell"]
-        endpoint = f"tcp://127.0.0.1:{raw_kernel.config['shell_port']}"
-        socket.close()
+        endpoint = raw_kernel.info.endpoint("shell")
+        raw_kernel.close("shell")
         with anyio.fail_after(10):
             while not cores[0].transport.unconnected():
                 await anyio.sleep(0.001)

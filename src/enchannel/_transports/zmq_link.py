@@ -132,6 +132,7 @@ class Link:
         self._lend = lend
         self._give_back = give_back
         self._monitor: zmq.Socket[bytes] | None = None
+        self._monitor_descriptor = -1
         self._tell: TellLink | None = None
         self.shakes_no_hands: bool = False
         """Whether its peer speaks ZMTP 2.0, of which the monitor says only that it has accepted."""
@@ -397,6 +398,8 @@ class Link:
         self.socket.monitor(address, _WATCHED)
         self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.connect(address)
+        # Once its context is terminated, it does not say.
+        self._monitor_descriptor = _descriptor(self._monitor)
 
     def unwatch(self) -> None:
         """Ends the monitor, and whoever follows it."""
@@ -408,7 +411,7 @@ class Link:
             self.socket.monitor(None, 0)
         # Outside an event loop nobody waits.
         with contextlib.suppress(RuntimeError):
-            anyio.notify_closing(_descriptor(monitor))
+            anyio.notify_closing(self._monitor_descriptor)
         monitor.close(linger=0)
 
     # Its end.
