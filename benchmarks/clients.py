@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import zmq
 import zmq.asyncio
 
@@ -43,7 +44,7 @@ class Clock:
         self.count = count
         self.waiting = waiting
         self.driver = driver
-        self.start = 0.0
+        self.start = self.end = 0.0
 
     def begin(self) -> None:
         """Has the flood sent, and returns when the first message may be read."""
@@ -60,13 +61,14 @@ class Clock:
             if not self.start:
                 self.start = time.perf_counter()
             self.left -= 1
+            if not self.left:
+                self.end = time.perf_counter()
         return not self.left
 
     def rate(self) -> float:
-        rate = self.count / (time.perf_counter() - self.start)
         if not self.waiting:
             self.driver.wait()
-        return rate
+        return self.count / (self.end - self.start)
 
 
 def rest() -> None:
@@ -149,9 +151,17 @@ async def execution(ch: KernelChannels, clock: Clock) -> None:
 
 async def with_requests_in_flight(ch: KernelChannels, clock: Clock) -> None:
     """As :func:`iopub`, while a thousand others wait for replies."""
-    for number in range(1000):
-        ch._delivery.expect(f"request {number}", print)  # never called
-    await iopub(ch, clock)
+
+    async def wait(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+        async with ch.execute("ignore") as execution:
+            task_status.started()
+            await execution.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(1000):
+            await tasks.start(wait)
+        await iopub(ch, clock)
+        tasks.cancel_scope.cancel()
 
 
 def jupyter_client(config: Config, driver: Driver, count: int, waiting: bool) -> float:

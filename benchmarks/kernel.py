@@ -7,7 +7,8 @@ What they send are real messages: signed, distinct, with busy and idle around ea
 * ``flood 1000`` publishes a thousand stream messages, encoded beforehand and then sent at once;
 * ``hold`` is answered behind the next flood, whose messages are its own: so an execution's can be made
   to wait in the socket;
-* ``buffer 1000`` publishes one message with a buffer of a thousand bytes.
+* ``buffer 1000`` publishes one message with a buffer of a thousand bytes;
+* ``ignore`` is not answered.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class StandIn:
 
     def answer(self, socket: zmq.Socket[bytes], identity: bytes, request: Message) -> None:
         command, _, number = request.content.get("code", "").partition(" ")
+        if command == "ignore":
+            return
         self.publish(message("status", request, {"execution_state": "busy"}))
         if command == "hold":
             self.held = (socket, identity, request)
