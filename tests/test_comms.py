@@ -9,8 +9,8 @@ import pytest
 
 from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel, open_channels
 from enchannel.testing import FakeKernel, memory_transport_pair, open_fake_kernel
+from memory_kernel import conversation, start
 from raw_kernel import message
-from test_execution import conversation, start
 
 pytestmark = pytest.mark.anyio
 
@@ -47,16 +47,18 @@ async def test_a_comm_ends_when_the_kernel_closes_it() -> None:
         assert (await kernel.asked())[1].msg_type == "x_request"
 
 
-async def test_several_tasks_may_receive_from_one_comm() -> None:
+async def test_one_task_at_a_time_receives_from_a_comm() -> None:
     async with conversation() as (ch, kernel, tasks):
         async with ch.open_comm("target") as comm:
             _, opened = await kernel.asked()
-            receivers = [start(tasks, comm.receive) for _ in range(3)]
+            receiver = start(tasks, comm.receive)
             await anyio.wait_all_tasks_blocked()
-            for number in range(3):
+            with pytest.raises(anyio.BusyResourceError):
+                await comm.receive()
+            for number in range(2):
                 kernel.say("comm_msg", opened, comm_id=comm.comm_id, data={"n": number})
-            got = [(await task.result()).content["data"]["n"] for task in receivers]
-            assert sorted(got) == [0, 1, 2]
+            got = [await receiver.result(), await comm.receive()]
+            assert [msg.content["data"]["n"] for msg in got] == [0, 1]
 
 
 async def test_a_cancelled_comm_is_closed() -> None:
@@ -132,11 +134,23 @@ async def test_an_accepted_comm_is_closed_by_hand_and_may_come_again() -> None:
             assert (await kernel.asked())[1].msg_type == "comm_close"
             kernel.say("comm_msg", parent, comm_id="1", data={"too": "late"})
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(anyio.EndOfStream):
+            with pytest.raises(anyio.ClosedResourceError):
                 await comm.receive()
             kernel.say("comm_close", parent, comm_id="1")
             kernel.say("comm_open", parent, comm_id="1", target_name="mine", data={"again": 1})
             assert (await incoming.receive()).opening.content["data"] == {"again": 1}
+
+
+async def test_accepted_comms_that_are_closed_do_not_pile_up() -> None:
+    async with conversation() as (ch, kernel, _), ch.accept_comms("mine") as incoming:
+        for number in range(10):
+            # Kernels say nothing of a comm that we have closed, and may use its id again.
+            opening = {"comm_id": str(number % 2), "target_name": "mine"}
+            kernel.say("comm_open", message("execute_request"), **opening)
+            await (await incoming.receive()).aclose()
+            assert (await kernel.asked())[1].msg_type == "comm_close"
+        assert incoming.offered == {}
+        assert ch._conversations.comms._comms == {}
 
 
 async def test_comms_need_the_shell_channel() -> None:

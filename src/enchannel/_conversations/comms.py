@@ -61,9 +61,10 @@ class Comm(TiedStream[Message]):
         closing: The kernel's ``comm_close``, once it is in.
     """
 
-    def __init__(self, core: Core, opening: Message) -> None:
+    def __init__(self, comms: Comms, opening: Message) -> None:
         super().__init__()
-        self._core = core
+        self._comms = comms
+        self._core = comms.core
         self._over = False
         self.opening = opening
         self.closing: Message | None = None
@@ -99,6 +100,7 @@ class Comm(TiedStream[Message]):
 
     async def aclose(self) -> None:
         """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
+        self._comms.forget(self)
         await self.close_kernels_side()
         self.close()
         await cancel_shielded_checkpoint()
@@ -131,7 +133,7 @@ class Comms:
     """The open comms of one connection; an observer of what arrives."""
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        self.core = core
         self._comms: dict[str, Comm] = {}
         self._targets: dict[str, IncomingComms] = {}
         core.observers.append(self.observe)
@@ -150,9 +152,10 @@ class Comms:
             if comm_id not in self._comms:
                 self._offer(comm_id, message)
         elif comm_id in self._comms:
-            self._comms[comm_id].take(message)
+            comm = self._comms[comm_id]
+            comm.take(message)
             if message.msg_type == "comm_close":
-                self._forget(comm_id)
+                self.forget(comm)
 
     def _offer(self, comm_id: str, opening: Message) -> None:
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
@@ -161,36 +164,38 @@ class Comms:
             incoming.offered[comm_id] = comm
             incoming.put([comm])
         elif self._targets:
-            self._core.post("shell", messages.comm_close(comm_id))
+            self.core.post("shell", messages.comm_close(comm_id))
 
     def _add(self, opening: Message) -> Comm:
-        comm = Comm(self._core, opening)
+        comm = Comm(self, opening)
         self._comms[comm.comm_id] = comm
-        self._core.requests.tie(comm)
+        self.core.requests.tie(comm)
         return comm
 
-    def _forget(self, comm_id: str) -> None:
-        comm = self._comms.pop(comm_id, None)
-        if comm is not None:
-            self._core.requests.untie(comm)
-            incoming = self._targets.get(comm.target_name)
-            if incoming is not None:
-                incoming.offered.pop(comm_id, None)
+    def forget(self, comm: Comm) -> None:
+        """Nothing more is handed to `comm`; no error where nothing is already."""
+        if self._comms.get(comm.comm_id) is not comm:
+            return
+        del self._comms[comm.comm_id]
+        self.core.requests.untie(comm)
+        incoming = self._targets.get(comm.target_name)
+        if incoming is not None:
+            incoming.offered.pop(comm.comm_id, None)
 
     @asynccontextmanager
     async def open(self, opening: Message) -> AsyncIterator[Comm]:
         """The scope of a comm that is opened here."""
-        await self._core.opened()
+        await self.core.opened()
         comm = self._add(opening)
         try:
-            comm.opening = await self._core.send("shell", self._core.prepare(opening), tied=comm)
+            comm.opening = await self.core.send("shell", self.core.prepare(opening), tied=comm)
             try:
                 yield comm
             finally:
                 await comm.close_kernels_side()
         finally:
             comm.end(left=True)
-            self._forget(comm.comm_id)
+            self.forget(comm)
 
     @asynccontextmanager
     async def accept(self, target_name: str) -> AsyncIterator[IncomingComms]:
@@ -200,15 +205,15 @@ class Comms:
         await checkpoint_if_cancelled()
         incoming = IncomingComms()
         self._targets[target_name] = incoming
-        self._core.requests.tie(incoming)
+        self.core.requests.tie(incoming)
         try:
             yield incoming
         finally:
             del self._targets[target_name]
-            self._core.requests.untie(incoming)
+            self.core.requests.untie(incoming)
             incoming.end(left=True)
             for comm in tuple(incoming.offered.values()):
-                self._forget(comm.comm_id)
+                self.forget(comm)
                 await comm.close_kernels_side()
 
 
