@@ -9,7 +9,7 @@ import anyio
 import pytest
 import zmq
 
-from enchannel import KernelDied
+from enchannel import KernelChannels, KernelDied
 from raw_kernel import RawKernel, message
 
 pytestmark = pytest.mark.anyio
@@ -45,11 +45,17 @@ async def heart(raw_kernel: RawKernel) -> AsyncIterator[Heart]:
         tasks.cancel_scope.cancel()
 
 
+async def beaten(ch: KernelChannels) -> None:
+    """Waits for the first echo."""
+    while not ch._core.heartbeat.echoed:
+        await anyio.sleep(0.001)
+
+
 async def test_silence_behind_a_first_beat_is_a_loss(
     raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with raw_kernel.open(heartbeat_timeout=0.5) as ch:
-        await ch._heartbeat.first.wait()
+        await beaten(ch)
         raw_kernel.publish(message("status", execution_state="idle"))
         heart.beating = False
         with caplog.at_level(logging.WARNING, "enchannel"):
@@ -64,7 +70,7 @@ async def test_a_busy_kernel_that_misses_beats_is_unresponsive_and_not_dead(
 ) -> None:
     async with raw_kernel.open(heartbeat_timeout=0.1) as ch:
         raw_kernel.publish(message("status", execution_state="busy"))
-        await ch._heartbeat.first.wait()
+        await beaten(ch)
         while ch.status != "busy":
             await anyio.sleep(0.001)
         heart.beating = False
@@ -90,9 +96,10 @@ async def test_without_a_first_beat_nothing_is_concluded(
 
 async def test_messages_are_as_good_as_beats(raw_kernel: RawKernel, heart: Heart) -> None:
     async with raw_kernel.open(heartbeat_timeout=1) as ch:
-        await ch._heartbeat.first.wait()
+        await beaten(ch)
         raw_kernel.publish(message("status", execution_state="idle"))
-        await ch.wait_idle()
+        while ch.status != "idle":
+            await anyio.sleep(0.001)
         heart.beating = False
         while ch.statistics().missed_beats < 10:
             raw_kernel.publish(message("stream", text="here"))

@@ -349,17 +349,24 @@ async def test_bounded_streams_bound_the_queues_below_them(raw_kernel: RawKernel
 
 
 async def test_a_context_with_a_bound_costs_the_connection_for_a_moment(
-    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+    raw_kernel: RawKernel,
 ) -> None:
     """ZeroMQ gives it up for good, and we connect anew."""
-    # This kernel answers nothing that would prove iopub live again.
-    monkeypatch.setattr("enchannel._core.outages.PROOF_DEADLINE", 0.2)
+
+    async def prove_iopub() -> None:
+        while True:
+            _, *frames = await raw_kernel.receive_frames("control")
+            asked = raw_kernel.wire.decode(frames)
+            raw_kernel.publish(message("status", asked, execution_state="busy"))
+
     with zmq.Context() as context:
         context.setsockopt(zmq.MAXMSGSIZE, 1 << 20)
         async with (
             raw_kernel.open(context=context, reconnect_timeout=30) as ch,
             ch.subscribe("iopub") as stream,
+            anyio.create_task_group() as tasks,
         ):
+            tasks.start_soon(prove_iopub)
             raw_kernel.publish(*numbered(1))
             raw_kernel.publish(sized(1 << 21, 1))
             assert texts([msg for _, msg in await take(stream, 1)]) == [0]
@@ -368,3 +375,4 @@ async def test_a_context_with_a_bound_costs_the_connection_for_a_moment(
                     await anyio.sleep(0.01)
             raw_kernel.publish(*numbered(1, start=2))
             assert texts([msg for _, msg in await take(stream, 1)]) == [2]
+            tasks.cancel_scope.cancel()

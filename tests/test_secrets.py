@@ -42,7 +42,10 @@ async def test_of_a_conversation_nothing_is_told(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.DEBUG)
     told: list[str] = []
     async with open_fake_kernel(transport="tcp", key=KEY) as kernel:
-        async with kernel.open_channels() as ch, ch.subscribe() as everything:
+        async with (
+            kernel.open_channels(reconnect_timeout=0.2) as ch,
+            ch.subscribe() as everything,
+        ):
             kernel.send_bad_signature()
             kernel.send_malformed()
             async with ch.execute(f"'{CONTENT}'") as execution:
@@ -57,7 +60,12 @@ async def test_of_a_conversation_nothing_is_told(caplog: pytest.LogCaptureFixtur
                     await everything.receive()
             told += ["".join(traceback.format_exception(died.value))]
             told += map(repr, (ch, ch.main, ch.shell, everything, execution, msg, kernel))
-            told += [repr(ch.statistics()), repr(kernel.connection_info), repr(ch._transport)]
+            told += [
+                repr(ch.statistics()),
+                repr(kernel.connection_info),
+                repr(ch._core),
+                repr(ch._core.transport),
+            ]
     assert sum(ch.statistics().dropped.values()) == 2
     for text in (*told, caplog.text):
         assert KEY not in text
