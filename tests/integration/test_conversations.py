@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from enchannel import (
+    Execution,
     Kernel,
     KernelChannels,
     KernelLaunchError,
@@ -176,6 +178,62 @@ async def test_a_subshell_answers_while_the_main_shell_is_busy(
         await sleeping.wait()
     listed = await ch.request(messages.list_subshell_request())
     assert listed.content["subshell_id"] == []
+
+
+@contextlib.asynccontextmanager
+async def running_cell(ch: KernelChannels, release: Path) -> AsyncIterator[Execution]:
+    """A cell that has begun, and ends when `release` is there."""
+    code = "import os, time\nprint('begun', flush=True)\n"
+    code += f"while not os.path.exists({str(release)!r}): time.sleep(0.01)"
+    async with ch.execute(code) as execution:
+        try:
+            async for msg in execution:
+                if msg.content.get("text", "").startswith("begun"):
+                    break
+            yield execution
+        finally:
+            release.touch()
+        await execution.wait()
+
+
+async def test_the_kernel_says_what_it_is_beside_a_running_cell(
+    running_kernel: Kernel, tmp_path: Path
+) -> None:
+    async with (
+        open_kernel_channels(None, running_kernel.connection_file) as ch,
+        running_cell(ch, tmp_path / "release") as cell,
+    ):
+        # Whoever runs it, and whoever joins.
+        async with open_kernel_channels(None, running_kernel.connection_file) as late:
+            for each in (ch, late):
+                with anyio.fail_after(1):
+                    assert (await each.kernel_info())["language_info"]["name"] == "python"
+        assert not cell.complete
+
+
+async def test_a_busy_kernel_that_is_joined_is_not_idle(
+    running_kernel: Kernel, tmp_path: Path
+) -> None:
+    release = tmp_path / "release"
+    async with (
+        open_kernel_channels(None, running_kernel.connection_file) as ch,
+        running_cell(ch, release) as cell,
+        open_kernel_channels(None, running_kernel.connection_file) as late,
+    ):
+        assert (await late.kernel_info())["status"] == "ok"
+        with anyio.move_on_after(0.5):
+            await late.wait_idle()
+            pytest.fail("it is busy")
+        # What is said for the questions on control says nothing of the cell.
+        assert (late.status, ch.status) == ("unknown", "busy")
+        async with anyio.create_task_group() as tasks:
+            for each in (ch, late):
+                tasks.start_soon(each.wait_idle)
+            await anyio.wait_all_tasks_blocked()
+            release.touch()
+            with anyio.fail_after(10):
+                await cell.wait()
+        assert (late.status, ch.status) == ("idle", "idle")
 
 
 async def test_a_breakpoint_is_hit(kernel: Kernel) -> None:
