@@ -184,8 +184,8 @@ class Link:
         if self._accepted and batch:
             self.assume_connected()
         if self._abandoned and not batch and self._owned:
-            # The last word is read.
-            self.close()
+            # The last word is read, and nobody is there who could read ours.
+            self.socket.close(linger=0)
         else:
             self.recheck()
         return batch

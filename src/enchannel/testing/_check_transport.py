@@ -28,6 +28,9 @@ LOSSES = (ConnectionEvent.DISCONNECTED, ConnectionEvent.GONE)
 PATIENCE = 30.0
 """Seconds after which a wait that nothing ends is a failure."""
 
+MOST = 200
+"""Messages that one call may take, so that others get their turn."""
+
 
 async def check_transport(make: Make) -> None:
     """Checks that a transport keeps the rules of :class:`enchannel.Transport`.
@@ -54,9 +57,10 @@ async def check_transport(make: Make) -> None:
         with anyio.fail_after(PATIENCE):
             async with make() as (transport, end), _followed(transport) as events:
                 await check(transport, end, events)
-    with anyio.fail_after(PATIENCE):
-        async with make() as (transport, _):
-            await check_closing(transport)
+    for check_end in (check_abandoning, check_closing):
+        with anyio.fail_after(PATIENCE):
+            async with make() as (transport, _):
+                await check_end(transport)
 
 
 @asynccontextmanager
@@ -97,9 +101,12 @@ async def _receive(transport: Transport, channel: ChannelName, count: int) -> li
     received: list[Message] = []
     while len(received) < count:
         try:
-            received += transport.receive_nowait(channel)
+            batch = transport.receive_nowait(channel)
         except anyio.WouldBlock:
             await transport.wait_readable(channel)
+        else:
+            assert len(batch) <= MOST, f"{channel} gives too many at a time"
+            received += batch
     return received
 
 
@@ -228,6 +235,26 @@ async def check_loss(transport: Transport, end: KernelEnd, events: Events) -> No
 def _is_lost(transport: Transport, events: Events) -> bool:
     told = {channel for event, channels, _ in events if event in LOSSES for channel in channels}
     return set(transport.followed) <= told & set(transport.unconnected())
+
+
+async def check_abandoning(transport: Transport) -> None:
+    """Nobody waits for an abandoned transport, and nobody follows it."""
+    abandoned = False
+
+    async def read(channel: ChannelName) -> None:
+        while not abandoned:
+            await transport.wait_readable(channel)
+
+    transport.begin()
+    async with unwrapping_task_group() as tasks:
+        tasks.start_soon(transport.follow, lambda *_: None)
+        for channel in transport.channels:
+            tasks.start_soon(read, channel)
+        while transport.unconnected():  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+        await anyio.wait_all_tasks_blocked()
+        abandoned = True
+        transport.abandon()
 
 
 async def check_closing(transport: Transport) -> None:

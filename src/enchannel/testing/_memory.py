@@ -26,6 +26,10 @@ from ._ends import KernelEnd
 __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]
 
 
+BATCH = 64
+"""Messages that are taken at a time."""
+
+
 class _Signal:
     """Wakes those who wait for one of several pipes."""
 
@@ -91,9 +95,9 @@ class Pipe:
         self._signal.notify()
 
     def take(self) -> list[list[bytes]]:
-        """What has arrived."""
+        """What has arrived, a batch at the most."""
         arrived: list[list[bytes]] = []
-        while self._queue and not self._stalled and self._queue[0][0] <= _now(self._queue[0][0]):
+        while self.arrived and len(arrived) < BATCH:
             arrived.append(self._queue.popleft()[1])
         return arrived
 
