@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -66,7 +67,7 @@ async def test_every_transport_keeps_the_rules(make: Any) -> None:
 def receives_twice(transport: Any) -> None:
     take = transport.take
     transport.take = lambda channel: [frames for frames in take(channel) for _ in range(2)]
-    transport._wire._replays.add = lambda digest: True
+    transport.wire._replays.add = lambda digest: True
 
 
 def receives_backwards(transport: Any) -> None:
@@ -79,11 +80,11 @@ def is_never_readable(transport: Any) -> None:
 
 
 def is_never_lost(transport: Any) -> None:
-    transport.watch = lambda channel: anyio.sleep(0)
+    transport.follow = lambda tell: anyio.sleep_forever()
 
 
 def sends_anything(transport: Any) -> None:
-    transport._wire.encode = lambda message: [b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"]
+    transport.wire.encode = lambda message: [b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"]
 
 
 def counts_nothing(transport: Any) -> None:
@@ -91,17 +92,67 @@ def counts_nothing(transport: Any) -> None:
 
 
 def says_nothing_of_a_loss(transport: Any) -> None:
-    transport.lose = lambda reason: type(transport).lose(transport, "")
+    follow = transport.follow
+    transport.follow = lambda tell: follow(lambda event, channels, _: tell(event, channels, ""))
+
+
+def gives_all_at_once(transport: Any) -> None:
+    take = transport.take
+
+    def take_all(channel: Any) -> list[Any]:
+        taken = take(channel)
+        with contextlib.suppress(anyio.WouldBlock):
+            while True:
+                taken += take(channel)
+        return taken
+
+    transport.take = take_all
+
+
+def forgets_last_words(transport: Any) -> None:
+    abandon = transport.abandon
+
+    def forget() -> None:
+        abandon()
+        for pipe in transport.inbound.values():
+            pipe.clear()
+
+    transport.abandon = forget
+
+
+def keeps_who_waits(transport: Any) -> None:
+    abandon = transport.abandon
+
+    def abandon_silently() -> None:
+        for pipe in transport.inbound.values():
+            pipe.wake = lambda: None
+        abandon()
+
+    transport.abandon = abandon_silently
+
+
+def keeps_who_follows(transport: Any) -> None:
+    follow = transport.follow
+
+    async def follow_for_ever(tell: Any) -> None:
+        await follow(tell)
+        await anyio.sleep_forever()
+
+    transport.follow = follow_for_ever
 
 
 BREAKS: dict[Any, str] = {
     receives_twice: "lost order|delivers twice",
     receives_backwards: "lost order",
     is_never_readable: "^$",
-    is_never_lost: "without KernelDied",
+    is_never_lost: "^$",
     sends_anything: "was sent|changed or reordered|signature does not belong",
     counts_nothing: "not counted",
-    says_nothing_of_a_loss: "must say how",
+    says_nothing_of_a_loss: "must say what was seen",
+    gives_all_at_once: "too many at a time",
+    forgets_last_words: "^$",
+    keeps_who_waits: "^$",
+    keeps_who_follows: "^$",
 }
 
 
@@ -116,7 +167,7 @@ async def test_a_transport_that_breaks_a_rule_is_found_out(
         break_it(transport)
         yield transport, end
 
-    if break_it is is_never_readable:
+    if BREAKS[break_it] == "^$":
         monkeypatch.setattr("enchannel.testing._check_transport.PATIENCE", 1)
     with pytest.raises((AssertionError, EnchannelError, TimeoutError), match=BREAKS[break_it]):
         await check_transport(make)
