@@ -17,6 +17,7 @@ from enchannel import (
     Execution,
     Kernel,
     KernelChannels,
+    KernelDied,
     Listener,
     Message,
     messages,
@@ -51,6 +52,11 @@ async def channels(config: dict[str, Any], info: ConnectionInfo) -> None:
             async for channel, msg in output:
                 print(channel, msg)
         assert_type(ch.statistics(), ChannelStatistics)
+        assert_type(ch.status, str)
+        assert_type(ch.lost, KernelDied | None)
+        assert_type((await ch.wait_lost()).reason, str)
+        await ch.wait_idle()
+        await ch.interrupt()
         await an_anyio_function(ch.shell)
         await another(ch.iopub)
 
