@@ -103,7 +103,9 @@ class _Readers:
                     await checkpoint()
             # Most often the batch was all there was, and another look would find nothing.
             await transport.wait_readable(channel)
-        await self._read_last_words(channel)
+        # Behind a block that was left, a socket that is found empty is closed with what it has to send.
+        if core.life.state is State.LOST:
+            await self._read_last_words(channel)
 
     async def _read_last_words(self, channel: ChannelName) -> None:
         left = LAST_WORDS
