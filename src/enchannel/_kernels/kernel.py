@@ -342,8 +342,8 @@ class Kernel:
         await process.wait()
         if self._restarted.is_set():
             async with unwrapping_task_group() as tasks:
-                for core in tuple(self._open):
-                    tasks.start_soon(core.end_of_kernel, _exited(process.returncode), LAST_WORDS)
+                for each in (self._line.end, *(core.end_of_kernel for core in self._open)):
+                    tasks.start_soon(each, _exited(process.returncode), LAST_WORDS)
 
     def _raise_if_exited(self) -> None:
         if self.returncode is not None:

@@ -33,7 +33,7 @@ class Line:
         self.failure: KernelConnectError | None = None
         self.proven: bool = False
         self._core: Core | None = None
-        self._over = anyio.Event()
+        self._scope = anyio.CancelScope()
         self._known = anyio.Event()
 
     async def hold(self, info: ConnectionInfo, timeout: float) -> None:
@@ -42,12 +42,13 @@ class Line:
             opening = open_some_channels(
                 info, "shell", "control", "iopub", connect_timeout=timeout, on_made=self._made
             )
-            async with opening as channels:
-                self.proven = channels.statistics().iopub_proven
-                assert self._core is not None
-                self._core.transport.mute()
-                self._known.set()
-                await self._over.wait()
+            with self._scope:
+                async with opening as channels:
+                    self.proven = channels.statistics().iopub_proven
+                    assert self._core is not None
+                    self._core.transport.mute()
+                    self._known.set()
+                    await anyio.sleep_forever()
         except KernelConnectError as failure:
             self.failure = failure
         except KernelDied:
@@ -63,8 +64,18 @@ class Line:
         await self._known.wait()
 
     def close(self) -> None:
-        """The kernel's run is over."""
-        self._over.set()
+        """The kernel's run is over; also where it never was ready."""
+        self._scope.cancel()
+
+    async def end(self, died: KernelDied, last_words: float) -> None:
+        """The kernel has exited: nobody connects to where it was, and who waits for its answer is told.
+
+        Args:
+            died: What is said of it.
+            last_words: Seconds that its last words may take.
+        """
+        if self._core is not None:
+            await self._core.end_of_kernel(died, last_words)
 
     async def request(self, request: Message) -> None:
         """Sends a request on control and waits for its reply.
