@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import pytest
 import zmq
 from anyio.from_thread import start_blocking_portal
@@ -277,6 +281,55 @@ async def test_a_slow_resolver_holds_nobody_up(
         with anyio.fail_after(2):
             async with open_kernel_channels(None, info) as second:
                 await works(second)
+
+
+async def test_a_lost_kernel_is_let_go_then_and_there(tcp_kernel: Kernel) -> None:
+    """Nobody connects to its ports any more, and leaving its block takes no time."""
+    info = tcp_kernel.connection_info
+    async with contextlib.AsyncExitStack() as stack:
+        async with open_kernel_channels(None, info, reconnect_timeout=0.2) as ch:
+            await works(ch)
+            os.kill(tcp_kernel.pid, signal.SIGKILL)
+            with anyio.fail_after(5):
+                assert (await ch.wait_lost()).reason == "disconnected"
+            assert (ch.status, ch.lost is None) == ("dead", False)
+            # Whoever launched it is connected to it as well, until it exits.
+            await tcp_kernel.wait()
+            await anyio.sleep(0.2)
+            listening = [
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                for port in (info.shell_port, info.control_port, info.stdin_port, info.iopub_port)
+            ]
+            await anyio.sleep(0.5)
+            for each in listening:
+                each.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    each.accept()
+            left = time.monotonic()
+        assert time.monotonic() - left < 0.5
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytearray"])
+async def test_what_was_sent_goes_out_before_the_program_ends(
+    kind: str, anyio_backend: str
+) -> None:
+    script = f"""
+import sys, anyio
+from enchannel import ConnectionInfo, open_shell_channel
+async def main(port, size):
+    async with open_shell_channel(None, ConnectionInfo(*[port] * 5)) as shell:
+        await shell.send({{"header": {{"msg_type": "comm_msg"}}, "buffers": [{kind}(size)]}})
+anyio.run(main, int(sys.argv[1]), int(sys.argv[2]), backend={anyio_backend!r})
+"""
+    for size in (4_000_000, 80_000_000):
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            port = router.bind_to_random_port("tcp://127.0.0.1")
+            router.rcvtimeo = 5000
+            command = [sys.executable, "-c", script, str(port), str(size)]
+            async with await anyio.open_process(command, stderr=None) as program:
+                *_, buffer = await anyio.to_thread.run_sync(router.recv_multipart)
+                assert (len(buffer), await program.wait()) == (size, 0)
+            router.close(linger=0)
 
 
 async def answer_http(stream: anyio.abc.SocketStream) -> None:

@@ -288,6 +288,67 @@ def test_ipc_is_for_those_that_speak_it() -> None:
     assert not KernelSpec("b", ("python", "-m", "bash_kernel"), Path()).speaks_ipc
 
 
+RELAY = """
+import asyncio, json, signal, socket, sys
+
+async def main(mine, its, closed):
+    config = json.load(open(mine))
+    ports = {name: port for name, port in config.items() if name.endswith("_port")}
+    for name in ports:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            config[name] = free.getsockname()[1]
+    json.dump(config, open(its, "w"))
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", its]
+    kernel = await asyncio.create_subprocess_exec(*command)
+
+    async def forward(source, target):
+        while data := await source.read(65536):
+            target.write(data)
+
+    async def relay(name, reader, writer):
+        while True:
+            try:
+                there, to_kernel = await asyncio.open_connection("127.0.0.1", config[name])
+                break
+            except OSError:
+                await asyncio.sleep(0.02)
+        back = asyncio.create_task(forward(there, writer))
+        try:
+            await forward(reader, to_kernel)
+        except OSError:
+            pass
+        print(name, file=closed, flush=True)
+        to_kernel.close()
+
+    for name, port in ports.items():
+        accept = lambda reader, writer, name=name: relay(name, reader, writer)
+        await asyncio.start_server(accept, "127.0.0.1", port)
+    await kernel.wait()
+
+# It is for the kernel, which gets it as well.
+signal.signal(signal.SIGINT, lambda *_: None)
+asyncio.run(main(sys.argv[1], sys.argv[2], open(sys.argv[3], "a")))
+"""
+
+
+async def test_becoming_ready_closes_no_connection(add_spec: AddSpec, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    argv = ("{connection_file}", str(tmp_path / "its.json"), str(closed))
+    add_spec("relayed", "python", "-c", RELAY, *argv)
+    async with open_kernel("relayed", transport="tcp") as kernel:
+        # It is seen a moment later.
+        await anyio.sleep(0.5)
+        assert closed.read_text() == ""
+        async with kernel.open_channels() as ch:
+            assert await run(ch, "x = 1") == "1"
+            assert closed.read_text() == ""
+        with anyio.fail_after(10):
+            while not closed.read_text():
+                await anyio.sleep(0.01)
+    assert kernel.returncode == 0
+
+
 async def test_a_taken_address_is_noticed_and_another_tried(
     add_spec: AddSpec, tmp_path: Path
 ) -> None:
