@@ -415,6 +415,10 @@ class Core(Seam):
     def all_read(self) -> bool:
         return not any(self.transport.has_arrived(channel) for channel in self.channels)
 
+    @property
+    def refused(self) -> int:
+        return self.transport.refused
+
     def dropped(self) -> Mapping[str, int]:
         return self.transport.dropped()
 

@@ -217,7 +217,9 @@ class Delivery:
     def statistics(self) -> tuple[dict[ChannelName, int], int]:
         """How many messages wait in the backlog of each channel, and how many streams listen."""
         listening = {id(one) for listeners in self._listeners.values() for one in listeners}
-        waiting = {name: len(self._backlog.get(name, ())) for name in self._listeners}
+        waiting: dict[ChannelName, int] = {
+            name: len(self._backlog.get(name, ())) for name in self._listeners
+        }
         return waiting, len(listening)
 
 

@@ -59,7 +59,7 @@ class Flight:
         """Whether anything is here that belongs to it."""
         self.in_doubt: bool = False
         """Whether its reply may have been lost in an outage."""
-        self.hit: set[str] = set()
+        self.hit: frozenset[str] = frozenset()
         """What it was in flight at: ``"disconnected"``, ``"interrupted"``."""
         self.dropped_before: int = 0
         self.stirred: bool = True

@@ -91,8 +91,13 @@ class Seam:
         """Whether everything that has arrived was read."""
         raise NotImplementedError
 
+    @property
+    def refused(self) -> int:
+        """How many arrivals were no message so far."""
+        raise NotImplementedError
+
     def dropped(self) -> Mapping[str, int]:
-        """How many arrivals were no message, by the error's name."""
+        """The same, by the error's name."""
         raise NotImplementedError
 
     def over(self, channel: ChannelName, request: Message) -> None:
@@ -129,7 +134,7 @@ class Requests:
             )
         self._filed[msg_id] = flight
         flight.stir = self._seam.stir
-        flight.dropped_before = sum(self._seam.dropped().values())
+        flight.dropped_before = self._seam.refused
         self._seam.stir()
 
     def remove(self, flight: Flight) -> None:
@@ -430,7 +435,7 @@ class Requests:
         """
         for flight in self._flights():
             if flight.channel in lost:
-                flight.hit.add("disconnected")
+                flight.hit |= {"disconnected"}
                 running = flight.request.msg_id in busy and "iopub" not in lost
                 flight.in_doubt = flight.reply is None and not running
             flight.stirred, flight.inquiry = True, None
@@ -439,4 +444,4 @@ class Requests:
     def interrupted(self) -> None:
         """The kernel is being interrupted."""
         for flight in self._flights():
-            flight.hit.add("interrupted")
+            flight.hit |= {"interrupted"}

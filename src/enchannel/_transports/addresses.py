@@ -1,4 +1,4 @@
-"""The addresses of a host, resolved off the event loop.
+"""The addresses of a host, resolved off the event loop, and those of a connection's two ends.
 
 libzmq resolves names on its one I/O thread, which every kernel of the process shares, and tries one address of
 several. So it is given addresses.
@@ -6,13 +6,15 @@ several. So it is given addresses.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from socket import SOCK_STREAM, getaddrinfo
+import struct
+from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 
 import anyio
 import anyio.to_thread
 
-__all__ = ["resolve"]
+__all__ = ["is_its_own_peer", "resolve"]
 
 
 async def resolve(host: str) -> list[str]:
@@ -36,3 +38,21 @@ async def resolve(host: str) -> list[str]:
         limiter=anyio.CapacityLimiter(1),
     )
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def is_its_own_peer(descriptor: int) -> bool:
+    """Whether both ends of a connection are the same; if so, its port is free as soon as it is closed."""
+    # ZeroMQ may have closed it already, and somebody else may have the number now.
+    with contextlib.suppress(OSError):
+        connection = socket(fileno=descriptor)
+        try:
+            if (
+                connection.family in (AF_INET, AF_INET6)
+                and connection.getsockname() == connection.getpeername()
+            ):
+                # Otherwise the system keeps the port for a minute, and no kernel can bind it.
+                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                return True
+        finally:
+            connection.detach()
+    return False

@@ -68,6 +68,9 @@ class Transport(ABC):
     sees_everything: bool = True
     """Whether all that the kernel publishes arrives, and not a narrower subscription alone."""
 
+    refused: int = 0
+    """How many arrivals were dropped, for whatever reason."""
+
     held_back: int = 0
     """How many genuine messages arrived that the subscription does not cover; they are proof all the same."""
 
@@ -203,6 +206,7 @@ class FrameTransport(Transport):
         """Counts `frames`, which are no message because of `error`; returns what is saved from them."""
         kind = type(error).__name__
         self._dropped[kind] += 1
+        self.refused += 1
         if self._dropped[kind] == 1:
             logger().warning(
                 "dropped a message on %s: %s; further ones of this kind are only counted",

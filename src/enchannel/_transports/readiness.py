@@ -28,12 +28,15 @@ class Readiness:
     Args:
         fd: The socket's descriptor.
         readable: Looks at the socket.
+
+    Attributes:
+        waiting: Whether a task does.
     """
 
     def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         self._fd = fd
         self._readable = readable
-        self._waiting = False
+        self.waiting = False
 
     async def wait(self) -> bool:
         """Waits until there may be something to receive, and returns whether it had to.
@@ -44,11 +47,11 @@ class Readiness:
         if self._readable():
             await checkpoint()
             return False
-        self._waiting = True
+        self.waiting = True
         try:
             await self._wait()
         finally:
-            self._waiting = False
+            self.waiting = False
         return True
 
     async def _wait(self) -> None:
@@ -57,7 +60,7 @@ class Readiness:
 
     def recheck(self) -> None:
         """Wakes who waits where the call just made has eaten the edge that he waits for."""
-        if self._waiting and self._readable():
+        if self.waiting and self._readable():
             self.wake()
 
     def wake(self) -> None:

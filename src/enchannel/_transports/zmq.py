@@ -22,6 +22,7 @@ import anyio.abc
 import zmq
 
 from .._exceptions import KernelDied
+from .._groups import unwrapping_task_group
 from .._protocol.errors import MalformedMessage, RemoteProtocolError
 from .._protocol.message import ChannelName, Message
 from .._protocol.wire import Frame, Wire
@@ -152,7 +153,7 @@ class ZmqTransport(FrameTransport):
 
     async def follow(self, tell: Tell) -> None:
         self._tell = tell
-        async with anyio.create_task_group() as tasks:
+        async with unwrapping_task_group() as tasks:
             self._watchers = tasks
             first, *others = self._links.values()
             for link in others:
@@ -160,7 +161,7 @@ class ZmqTransport(FrameTransport):
             await first.follow(self._hear)
 
     def _hear(self, link: Link, event: ConnectionEvent) -> None:
-        channel = next(name for name, each in self._links.items() if each is link)
+        channel: ChannelName = next(name for name, each in self._links.items() if each is link)
         if event is ConnectionEvent.CONNECTED:
             self._trust(channel, link)
             for other in self._links.values():

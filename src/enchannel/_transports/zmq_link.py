@@ -32,6 +32,7 @@ from anyio.lowlevel import checkpoint
 from .._exceptions import KernelDied
 from .._protocol.message import new_id
 from .._protocol.wire import Frame
+from .addresses import is_its_own_peer
 from .base import ConnectionEvent
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
@@ -140,6 +141,7 @@ class Link:
         self._in_doubt = False
         self._ended = False
         self._to_itself = False
+        self._closed = False
         self._abandoned = False
         self._followed = False
         # Made by the task that waits first: a transport may be made before any event loop runs.
@@ -170,7 +172,7 @@ class Link:
         The first message behind a wait comes alone: most often there is no other, and whoever waits for
         it need not wait until that is known (a vain read takes 8 µs).
         """
-        if self.socket.closed:
+        if self._closed:
             return []
         self.by_shape = self.trusted
         read = read_by_shape if self.by_shape else read_exactly
@@ -185,14 +187,15 @@ class Link:
             self.assume_connected()
         if self._abandoned and not batch and self._owned:
             # The last word is read, and nobody is there who could read ours.
+            self._closed = True
             self.socket.close(linger=0)
-        else:
-            self.recheck()
+        elif self._readiness is not None and self._readiness.waiting:
+            self._readiness.recheck()
         return batch
 
     def has_arrived(self) -> bool:
         """Whether something can be received now."""
-        if self.socket.closed:
+        if self._closed:
             return False
         arrived = self._readable()
         self.recheck()
@@ -326,7 +329,7 @@ class Link:
             # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
             event, value = struct.unpack("=Hi", frames[0])
             if event == zmq.EVENT_CONNECTED:
-                self._to_itself = self._owned and _is_its_own_peer(value)
+                self._to_itself = self._owned and is_its_own_peer(value)
             with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
             refused = event == zmq.EVENT_CONNECT_RETRIED
             if not with_itself:
@@ -430,28 +433,9 @@ class Link:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
         self.abandon()
         if self._owned:
+            self._closed = True
             self.socket.close()
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
     return int(socket.get(zmq.FD))
-
-
-def _is_its_own_peer(descriptor: int) -> bool:
-    """Whether both ends of a connection are the same; if so, its port is free as soon as it is closed."""
-    from socket import AF_INET, AF_INET6, SO_LINGER, SOL_SOCKET, socket
-
-    # ZeroMQ may have closed it already, and somebody else may have the number now.
-    with contextlib.suppress(OSError):
-        connection = socket(fileno=descriptor)
-        try:
-            if (
-                connection.family in (AF_INET, AF_INET6)
-                and connection.getsockname() == connection.getpeername()
-            ):
-                # Otherwise the system keeps the port for a minute, and no kernel can bind it.
-                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-                return True
-        finally:
-            connection.detach()
-    return False
