@@ -6,6 +6,7 @@ import itertools
 import random
 import subprocess
 import sys
+import time
 import tracemalloc
 from typing import Any
 
@@ -34,6 +35,52 @@ async def test_a_consumer_that_blocks_the_event_loop_gets_all_of_a_flood(
         # Published by this very thread: nothing of ours can read meanwhile.
         raw_kernel.publish(*numbered(count))
         assert texts(await take(ch.iopub, count)) == list(range(count))
+
+
+async def test_a_flood_while_the_missing_status_is_looked_for_wakes_its_reader(
+    raw_kernel: RawKernel,
+) -> None:
+    """Whoever looks at a socket for another reason does not take away what its reader waits for."""
+    before, after, received = 5_000, 20_000, 0
+
+    async def read(output: Any) -> None:
+        nonlocal received
+        async for _, msg in output:
+            received += msg.msg_type == "stream"
+
+    async def block(at: float) -> None:
+        await anyio.sleep_until(at)
+        time.sleep(0.4)
+
+    async def flood(at: float, asked: Message) -> None:
+        await anyio.sleep_until(at)
+        raw_kernel.publish(*numbered(before))
+        raw_kernel.publish(message("status", asked, execution_state="idle"))
+        raw_kernel.publish(*numbered(after))
+        time.sleep(0.5)
+
+    async with (
+        raw_kernel.open() as ch,
+        ch.subscribe("iopub") as output,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(read, output)
+        async with ch.execute("1") as execution:
+            identity, asked = await raw_kernel.receive("shell")
+            raw_kernel.publish(message("status", asked, execution_state="busy"))
+            raw_kernel.send("shell", identity, message("execute_reply", asked, status="ok"))
+            while execution.reply is None:
+                await anyio.sleep(0.001)
+            # Both are over in the same turn: a second without the status, and the wait for the flood.
+            now = anyio.current_time()
+            tasks.start_soon(block, now + 0.85)
+            tasks.start_soon(flood, now + 0.95, asked)
+            with anyio.fail_after(30):
+                await execution.wait()
+        with anyio.fail_after(10):
+            while received < before + after:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_waits_is_taken_in_batches() -> None:
