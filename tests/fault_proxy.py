@@ -21,11 +21,13 @@ class FaultProxy:
     Attributes:
         config: The connection file's mapping, with the proxy's ports.
         pace: Seconds behind each single byte on its way from the kernel; ``None`` lets them pass together.
+        held: The channels on which nothing passes from the kernel.
     """
 
     def __init__(self, info: ConnectionInfo) -> None:
         self.config: dict[str, Any] = info.to_dict()
         self.pace: float | None = None
+        self.held: set[str] = set()
         self._ports = {name: getattr(info, f"{name}_port") for name in SOCKETS}
         self._away: set[str] = set()
         self._open: dict[str, set[anyio.abc.SocketStream]] = {name: set() for name in SOCKETS}
@@ -61,19 +63,21 @@ class FaultProxy:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._forward, client, kernel, tasks.cancel_scope)
-                    tasks.start_soon(self._forward, kernel, client, tasks.cancel_scope, True)
+                    tasks.start_soon(self._forward, kernel, client, tasks.cancel_scope, name)
             finally:
                 self._open[name].discard(client)
 
     async def _forward(
-        self, source: Any, target: Any, scope: anyio.CancelScope, paced: bool = False
+        self, source: Any, target: Any, scope: anyio.CancelScope, from_kernel: str = ""
     ) -> None:
         with contextlib.suppress(
             anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError
         ):
             while True:
                 data = await source.receive()
-                pace = self.pace if paced else None
+                while from_kernel in self.held:
+                    await anyio.sleep(0.01)
+                pace = self.pace if from_kernel else None
                 step = len(data) if pace is None else 1
                 for at in range(0, len(data), step):
                     async with self._sending[target]:

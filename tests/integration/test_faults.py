@@ -171,6 +171,36 @@ async def test_bytes_one_by_one_arrive_as_they_were(running_tcp_kernel: Kernel) 
             await works(ch)
 
 
+async def test_output_that_is_held_up_is_waited_for(running_tcp_kernel: Kernel) -> None:
+    """The reply is here, and nothing else is: not what was printed, nor what is asked behind it."""
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config) as ch:
+            proxy.held = {"iopub"}
+            async with ch.execute("print('late')") as execution:
+                with anyio.move_on_after(13) as scope:
+                    await execution.wait()
+                assert scope.cancelled_caught
+                assert execution.reply is not None
+                proxy.held = set()
+                with anyio.fail_after(10):
+                    await execution.wait()
+            assert [each["text"] for each in execution.outputs] == ["late\n"]
+            assert ch.statistics().outages == 0
+
+
+async def test_a_reply_that_is_held_up_is_waited_for(running_tcp_kernel: Kernel) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with (
+            open_kernel_channels(None, proxy.config) as ch,
+            anyio.create_task_group() as tasks,
+        ):
+            proxy.held = {"shell"}
+            for _ in range(2):
+                tasks.start_soon(works, ch)
+            await anyio.sleep(5)
+            proxy.held = set()
+
+
 async def test_a_handshake_byte_by_byte_ends_at_the_deadline(running_tcp_kernel: Kernel) -> None:
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         proxy.pace = 1.0

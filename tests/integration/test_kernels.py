@@ -521,7 +521,10 @@ async def test_a_kernel_killed_in_a_cell_is_told_to_every_waiter(
             with anyio.fail_after(seconds):
                 while len(raised) < count:
                     await anyio.sleep(0.01)
-    assert {died.reason for died in raised} == {"disconnected" if attached else "exited"}
+        assert (await ch.wait_lost()).reason == ("disconnected" if attached else "exited")
+        assert ch.lost is not None
+        assert ch.status == "dead"
+    assert {died.reason for died in raised} == {ch.lost.reason}
 
 
 async def test_a_kernel_that_holds_the_interpreter_is_not_dead(kernel: Any) -> None:
