@@ -517,3 +517,29 @@ async def test_a_request_that_is_over_is_busy_no_longer() -> None:
         kernel.status(asked[1], "busy")
         await anyio.wait_all_tasks_blocked()
         assert ch.status == "idle"
+
+
+async def test_who_waits_for_idle_again_and_again_asks_once() -> None:
+    async with conversation() as (ch, kernel, tasks):
+
+        async def polled_idle() -> None:
+            while True:
+                with anyio.move_on_after(0.01):
+                    return await ch.wait_idle()
+
+        waiting = [start(tasks, polled_idle) for _ in range(3)]
+        asked = await kernel.asked()
+        await anyio.sleep(10)
+        assert never_asked(kernel, "shell")
+        # Something is asked behind that, and so is whether that is done.
+        other = start(tasks, ch.request, "is_complete_request", {"code": "1"})
+        assert (await kernel.asked())[1].msg_type == "is_complete_request"
+        again = await kernel.asked()
+        assert again[1].msg_type == "kernel_info_request"
+        kernel.reply(asked)
+        await anyio.sleep(1)
+        assert not any(task.done.is_set() for task in waiting)
+        kernel.reply(again)
+        for task in waiting:
+            await finished(task)
+        assert not other.done.is_set()

@@ -101,7 +101,7 @@ class Conversations:
     async def _ask_kernel_info(self) -> dict[str, Any]:
         """Asks on control, where no cell is in the way, and soon on shell, where every kernel answers."""
         answers: list[Message] = []
-        failures: list[EnchannelError] = []
+        failures: list[EnchannelError | anyio.ClosedResourceError] = []
         channels = [name for name in ("control", "shell") if name in self.core.channels]
 
         async with unwrapping_task_group() as tasks:
@@ -110,7 +110,7 @@ class Conversations:
                 try:
                     answers.append(await self.request("kernel_info_request", channel=channel))
                     tasks.cancel_scope.cancel()
-                except EnchannelError as failure:
+                except (EnchannelError, anyio.ClosedResourceError) as failure:
                     failures.append(failure)
 
             for channel in channels[:-1]:

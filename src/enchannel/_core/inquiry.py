@@ -37,6 +37,9 @@ class Inquiry:
         self.subshell = subshell
         self.asked_at = asked_at
         self.received = 0
+        """How much iopub had said."""
+        self.sent = 0
+        """How much had been sent on its channel."""
         self.answered: bool = False
         self.overtaken: bool = False
         self._news = anyio.Event()

@@ -21,22 +21,15 @@ may be missing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 
-from .._exceptions import (
-    EnchannelError,
-    LocalProtocolError,
-)
+from .._exceptions import EnchannelError, LocalProtocolError
 from .._log import logger
-from .._protocol.message import Message
+from .._protocol.message import ChannelName, Message
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .no_reply import no_reply
-
-if TYPE_CHECKING:
-    from .._protocol.connection_info import ChannelName
 
 __all__ = ["ABORTED", "GRACE", "TICK", "Requests", "Seam"]
 
@@ -70,6 +63,7 @@ class Seam:
 
     channels: Collection[ChannelName]
     received: Mapping[ChannelName, int]
+    sent: Mapping[ChannelName, int]
 
     def ask(self, channel: ChannelName, subshell: str | None) -> Message:
         """Sends a ``kernel_info_request``, now or not at all.
@@ -253,6 +247,7 @@ class Requests:
     def _ask_again(self, inquiry: Inquiry, now: float) -> None:
         inquiry.asked_at = now
         inquiry.received = self._seam.received.get("iopub", 0)
+        inquiry.sent = self._seam.sent.get(inquiry.channel, 0)
         asked: Sequence[ChannelName] = (inquiry.channel,)
         if inquiry.channel == "iopub":
             # Control is answered even while a cell runs; some kernels publish nothing for it.
@@ -290,7 +285,10 @@ class Requests:
 
         Whether it has; there may be news of the connection before. Cancellation changes nothing.
         """
-        inquiry = self.inquire(channel, None, anyio.current_time())
+        inquiry = self._inquiries.get((channel, None))
+        # Nothing was sent behind it: who waits again and again finds the kernel asked already.
+        if inquiry is None or inquiry.overtaken or inquiry.sent != self._seam.sent[channel]:
+            inquiry = self.inquire(channel, None, anyio.current_time())
         self._waiting.add(inquiry)
         try:
             await inquiry.wait()
@@ -389,6 +387,7 @@ class Requests:
                 flight.request.msg_type,
             )
         flight.conclude()
+        self._seam.over(flight.channel, flight.request)
 
     # Losses.
 

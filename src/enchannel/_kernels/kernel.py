@@ -193,14 +193,18 @@ class Kernel:
             await checkpoint()
             self._send_interrupt()
             return
-        for core in self._open:
-            core.requests.interrupted()
+        self._tell_interrupt()
         with anyio.move_on_after(INTERRUPT_REPLY):
             await self._line.request(messages.interrupt_request())
             return
         raise NoReply(
             f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
         )
+
+    def _tell_interrupt(self) -> None:
+        """Some kernels lose a reply when they are interrupted; whoever waits for one is told why."""
+        for core in self._open:
+            core.requests.interrupted()
 
     async def restart(self) -> None:
         """Stops the kernel and starts it again on the same connection file; returns when it is ready.
@@ -419,6 +423,7 @@ class Kernel:
         process = self._process
         # Not one that is still starting, which it would end.
         if process is not None and process.returncode is None and process.ready:
+            self._tell_interrupt()
             process.signal(signal.SIGINT)
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
