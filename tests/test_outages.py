@@ -182,7 +182,7 @@ async def test_what_the_kernel_is_busy_with_is_not_lost_with_shell() -> None:
 
 
 async def test_a_kernel_that_hides_its_session_counts_as_restarted() -> None:
-    async with connected(None) as (ch, kernel, answers, tasks):
+    async with connected(None) as (ch, kernel, _answers, tasks):
         task = await in_flight(ch, tasks)
         kernel.client.blink()
         assert (await told(task)).reason in ("restarted", "disconnected")
@@ -270,7 +270,7 @@ async def test_a_short_patience_is_kept() -> None:
 
 
 async def test_patience_is_for_the_connection_and_not_for_the_kernel() -> None:
-    async with connected(reconnect_timeout=1) as (ch, kernel, answers, tasks):
+    async with connected(reconnect_timeout=1) as (ch, kernel, answers, _tasks):
         answers.may = anyio.Event()
         kernel.client.blink()
         await anyio.sleep(4)
@@ -323,7 +323,7 @@ async def test_nothing_is_concluded_in_an_outage(session: str) -> None:
 
 
 async def test_a_status_that_was_lost_in_an_outage_keeps_no_kernel_busy() -> None:
-    async with connected() as (ch, kernel, answers, tasks):
+    async with connected() as (ch, kernel, answers, _tasks):
         answers.publish("status", message("execute_request"), execution_state="busy")
         await anyio.wait_all_tasks_blocked()
         assert ch.status == "busy"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
@@ -280,7 +281,7 @@ class Core(Seam):
         self.requests.leave_all()
         self.transport.abandon()
 
-    _effects: Mapping[Effect, Callable[[Core], None]] = {
+    _effects: Mapping[Effect, Callable[[Any], None]] = {
         Effect.HOLD: _hold,
         Effect.TELL_DISCONNECTED: _tell_disconnected,
         Effect.TELL_RESTARTED: _tell_restarted,

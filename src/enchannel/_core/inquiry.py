@@ -13,7 +13,7 @@ class Probe:
     """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
 
     def __init__(self, channel: ChannelName, request: Message) -> None:
-        self.channel = channel
+        self.channel: ChannelName = channel
         self.request = request
         self.answered = False
         self.idle = False

@@ -61,9 +61,9 @@ ABORTED = ("aborted", "abort")
 class Seam:
     """What the registry needs of the connection that it belongs to."""
 
-    channels: Collection[ChannelName]
-    received: Mapping[ChannelName, int]
-    sent: Mapping[ChannelName, int]
+    channels: Sequence[ChannelName]
+    received: dict[ChannelName, int]
+    sent: dict[ChannelName, int]
 
     def ask(self, channel: ChannelName, subshell: str | None) -> Message:
         """Sends a ``kernel_info_request``, now or not at all.
