@@ -168,6 +168,7 @@ class FrameTransport(Transport):
     def __init__(self, channels: Sequence[ChannelName], wire: Wire) -> None:
         self.channels: Sequence[ChannelName] = tuple(channels)
         self.wire = wire
+        self.refused: int = 0
         self._dropped: Counter[str] = Counter()
 
     @abstractmethod

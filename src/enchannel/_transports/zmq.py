@@ -88,6 +88,7 @@ class ZmqTransport(FrameTransport):
         self.sees_everything: bool = not self._narrow
         # What it proves depends on the kernel's status, which a narrower subscription does not show.
         self.has_heartbeat: bool = heart is not None and not self._narrow
+        self.held_back: int = 0
         self._heart = heart
         self._beats = itertools.count(1)
         self._beat = b""
