@@ -13,7 +13,7 @@ import pytest
 
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
 from enchannel._protocol.wire import Wire
-from enchannel._transports.zmq_link import _is_its_own_peer
+from enchannel._transports.addresses import is_its_own_peer
 from enchannel._transports.zmq_open import connect_endpoints
 from helpers import numbered
 from raw_kernel import RawKernel, message, request
@@ -263,25 +263,29 @@ async def test_a_connection_with_itself_is_none() -> None:
         reconnect()
 
     link.reconnect = meet  # type: ignore[method-assign]
+
+    async def read() -> None:
+        while True:
+            await transport.wait_readable("shell")
+
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(transport.follow, lambda event, *_: told.append(event))
-        with anyio.fail_after(10):
+        tasks.start_soon(read)
+        with anyio.fail_after(30):
             while met < 3:
                 await anyio.sleep(0.001)
                 assert "shell" in transport.unconnected()
+            await bound(port)
         tasks.cancel_scope.cancel()
     await transport.aclose()
     assert told == []
-    with anyio.fail_after(10):
-        await bound(port)
 
 
 async def bound(port: int) -> None:
-    """Waits until a kernel could have the port."""
+    """Waits until a kernel could have the port: behind a common end the system would keep it for a minute."""
     while True:
         with socket.socket() as kernel, contextlib.suppress(OSError):
             return kernel.bind(("127.0.0.1", port))
-        # ZeroMQ closes on a thread of its own; behind a common end the system keeps a port for a minute.
         await anyio.sleep(0.001)
 
 
@@ -289,7 +293,7 @@ def test_a_number_that_another_socket_has_by_now_is_no_connection_with_itself() 
     # The two ends have the same name: none.
     for one in socket.socketpair():
         with one:
-            assert not _is_its_own_peer(one.fileno())
+            assert not is_its_own_peer(one.fileno())
 
 
 async def test_a_peer_that_is_no_zeromq_is_told_apart(raw_kernel: RawKernel) -> None:
