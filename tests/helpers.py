@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from enchannel import Execution, KernelChannels, Message
+from enchannel import KernelChannels, Message
 from raw_kernel import message
 
 
@@ -44,7 +44,7 @@ async def beating(channels: KernelChannels) -> None:
     """Waits until the kernel has echoed a heartbeat."""
     with anyio.fail_after(15):
         while not channels._core.heartbeat.echoed:
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.001)
 
 
 async def leaves_as_itself(
@@ -62,17 +62,6 @@ async def leaves_as_itself(
     assert caught is error
     assert error.__context__ is context
     assert error.__cause__ is cause
-
-
-async def deadlines_passed(execution: Execution, count: int = 3) -> None:
-    """Waits until what is missing of `execution` was looked into, and was looked into `count` times."""
-    with anyio.fail_after(10):
-        while execution._ending is None:
-            await anyio.sleep(0.001)
-        for _ in range(count):
-            before = execution._ending.deadline
-            while execution._ending.deadline == before:
-                await anyio.sleep(0.001)
 
 
 async def freeze(pid: int) -> None:

@@ -121,6 +121,23 @@ async def test_what_nobody_listened_for_waits_for_the_first_listener(peer: Peer)
         assert scope.cancelled_caught
 
 
+async def test_what_other_clients_ask_at_their_opening_is_not_kept(peer: Peer) -> None:
+    theirs = message("kernel_info_request")
+    async with peer.open() as ch:
+        peer.publish(
+            message("status", theirs, execution_state="busy"),
+            message("status", theirs, execution_state="idle"),
+            message("stream", theirs, text="0"),
+        )
+        await arrived(ch, "iopub", 3)
+        assert ch.statistics().backlog["iopub"] == 1
+        # Who listens gets all of it.
+        async with ch.subscribe("iopub") as output:
+            peer.publish(message("status", theirs, execution_state="busy"))
+            received = [each.msg_type for _, each in await take(output, 2)]
+    assert received == ["stream", "status"]
+
+
 async def test_a_full_backlog_drops_the_oldest_and_says_so(
     peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

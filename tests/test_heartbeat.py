@@ -9,7 +9,8 @@ import anyio
 import pytest
 import zmq
 
-from enchannel import KernelChannels, KernelDied
+from enchannel import KernelDied
+from helpers import beating
 from raw_kernel import RawKernel, message
 
 pytestmark = pytest.mark.anyio
@@ -45,17 +46,11 @@ async def heart(raw_kernel: RawKernel) -> AsyncIterator[Heart]:
         tasks.cancel_scope.cancel()
 
 
-async def beaten(ch: KernelChannels) -> None:
-    """Waits for the first echo."""
-    while not ch._core.heartbeat.echoed:
-        await anyio.sleep(0.001)
-
-
 async def test_silence_behind_a_first_beat_is_a_loss(
     raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with raw_kernel.open(heartbeat_timeout=0.5) as ch:
-        await beaten(ch)
+        await beating(ch)
         raw_kernel.publish(message("status", execution_state="idle"))
         heart.beating = False
         with caplog.at_level(logging.WARNING, "enchannel"):
@@ -70,7 +65,7 @@ async def test_a_busy_kernel_that_misses_beats_is_unresponsive_and_not_dead(
 ) -> None:
     async with raw_kernel.open(heartbeat_timeout=0.1) as ch:
         raw_kernel.publish(message("status", execution_state="busy"))
-        await beaten(ch)
+        await beating(ch)
         while ch.status != "busy":
             await anyio.sleep(0.001)
         heart.beating = False
@@ -96,7 +91,7 @@ async def test_without_a_first_beat_nothing_is_concluded(
 
 async def test_messages_are_as_good_as_beats(raw_kernel: RawKernel, heart: Heart) -> None:
     async with raw_kernel.open(heartbeat_timeout=1) as ch:
-        await beaten(ch)
+        await beating(ch)
         raw_kernel.publish(message("status", execution_state="idle"))
         while ch.status != "idle":
             await anyio.sleep(0.001)
