@@ -182,9 +182,8 @@ class Core(Seam):
         """
         with anyio.move_on_after(last_words):
             await self.disconnected()
-        # What the old kernel has left behind may hold its sockets.
-        unconnected = self.transport.unconnected()
-        self.transport.reconnect([name for name in self.channels if name not in unconnected])
+        # What the old kernel has left behind may hold its sockets, and what it has not read is not for the next one.
+        self.transport.reconnect(self.channels)
         self.happen(Event.EXITED)
 
     async def end_of_kernel(self, died: KernelDied, last_words: float) -> None:

@@ -65,6 +65,9 @@ class Line:
 
     def close(self) -> None:
         """The kernel's run is over; also where it never was ready."""
+        if self._core is not None:
+            # What it has not read, such as a request to exit, is not for the next one there.
+            self._core.transport.reconnect(self._core.channels)
         self._scope.cancel()
 
     async def end(self, died: KernelDied, last_words: float) -> None:

@@ -122,7 +122,7 @@ class Transport(ABC):
         return {}
 
     def reconnect(self, channels: Sequence[ChannelName]) -> None:
-        """Connects `channels` anew, whatever they are connected to now."""
+        """Connects `channels` anew, whatever they are connected to now; what has not gone out yet is dropped."""
 
     def widen(self) -> None:
         """Until :meth:`narrow`, everything that the kernel publishes is subscribed to: proof may have any topic."""

@@ -377,12 +377,16 @@ class Link:
             self.assume_connected()
 
     def reconnect(self) -> None:
-        """Connects anew, whatever is connected now."""
+        """Connects anew, whatever is connected now, and drops what has not gone out."""
         if not self._owned or self._abandoned:
             return
+        # Lingering, what was sent would wait for whoever comes.
+        linger = self.socket.get(zmq.LINGER)
+        self.socket.set(zmq.LINGER, 0)
         # Where ZeroMQ has given up, there is nothing to disconnect from.
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint)
+        self.socket.set(zmq.LINGER, linger)
         self._note(zmq.EVENT_DISCONNECTED)
         self._ended = False
         self.socket.connect(self.endpoint)
@@ -434,7 +438,8 @@ class Link:
         self.abandon()
         if self._owned:
             self._closed = True
-            self.socket.close()
+            # Where nobody is connected nothing can go out, and the program's end would wait for it.
+            self.socket.close(linger=None if self.connected else 0)
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
