@@ -285,7 +285,7 @@ class KernelChannels:
 
     @property
     def status(self) -> str:
-        """What is known of the kernel: ``"unknown"``, ``"starting"``, ``"busy"``, ``"idle"`` or ``"dead"``.
+        """What is known of the kernel, as ``"unknown"``, ``"starting"``, ``"busy"``, ``"idle"`` or ``"dead"``.
 
         It is about the main shell, by what the kernel says on iopub of requests there.
         """

@@ -183,7 +183,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
             raise anyio.BusyResourceError("receiving from")
         self._begin()
         self._receiving = True
-        self._turn = TURN
+        self._turn = TURN - 1
         try:
             if self._more():
                 await checkpoint()
