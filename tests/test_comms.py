@@ -153,6 +153,25 @@ async def test_accepted_comms_that_are_closed_do_not_pile_up() -> None:
         assert ch._conversations.comms._comms == {}
 
 
+async def test_who_waits_for_a_comm_is_told_when_no_more_are_accepted() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        opening = {"comm_id": "1", "target_name": "mine"}
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", message("execute_request"), **opening)
+            waiting = start(tasks, (await incoming.receive()).receive)
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.EndOfStream):
+            await waiting.result()
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", message("execute_request"), **opening)
+            waiting = start(tasks, (await incoming.receive()).receive)
+            await anyio.wait_all_tasks_blocked()
+            # In the moment of a loss, whose last words nobody has read.
+            ch._core.lose(KernelDied("gone"))
+        with pytest.raises(KernelDied, match="gone"):
+            await waiting.result()
+
+
 async def test_comms_need_the_shell_channel() -> None:
     transport, _ = memory_transport_pair()
     transport.channels = ("iopub", "control")

@@ -106,11 +106,12 @@ class Comm(TiedStream[Message]):
         await cancel_shielded_checkpoint()
 
     async def close_kernels_side(self) -> None:
-        """Tells the kernel, where it is there and does not know; bounded, and never raises."""
+        """Ends the stream, and tells the kernel, where it is there and does not know; bounded, and never raises."""
+        # The loss may not be told yet, and from here on nobody tells this one.
+        self.end(self._core.lost)
         if self._over or self.failure is not None or self._core.life.over:
             return
         self._over = True
-        self.end()
         with closing_within(CLOSE_DEADLINE):
             closing = self._core.prepare(messages.comm_close(self.comm_id))
             await self._core.send("shell", closing, tied=self)
