@@ -216,6 +216,18 @@ async def test_a_big_buffer_goes_out_without_a_copy(raw_kernel: RawKernel) -> No
         assert received.buffers == (data,)
 
 
+async def test_nothing_is_lent_to_a_context_of_the_caller(raw_kernel: RawKernel) -> None:
+    # It may end while ZeroMQ still reads, and what it would tell pyzmq then comes too late.
+    data = bytes(64 * MEBIBYTE)
+    with zmq.Context() as context:
+        async with raw_kernel.open(context=context) as ch:
+            before = sys.getrefcount(data)
+            await ch.shell.send({**request(), "buffers": [data]})
+            assert sys.getrefcount(data) == before
+            _, received = await raw_kernel.receive("shell")
+            assert received.buffers == (data,)
+
+
 @pytest.mark.parametrize("size", [10, 2 * MEBIBYTE])
 async def test_a_buffer_may_be_changed_once_it_was_sent(raw_kernel: RawKernel, size: int) -> None:
     data = bytearray(b"x" * size)
