@@ -29,6 +29,8 @@ class Answers:
         self.session = session
         self.may = anyio.Event()
         self.may.set()
+        self.busy = anyio.Event()
+        self.busy.set()
         self.asked: list[tuple[bytes, Message]] = []
         self._kernel = kernel
 
@@ -39,6 +41,8 @@ class Answers:
                 self.asked.append((identity, asked))
                 continue
             await self.may.wait()
+            if channel == "shell":
+                await self.busy.wait()
             self.publish("status", asked, execution_state="busy")
             reply = self.said("kernel_info_reply", asked, status="ok")
             self._kernel.end.send(channel, identity, reply)
@@ -330,8 +334,7 @@ async def test_a_status_that_was_lost_in_an_outage_keeps_no_kernel_busy() -> Non
         kernel.client.cut("iopub")
         kernel.client.mend("iopub")
         await anyio.sleep(0.5)
-        assert ch.status == "unknown"
-        await ch.wait_idle()
+        # The main shell has answered since, to what was asked whether iopub is there.
         assert ch.status == "idle"
 
 
@@ -391,3 +394,37 @@ async def test_another_session_is_a_restart_however_little_the_first_was_said() 
         kernel.client.blink()
         await anyio.sleep(3)
         assert (ch.statistics().restarts, ch.statistics().outages) == (1, 0)
+
+
+async def test_what_runs_behind_a_short_outage_is_waited_for_however_long() -> None:
+    async with connected() as (ch, kernel, answers, tasks):
+        task = start(tasks, executed, ch, "long")
+        await anyio.wait_all_tasks_blocked()
+        running = answers.asked[0]
+        answers.publish("status", running[1], execution_state="busy")
+        await anyio.wait_all_tasks_blocked()
+        # Its shell answers nothing until the cell is done.
+        answers.busy = anyio.Event()
+        kernel.client.blink()
+        await anyio.sleep(100)
+        assert ch.statistics().outages == 1
+        assert not task.done.is_set()
+        kernel.reply(running)
+        answers.publish("status", running[1], execution_state="idle")
+        answers.busy.set()
+        execution, _ = await task.result()
+        assert execution.complete
+
+
+async def test_a_kernel_that_is_lost_while_it_is_asked_is_asked_anew() -> None:
+    async with connected() as (ch, kernel, answers, _tasks):
+        answers.may = anyio.Event()
+        kernel.client.blink()
+        await anyio.sleep(0.5)
+        # Another one is there before the first has answered, and what that was asked is lost.
+        kernel.client.cut()
+        answers.may.set()
+        await anyio.sleep(0.1)
+        kernel.client.mend()
+        with anyio.fail_after(3):
+            assert (await ch.request("kernel_info_request")).content["status"] == "ok"

@@ -22,6 +22,7 @@ from enchannel import (
     messages,
     open_channels,
 )
+from enchannel._core.life import Event
 from enchannel.testing import memory_transport_pair, open_fake_kernel, stream
 from memory_kernel import Kernel, Task, answer_questions, conversation, executed, start
 from raw_kernel import message
@@ -531,15 +532,81 @@ async def test_who_waits_for_idle_again_and_again_asks_once() -> None:
         asked = await kernel.asked()
         await anyio.sleep(10)
         assert never_asked(kernel, "shell")
-        # Something is asked behind that, and so is whether that is done.
-        other = start(tasks, ch.request, "is_complete_request", {"code": "1"})
-        assert (await kernel.asked())[1].msg_type == "is_complete_request"
-        again = await kernel.asked()
-        assert again[1].msg_type == "kernel_info_request"
         kernel.reply(asked)
-        await anyio.sleep(1)
-        assert not any(task.done.is_set() for task in waiting)
-        kernel.reply(again)
+        # From now on it answers at once: each call asks behind everything that came before it.
+        tasks.start_soon(answer_questions, kernel, "shell")
         for task in waiting:
             await finished(task)
-        assert not other.done.is_set()
+
+
+async def test_what_is_asked_already_does_not_stand_for_what_came_later() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        with anyio.move_on_after(0.1):
+            await ch.wait_idle()
+        first = await kernel.asked()
+        waiting = start(tasks, ch.wait_idle)
+        await anyio.sleep(1)
+        assert never_asked(kernel, "shell")
+        kernel.reply(first)
+        second = await kernel.asked()
+        await anyio.sleep(1)
+        assert not waiting.done.is_set()
+        kernel.reply(second)
+        await finished(waiting)
+
+
+async def test_an_idle_status_does_where_the_answer_was_dropped_here() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = start(tasks, ch.wait_idle)
+        asked = await kernel.asked()
+        kernel.status(asked[1], "busy")
+        kernel.end.give("shell", [asked[0], b"<IDS|MSG>", b"cut off"])
+        kernel.status(asked[1], "idle")
+        await finished(waiting)
+
+
+async def test_what_is_over_says_nothing_of_the_next_kernel() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        async with ch.execute("1") as execution:
+            await execution.wait()
+            kernel.go_silent()
+            ch._core.happen(Event.NEW_SESSION)
+            assert ch.status == "unknown"
+        assert ch.status == "unknown"
+
+
+async def test_a_control_channel_on_which_nothing_ever_answers_has_an_end() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        tasks.start_soon(answer_questions, kernel, "shell")
+        task = start(tasks, ch.request, messages.create_subshell_request())
+        began = anyio.current_time()
+        with pytest.raises(NotImplementedByKernel):
+            await finished(task)
+        assert anyio.current_time() - began < 15
+
+
+async def test_who_iterates_an_execution_is_told_that_the_channels_were_left() -> None:
+    async with anyio.create_task_group() as tasks:
+        async with conversation() as (ch, kernel, _):
+            iterating = start(tasks, executed, ch, "1")
+            await kernel.asked()
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.ClosedResourceError):
+            await finished(iterating)
+
+
+@pytest.mark.parametrize("size", [1, 10])
+@pytest.mark.parametrize("name", ["main", "iopub"])
+async def test_who_reads_a_bounded_stream_may_run_code_in_between(name: str, size: int) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels(max_buffer_size=size) as ch:
+        kernel.script("chatty", *[stream(str(number)) for number in range(50)])
+        reading = getattr(ch, name)
+        await ch.shell.send(messages.execute_request("chatty"))
+        with anyio.fail_after(1000):
+            await reading.receive()
+            for _ in range(5):
+                async with ch.execute("chatty") as execution:
+                    await execution.wait()
+                assert len(execution.outputs) == 1
+                await reading.receive()
+                await ch.wait_idle()

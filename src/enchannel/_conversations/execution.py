@@ -53,7 +53,9 @@ class _Messages(Stream[Message]):
         self._execution = execution
 
     def _done(self) -> bool:
-        return super()._done() or self._execution.complete or self._execution.failure is not None
+        execution = self._execution
+        ended = execution.complete or execution.left or execution.failure is not None
+        return ended or super()._done()
 
 
 class Execution(Flight):

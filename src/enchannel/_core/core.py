@@ -28,7 +28,8 @@ from .flight import Flight, Tied
 from .heartbeat import Heartbeat
 from .life import Effect, Event, Life, State
 from .outage import Outage
-from .requests import Requests, Seam
+from .requests import Requests
+from .seam import Seam
 from .status import Status
 from .stream import TURN, fresh, native_checkpoint_if_cancelled
 
@@ -425,6 +426,10 @@ class Core(Seam):
     def over(self, channel: ChannelName, request: Message) -> None:
         if channel == "shell" and "subshell_id" not in request.header:
             self.status.over(request.msg_id)
+
+    def answered(self, channel: ChannelName) -> None:
+        if channel == "shell":
+            self.status.answered()
 
     def _sent_on(self, msg_id: str) -> ChannelName | None:
         flight = self.requests.find(msg_id)

@@ -3,7 +3,8 @@
 1. Every *listening* stream that covers the channel gets every message on it, in order. A stream listens
    from its first receive (a subscription from its entry) until it is closed.
 2. A message that belongs to a request in flight goes to it as well (:mod:`~enchannel._core.requests`), and before
-   any bound of a stream is looked at: who reads a stream may be waiting for that very reply.
+   any bound of a stream is looked at: who reads a stream may be waiting for that very reply. For the same reason a
+   full stream from which nobody takes anything holds up a reader for a second at most while anything is asked.
 3. A message that nobody listened for and no request took waits for the first stream that listens. This
    backlog holds :data:`BACKLOG` messages a channel; the oldest go first, counted and logged. The statuses for other
    clients' ``kernel_info_request`` are not kept: each client that opens channels asks some, and they say nothing.
@@ -34,6 +35,9 @@ __all__ = ["Delivery", "Listener"]
 
 BACKLOG = 100_000
 """Messages a channel that wait for somebody to listen."""
+
+STALLED = 1.0
+"""Seconds without anybody taking anything, behind which a full stream holds up nobody who waits for an answer."""
 
 T = TypeVar("T")
 
@@ -154,13 +158,22 @@ class Delivery:
             if room >= 1:
                 self._hand_over(channel, messages[:room])
                 messages = messages[room:]
-            else:
-                self._waiting_for_room = self._waiting_for_room or anyio.Event()
-                await self._waiting_for_room.wait()
+            elif not await self._room() and self._requests.asking:
+                # Who is to read it may be waiting for what comes behind.
+                self._hand_over(channel, messages)
+                return
+
+    async def _room(self) -> bool:
+        """Waits until something was taken; false where nothing was for a while."""
+        self._waiting_for_room = self._waiting_for_room or anyio.Event()
+        with anyio.move_on_after(STALLED):
+            await self._waiting_for_room.wait()
+            return True
+        return False
 
     def _is_awaited(self, channel: ChannelName) -> bool:
         """Whether the next reply may be what the slowest listener waits for; these are never a flood."""
-        return channel != "iopub" and len(self._requests) > 0
+        return channel != "iopub" and self._requests.asking
 
     def lift_bound(self) -> None:
         """From here on the streams take whatever comes, until :meth:`restore_bound`."""

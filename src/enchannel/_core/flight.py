@@ -95,6 +95,11 @@ class Flight:
         return None if self.heard else Missing.BOTH
 
     @property
+    def left(self) -> bool:
+        """Whether its block was left."""
+        return self._left
+
+    @property
     def failure(self) -> EnchannelError | None:
         """Why it never ends."""
         return self._failure

@@ -25,30 +25,34 @@ class Inquiry:
 
     Args:
         channel: What is to be overtaken: what was asked before on shell or control, or what was published.
-        asked_at: When.
+        subshell: The subshell that is asked.
+        number: How many were made before it.
 
     Attributes:
         answered: Whether the kernel has replied.
         overtaken: Whether all that came before it is here.
+        finished: Whether the kernel is done with it, and so with all that was asked before; its reply may have been
+            dropped here.
     """
 
-    def __init__(self, channel: ChannelName, subshell: str | None, asked_at: float) -> None:
+    def __init__(self, channel: ChannelName, subshell: str | None, number: int) -> None:
         self.channel: ChannelName = channel
         self.subshell = subshell
-        self.asked_at = asked_at
+        self.number = number
+        self.asked_at = 0.0
         self.received = 0
         """How much iopub had said."""
-        self.sent = 0
-        """How much had been sent on its channel."""
         self.answered: bool = False
         self.overtaken: bool = False
+        self.finished: bool = False
         self._news = anyio.Event()
 
-    def hear(self, *, published: bool) -> None:
+    def hear(self, *, published: bool, idle: bool) -> None:
         """Something came for a question of this one."""
         self.answered |= not published
         self.overtaken |= published == (self.channel == "iopub")
-        if self.overtaken:
+        self.finished |= self.answered or idle
+        if self.overtaken or self.finished:
             self._news.set()
 
     def tell(self) -> None:
@@ -56,5 +60,5 @@ class Inquiry:
         self._news.set()
 
     async def wait(self) -> None:
-        """Waits until it is overtaken, or there is news of the connection."""
+        """Waits until it is finished, or there is news of the connection."""
         await self._news.wait()

@@ -20,7 +20,7 @@ may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
@@ -30,8 +30,9 @@ from .._protocol.message import ChannelName, Message
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .no_reply import no_reply
+from .seam import Seam
 
-__all__ = ["ABORTED", "GRACE", "TICK", "Requests", "Seam"]
+__all__ = ["ABORTED", "GRACE", "TICK", "Requests"]
 
 TICK = 0.2
 """Seconds between two looks at what may be missing."""
@@ -58,47 +59,6 @@ ABORTED = ("aborted", "abort")
 """The status of a reply to a request that was not run, because one before it failed."""
 
 
-class Seam:
-    """What the registry needs of the connection that it belongs to."""
-
-    channels: Sequence[ChannelName]
-    received: dict[ChannelName, int]
-    sent: dict[ChannelName, int]
-
-    def ask(self, channel: ChannelName, subshell: str | None) -> Message:
-        """Sends a ``kernel_info_request``, now or not at all.
-
-        Raises:
-            anyio.WouldBlock: It cannot be sent now.
-        """
-        raise NotImplementedError
-
-    def stir(self) -> None:
-        """Has :meth:`Requests.look` called from now on."""
-        raise NotImplementedError
-
-    def sees_statuses(self) -> bool:
-        """Whether the kernel's statuses can reach us."""
-        raise NotImplementedError
-
-    def all_read(self) -> bool:
-        """Whether everything that has arrived was read."""
-        raise NotImplementedError
-
-    @property
-    def refused(self) -> int:
-        """How many arrivals were no message so far."""
-        raise NotImplementedError
-
-    def dropped(self) -> Mapping[str, int]:
-        """The same, by the error's name."""
-        raise NotImplementedError
-
-    def over(self, channel: ChannelName, request: Message) -> None:
-        """Called when the kernel has replied to a request, whether its idle status came or not."""
-        raise NotImplementedError
-
-
 class Requests:
     """The requests, questions and tied things of one connection."""
 
@@ -110,6 +70,8 @@ class Requests:
         self._tied: dict[Tied, None] = {}
         self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
         self._waiting: set[Inquiry] = set()
+        self._inquired = 0
+        self._quiet = anyio.Event()
         self.paused: bool = False
         """Whether nothing is concluded now."""
 
@@ -154,6 +116,11 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self._filed) - len(self._asked)
+
+    @property
+    def asking(self) -> bool:
+        """Whether anybody waits for an answer, or we do."""
+        return bool(len(self) or self._waiting)
 
     def find(self, msg_id: str) -> Flight | None:
         """The request in flight with this id."""
@@ -239,7 +206,8 @@ class Requests:
 
     def inquire(self, channel: ChannelName, subshell: str | None, now: float) -> Inquiry:
         """Asks behind everything that was asked before on `channel`, or published before."""
-        inquiry = Inquiry(channel, subshell, now)
+        self._inquired += 1
+        inquiry = Inquiry(channel, subshell, self._inquired)
         self._inquiries[channel, subshell] = inquiry
         self._ask_again(inquiry, now)
         return inquiry
@@ -247,7 +215,6 @@ class Requests:
     def _ask_again(self, inquiry: Inquiry, now: float) -> None:
         inquiry.asked_at = now
         inquiry.received = self._seam.received.get("iopub", 0)
-        inquiry.sent = self._seam.sent.get(inquiry.channel, 0)
         asked: Sequence[ChannelName] = (inquiry.channel,)
         if inquiry.channel == "iopub":
             # Control is answered even while a cell runs; some kernels publish nothing for it.
@@ -259,6 +226,14 @@ class Requests:
     def _forget(self, msg_id: str) -> None:
         self._asked.pop(msg_id, None)
         self._filed.pop(msg_id, None)
+        if not self._asked:
+            self._quiet.set()
+            self._quiet = anyio.Event()
+
+    async def all_answered(self) -> None:
+        """Waits until no question of our own is open, neither its reply nor its idle status."""
+        while self._asked:
+            await self._quiet.wait()
 
     def _hear(self, probe: Probe, channel: ChannelName, run: Sequence[Message]) -> None:
         published = channel == "iopub"
@@ -267,13 +242,14 @@ class Requests:
         else:
             probe.answered = True
             self._seam.over(probe.channel, probe.request)
+            self._seam.answered(probe.channel)
         msg_id = probe.request.msg_id
         inquiry, _ = self._asked[msg_id]
         if probe.answered and probe.idle:
             self._forget(msg_id)
         if inquiry is None:
             return
-        inquiry.hear(published=published)
+        inquiry.hear(published=published, idle=probe.idle)
         if inquiry.overtaken:
             self._waiting.discard(inquiry)
             for flight in self._flights():
@@ -281,20 +257,27 @@ class Requests:
                     self._judge(flight, None)
 
     async def behind(self, channel: ChannelName) -> bool:
-        """Waits until the kernel has answered something asked behind everything on `channel`.
+        """Waits until the kernel is done with something asked behind everything on `channel`.
 
-        Whether it has; there may be news of the connection before. Cancellation changes nothing.
+        Whether it is; there may be news of the connection before. Cancellation changes nothing.
         """
-        inquiry = self._inquiries.get((channel, None))
-        # Nothing was sent behind it: who waits again and again finds the kernel asked already.
-        if inquiry is None or inquiry.overtaken or inquiry.sent != self._seam.sent[channel]:
-            inquiry = self.inquire(channel, None, anyio.current_time())
+        asked_before = self._inquired
+        while True:
+            # One at a time: who waits again and again must not heap questions on a busy kernel. What is asked
+            # already may not be behind everything, so that another one follows it.
+            inquiry = self._inquiries.get((channel, None))
+            if inquiry is None or inquiry.finished:
+                inquiry = self.inquire(channel, None, anyio.current_time())
+            await self._finished(inquiry)
+            if not inquiry.finished or inquiry.number > asked_before:
+                return inquiry.finished
+
+    async def _finished(self, inquiry: Inquiry) -> None:
         self._waiting.add(inquiry)
         try:
             await inquiry.wait()
         finally:
             self._waiting.discard(inquiry)
-        return inquiry.overtaken
 
     # Concluding.
 
@@ -331,7 +314,7 @@ class Requests:
             if now is not None:
                 flight.inquiry = self._inquiry_for(flight, wanted, now)
             return
-        if self._is_answered(missing, inquiry, now):
+        if self._is_answered(flight, missing, inquiry, now):
             self._conclude(flight)
 
     def _second(self, inquiry: Inquiry) -> bool:
@@ -339,7 +322,9 @@ class Requests:
         seen = self._seam.sees_statuses()
         return seen and (inquiry.channel == "iopub" or inquiry.overtaken)
 
-    def _is_answered(self, missing: Missing, inquiry: Inquiry, now: float | None) -> bool:
+    def _is_answered(
+        self, flight: Flight, missing: Missing, inquiry: Inquiry, now: float | None
+    ) -> bool:
         """Whether what is missing never comes, or is given up."""
         if inquiry.overtaken:
             return True
@@ -347,8 +332,10 @@ class Requests:
             return False
         waited = now - inquiry.asked_at
         if inquiry.channel != "iopub":
-            # A busy kernel answers when it is done; only what has begun is given up.
-            return missing is Missing.REPLY and waited >= self._patience(inquiry.channel)
+            # A busy kernel answers when it is done. Given up is what is over, and what is asked where nothing ever
+            # answered.
+            silent = inquiry.channel == "control" and not self._seam.received["control"]
+            return (flight.idle or silent) and waited >= self._patience(missing, silent=silent)
         if not inquiry.answered:
             return waited >= ANSWER
         if self._seam.received["iopub"] > inquiry.received:
@@ -357,9 +344,9 @@ class Requests:
             return False
         return waited >= PUBLISHED
 
-    def _patience(self, channel: ChannelName) -> float:
-        silent = channel == "control" and not self._seam.received["control"]
-        return UNANSWERED if silent and self.pending(channel) else ANSWER
+    def _patience(self, missing: Missing, *, silent: bool) -> float:
+        known = silent and missing is Missing.REPLY and self.pending("control")
+        return UNANSWERED if known else ANSWER
 
     def _idle_may_come(self, flight: Flight) -> bool:
         assert flight.reply is not None

@@ -83,7 +83,10 @@ class Status:
                 if begun == msg_id:
                     break
             self._settle()
-        elif self.word == "unknown":
+
+    def answered(self) -> None:
+        """The main shell has just answered: it is done with all that it had begun before we heard of it."""
+        if self.word == "unknown":
             self._settle()
 
     def overtaken(self, begun: Collection[str]) -> None:

@@ -125,6 +125,8 @@ async def follow(core: Core) -> None:
     def hear(event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
         if event is ConnectionEvent.DISCONNECTED:
             core.outage.note(channels)
+            # What was asked may be lost with the connection, and is asked anew.
+            core.requests.give_up_questions()
             core.happen(Event.DISCONNECTED)
         elif event is ConnectionEvent.GIVEN_UP:
             core.transport.reconnect(channels)

@@ -21,6 +21,10 @@ from .._protocol.message import Message
 __all__ = ["Line"]
 
 
+QUIET = 1.0
+"""Seconds for the kernel to be done with what proved it ready."""
+
+
 class Line:
     """The connection to one run of a kernel.
 
@@ -46,6 +50,9 @@ class Line:
                 async with opening as channels:
                     self.proven = channels.statistics().iopub_proven
                     assert self._core is not None
+                # Or what the kernel publishes for our questions would show up in the first streams of the user.
+                with anyio.move_on_after(QUIET):
+                    await self._core.requests.all_answered()
                     self._core.transport.mute()
                     self._known.set()
                     await anyio.sleep_forever()
