@@ -10,7 +10,7 @@ message is an error of the call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -390,7 +390,7 @@ class Core(Seam):
         await checkpoint()
         while True:
             await self.opened()
-            begun, epoch = tuple(self.status.busy), self.life.epoch
+            epoch, begun = self.life.epoch, self.begun()
             if await self.requests.behind("shell") and epoch == self.life.epoch:
                 self.status.overtaken(begun)
                 return
@@ -427,9 +427,11 @@ class Core(Seam):
         if channel == "shell" and "subshell_id" not in request.header:
             self.status.over(request.msg_id)
 
-    def answered(self, channel: ChannelName) -> None:
-        if channel == "shell":
-            self.status.answered()
+    def begun(self) -> Collection[str]:
+        return tuple(self.status.busy)
+
+    def answered(self, begun: Collection[str]) -> None:
+        self.status.overtaken(begun)
 
     def _sent_on(self, msg_id: str) -> ChannelName | None:
         flight = self.requests.find(msg_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import anyio
 
 from .._protocol.message import ChannelName, Message
@@ -12,9 +14,11 @@ __all__ = ["Inquiry", "Probe"]
 class Probe:
     """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
 
-    def __init__(self, channel: ChannelName, request: Message) -> None:
+    def __init__(self, channel: ChannelName, request: Message, begun: Collection[str]) -> None:
         self.channel: ChannelName = channel
         self.request = request
+        self.begun = begun
+        """What the main shell was busy with when it was asked."""
         self.answered = False
         self.idle = False
         self.given_up = False
@@ -40,6 +44,8 @@ class Inquiry:
         self.subshell = subshell
         self.number = number
         self.asked_at = 0.0
+        self.sent: bool = False
+        """Whether there was room to ask."""
         self.received = 0
         """How much iopub had said."""
         self.answered: bool = False

@@ -190,7 +190,7 @@ class Requests:
         except anyio.WouldBlock:
             # Where nobody can be asked there is no connection, which may come back.
             return False
-        probe = Probe(channel, request)
+        probe = Probe(channel, request, self._seam.begun())
         self._filed[request.msg_id] = probe
         self._asked[request.msg_id] = (inquiry, probe)
         if len(self._asked) > EXCLUSIVE:
@@ -221,7 +221,10 @@ class Requests:
             asked = ("control", "shell")
         for channel in asked:
             if channel in self._seam.channels:
-                self.ask(channel, inquiry)
+                inquiry.sent |= self.ask(channel, inquiry)
+        if not inquiry.sent:
+            # Where there is no room to ask, it is asked again.
+            self._seam.stir()
 
     def _forget(self, msg_id: str) -> None:
         self._asked.pop(msg_id, None)
@@ -236,15 +239,19 @@ class Requests:
             await self._quiet.wait()
 
     def _hear(self, probe: Probe, channel: ChannelName, run: Sequence[Message]) -> None:
-        published = channel == "iopub"
+        published, msg_id = channel == "iopub", probe.request.msg_id
+        inquiry, _ = self._asked[msg_id]
         if published:
             probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
         else:
             probe.answered = True
             self._seam.over(probe.channel, probe.request)
-            self._seam.answered(probe.channel)
-        msg_id = probe.request.msg_id
-        inquiry, _ = self._asked[msg_id]
+            if (
+                probe.channel == "shell"
+                and not (inquiry and inquiry.subshell)
+                and not probe.given_up
+            ):
+                self._seam.answered(probe.begun)
         if probe.answered and probe.idle:
             self._forget(msg_id)
         if inquiry is None:
@@ -284,9 +291,12 @@ class Requests:
     def look(self) -> bool:
         """Concludes what is due; whether there may be more."""
         flights = [flight for flight in self._flights() if flight.missing is not None]
-        if not flights or self.paused:
+        unsent = [inquiry for inquiry in self._waiting if not inquiry.sent]
+        if not (flights or unsent) or self.paused:
             return False
         now = anyio.current_time()
+        for inquiry in unsent:
+            self._ask_again(inquiry, now)
         all_read = self._seam.all_read()
         for flight in flights:
             if flight.stirred or not all_read:
@@ -329,6 +339,9 @@ class Requests:
         if inquiry.overtaken:
             return True
         if now is None:
+            return False
+        if not inquiry.sent:
+            self._ask_again(inquiry, now)
             return False
         waited = now - inquiry.asked_at
         if inquiry.channel != "iopub":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .._protocol.message import ChannelName, Message
 
@@ -48,6 +48,10 @@ class Seam:
         """Called when the kernel has replied to a request, whether its idle status came or not."""
         raise NotImplementedError
 
-    def answered(self, channel: ChannelName) -> None:
-        """Called when the kernel has just answered a question of our own."""
+    def begun(self) -> Collection[str]:
+        """The requests that the main shell has begun, as far as is known."""
+        raise NotImplementedError
+
+    def answered(self, begun: Collection[str]) -> None:
+        """Called when the main shell has just answered something that was asked when these requests had begun."""
         raise NotImplementedError

@@ -84,11 +84,6 @@ class Status:
                     break
             self._settle()
 
-    def answered(self) -> None:
-        """The main shell has just answered: it is done with all that it had begun before we heard of it."""
-        if self.word == "unknown":
-            self._settle()
-
     def overtaken(self, begun: Collection[str]) -> None:
         """The main shell has answered something that was asked when these requests had begun."""
         for msg_id in begun:
