@@ -376,7 +376,7 @@ async def test_a_request_with_neither_reply_nor_status_has_an_end() -> None:
         began = anyio.current_time()
         with pytest.raises(NotImplementedByKernel):
             await finished(task)
-        assert anyio.current_time() - began < 5
+        assert 10 <= anyio.current_time() - began < 12
 
 
 async def test_a_request_that_waits_its_turn_waits_for_ever() -> None:

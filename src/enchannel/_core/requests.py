@@ -336,6 +336,10 @@ class Requests:
         self, flight: Flight, missing: Missing, inquiry: Inquiry, now: float | None
     ) -> bool:
         """Whether what is missing never comes, or is given up."""
+        if missing is Missing.BOTH and (now is None or now - flight.since < ANSWER):
+            # Some kernels handle several at a time, and say nothing of it: of what is said nowhere it is no proof
+            # that something later was answered.
+            return False
         if inquiry.overtaken:
             return True
         if now is None:
@@ -438,7 +442,6 @@ class Requests:
                 running = flight.request.msg_id in busy and "iopub" not in lost
                 flight.in_doubt = flight.reply is None and not running
             flight.stirred, flight.inquiry = True, None
-        self.give_up_questions()
 
     def interrupted(self) -> None:
         """The kernel is being interrupted."""

@@ -216,7 +216,6 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     while core.transport.has_arrived("iopub"):
         # What the old connection brought proves nothing of the new one.
         await checkpoint()
-    core.requests.give_up_questions()
     core.iopub_proven = anyio.Event()
     core.transport.widen()
     heard, session = status.heard, status.session
