@@ -50,9 +50,9 @@ class Line:
                 async with opening as channels:
                     self.proven = channels.statistics().iopub_proven
                     assert self._core is not None
-                # Or what the kernel publishes for our questions would show up in the first streams of the user.
-                with anyio.move_on_after(QUIET):
-                    await self._core.requests.all_answered()
+                    # Or what the kernel publishes for our questions would show up in the first streams of the user.
+                    with anyio.move_on_after(QUIET):
+                        await self._core.requests.all_answered()
                     self._core.transport.mute()
                     self._known.set()
                     await anyio.sleep_forever()
