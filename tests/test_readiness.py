@@ -105,7 +105,7 @@ def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
                 calls = mock.Mock(side_effect=shell._handle_events)
                 shell._handle_events = calls
                 transport = wrap_sockets({"shell": shell}, key=KEY)
-                before = os.listdir("/proc/self/fd")
+                before = set(os.listdir("/proc/self/fd"))
                 for number in range(100):
                     async with open_channels(transport) as ch:
                         sent = await ch.shell.send(request(number=number))
@@ -117,7 +117,8 @@ def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
                         kernel.send("shell", identity, message("reply", sent))
                         assert (await ch.shell.receive()).is_child_of(sent)
                         calls.assert_not_called()
-                assert os.listdir("/proc/self/fd") == before
+                # What an earlier test has left to ZeroMQ's thread may go meanwhile.
+                assert set(os.listdir("/proc/self/fd")) <= before
                 assert await hears() == b"heard"
                 await transport.aclose()
             shell.close(linger=0)
