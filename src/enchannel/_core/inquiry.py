@@ -16,12 +16,12 @@ class Probe:
 
     def __init__(self, channel: ChannelName, request: Message, begun: Collection[str]) -> None:
         self.channel: ChannelName = channel
-        self.request = request
-        self.begun = begun
+        self.request: Message = request
+        self.begun: Collection[str] = begun
         """What the main shell was busy with when it was asked."""
-        self.answered = False
-        self.idle = False
-        self.given_up = False
+        self.answered: bool = False
+        self.idle: bool = False
+        self.given_up: bool = False
 
 
 class Inquiry:
@@ -41,12 +41,12 @@ class Inquiry:
 
     def __init__(self, channel: ChannelName, subshell: str | None, number: int) -> None:
         self.channel: ChannelName = channel
-        self.subshell = subshell
-        self.number = number
-        self.asked_at = 0.0
+        self.subshell: str | None = subshell
+        self.number: int = number
+        self.asked_at: float = 0.0
         self.sent: bool = False
         """Whether there was room to ask."""
-        self.received = 0
+        self.received: int = 0
         """How much iopub had said."""
         self.answered: bool = False
         self.overtaken: bool = False
