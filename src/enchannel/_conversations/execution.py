@@ -20,12 +20,13 @@ from anyio.lowlevel import checkpoint
 from .. import messages
 from .._core.flight import Flight
 from .._core.stream import Stream
-from .._exceptions import KernelDied, LocalProtocolError, NoReply
+from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import closing_within, unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import Message
 from .._protocol.outputs import OutputList
+from .replies import interrupt_reply
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,9 +38,6 @@ __all__ = ["Execution", "OnInput", "execute_code", "interrupt"]
 
 INTERRUPT_DEADLINE = 2.0
 """Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
-
-INTERRUPT_REPLY = 5.0
-"""Seconds for the reply to an interrupt_request."""
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
@@ -211,12 +209,7 @@ async def interrupt(conversations: Conversations) -> None:
         await checkpoint()
         core.interrupter()
         return
-    with anyio.move_on_after(INTERRUPT_REPLY):
-        await conversations.request(messages.interrupt_request())
-        return
-    raise NoReply(
-        f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
-    )
+    await interrupt_reply(conversations.request(messages.interrupt_request()))
 
 
 @asynccontextmanager

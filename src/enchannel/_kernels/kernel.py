@@ -33,9 +33,10 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._channels import KernelChannels
+from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.stream import fresh
-from .._exceptions import EnchannelError, KernelDied, KernelLaunchError, NoReply
+from .._exceptions import EnchannelError, KernelDied, KernelLaunchError
 from .._groups import unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
@@ -52,9 +53,6 @@ __all__ = ["Kernel"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
-
-INTERRUPT_REPLY = 5.0
-"""Seconds for the reply to an interrupt_request."""
 
 RECONNECT_DEADLINE = 15.0
 """Seconds for the open channels to be connected, and their iopub live, once a restarted kernel is ready."""
@@ -194,12 +192,7 @@ class Kernel:
             self._send_interrupt()
             return
         self._tell_interrupt()
-        with anyio.move_on_after(INTERRUPT_REPLY):
-            await self._line.request(messages.interrupt_request())
-            return
-        raise NoReply(
-            f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
-        )
+        await interrupt_reply(self._line.request(messages.interrupt_request()))
 
     def _tell_interrupt(self) -> None:
         """Some kernels lose a reply when they are interrupted; whoever waits for one is told why."""
