@@ -100,9 +100,10 @@ class RawKernel:
                 # ZeroMQ stops listening on a thread of its own, and accepts until then.
                 create_connection(address).close()
 
-    def rebind(self, channel: str, endpoint: str) -> None:
+    def rebind(self, channel: str, endpoint: str, most_waiting: int = 1000) -> None:
         """Opens a fresh socket where a closed one was, as a restarted kernel does."""
         socket = self.sockets[channel] = self._socket(channel)
+        socket.set(zmq.RCVHWM, most_waiting)
         while True:
             try:
                 return socket.bind(endpoint)

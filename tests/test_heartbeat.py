@@ -46,6 +46,15 @@ async def heart(raw_kernel: RawKernel) -> AsyncIterator[Heart]:
         tasks.cancel_scope.cancel()
 
 
+async def test_the_first_beat_goes_out_as_soon_as_the_connection_is_live(
+    raw_kernel: RawKernel, heart: Heart
+) -> None:
+    async with raw_kernel.open() as ch:
+        await anyio.wait_all_tasks_blocked()
+        # The next look is three seconds away.
+        assert ch._core.heartbeat._sent
+
+
 async def test_silence_behind_a_first_beat_is_a_loss(
     raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -159,6 +159,30 @@ async def test_control_and_stdin_go_with_the_others_and_are_awaited(
             assert (await raw_kernel.receive("stdin"))[1].msg_type == "input_reply"
 
 
+@pytest.mark.parametrize("lost", ["control", "stdin"])
+async def test_a_channel_that_is_used_is_watched_by_itself(
+    raw_kernel: RawKernel, lost: str
+) -> None:
+    async with in_flight(raw_kernel) as (ch, *_):
+        # Asked on control it was; this may ask back.
+        await ch.shell.send(request(allow_stdin=True))
+        await come_back(raw_kernel, ch, (lost,))
+        assert ch.statistics().outages == 1
+
+
+async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawKernel) -> None:
+    endpoint = raw_kernel.info.endpoint("shell")
+    raw_kernel.unbind("shell")
+    # It takes one, and the network holds some megabytes more.
+    raw_kernel.rebind("shell", endpoint, most_waiting=1)
+    async with in_flight(raw_kernel) as (ch, _, _, _):
+        for _ in range(50):
+            await ch.shell.send({**request(), "buffers": [bytes(2**21)]})
+        await come_back(raw_kernel, ch, ("shell",))
+        await ch.shell.send(request("is_complete_request"))
+        assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
+
+
 async def test_a_connection_that_comes_and_goes_before_anybody_looks(raw_kernel: RawKernel) -> None:
     async with in_flight(raw_kernel) as (ch, *_):
         endpoint = raw_kernel.info.endpoint("shell")

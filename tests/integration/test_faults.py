@@ -61,18 +61,15 @@ async def works(ch: KernelChannels) -> None:
     assert kinds == ["stream", "execute_result"], execution.outputs
 
 
-UNNOTICED = pytest.mark.xfail(
-    reason="where control or stdin alone is lost, nobody notices", strict=False
-)
+async def uses_every_channel(ch: KernelChannels) -> None:
+    """From its first use on the loss of a channel is told, also where nothing is asked on it."""
+    await works(ch)
+    await ch.request("kernel_info_request", channel="control")
+    async with ch.execute("input()", on_input=lambda *_: "") as execution:
+        await execution.wait()
 
-each_and_all = pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(names, marks=UNNOTICED if names in (("control",), ("stdin",)) else ())
-        for names in combinations()
-    ],
-    ids="-".join,
-)
+
+each_and_all = pytest.mark.parametrize("names", combinations(), ids="-".join)
 
 
 @each_and_all
@@ -81,7 +78,7 @@ async def test_connections_that_are_cut_and_come_back(
 ) -> None:
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config, reconnect_timeout=30) as ch:
-            await works(ch)
+            await uses_every_channel(ch)
             for number in (1, 2):
                 await proxy.cut(*names)
                 await away(ch)
@@ -142,6 +139,7 @@ async def test_connections_that_do_not_come_back(
 ) -> None:
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config, reconnect_timeout=0.2) as ch:
+            await uses_every_channel(ch)
             await proxy.cut(*names)
             with anyio.fail_after(5), pytest.raises(KernelDied) as caught:
                 async for _ in ch.main:

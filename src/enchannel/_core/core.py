@@ -331,6 +331,10 @@ class Core(Seam):
             tied: What it belongs to: not sent where that has ended.
         """
         await self._checkpoint_if_cancelled()
+        if channel not in self.transport.followed:
+            self.transport.watch(channel)
+        if message.content.get("allow_stdin"):
+            self.transport.watch("stdin")
         while True:
             if self.life.state is not State.LIVE:
                 await self.opened()

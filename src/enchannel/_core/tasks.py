@@ -145,12 +145,13 @@ async def keep(core: Core) -> None:
             await sit_out(core)
             continue
         now = anyio.current_time()
-        if now >= beat_at:
-            if core.life.state is State.LIVE:
-                _beat(core, now)
+        if now >= beat_at and core.life.state is State.LIVE:
+            _beat(core, now)
             beat_at = now + core.heartbeat.interval
         core.ticking = core.ticking and core.requests.look()
-        await _rest(core, min(beat_at, now + TICK) if core.ticking else beat_at)
+        # To be live wakes the keeper; the first beat is due then.
+        due = beat_at if core.life.state is State.LIVE else math.inf
+        await _rest(core, min(due, now + TICK) if core.ticking else due)
 
 
 async def _rest(core: Core, until: float) -> None:

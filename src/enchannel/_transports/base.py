@@ -60,7 +60,7 @@ class Transport(ABC):
     """The channels that this transport carries."""
 
     followed: Sequence[ChannelName] = ()
-    """Those whose disconnection is told at any time. That of the others is when one of these goes."""
+    """Those whose disconnection is told at any time. That of the others is when one of these goes; see :meth:`watch`."""
 
     iopub_needs_proof: bool = False
     """Whether a subscription may still be on its way when every channel is connected."""
@@ -116,6 +116,9 @@ class Transport(ABC):
     async def follow(self, tell: Tell) -> None:
         """Tells each change of the connection for as long as the transport is used, and ends when abandoned."""
         await anyio.sleep_forever()
+
+    def watch(self, channel: ChannelName) -> None:
+        """Something is expected on `channel`, if it is carried: from now on it is one of those that are followed."""
 
     def unconnected(self) -> Mapping[str, str]:
         """For each channel that is not connected, or not known to be: its endpoint, and what was seen of it."""

@@ -2,8 +2,8 @@
 
 The facts it stands on:
 
-* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell's and
-  iopub's tell enough, and the others are watched again when one of these goes.
+* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell and iopub
+  have, and the others from their first use on, or while one of these is away.
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. It ends with the program, when what was sent is out: memory that was lent to ZeroMQ is freed at a
   program's end. A context that the caller gave is never terminated, and nothing is lent to it.
@@ -173,6 +173,14 @@ class ZmqTransport(FrameTransport):
         if self._tell is not None:
             self._tell(event, (channel,), f"{link.endpoint} ({link.seen})")
 
+    def watch(self, channel: ChannelName) -> None:
+        link = self._links.get(channel)
+        if link is None or channel in self.followed:
+            return
+        self.followed = (*self.followed, channel)
+        if link.watch() and self._watchers is not None:
+            self._watchers.start_soon(link.follow, self._hear)
+
     def _watch_no_more_than_needed(self) -> None:
         if not self.unconnected():
             for name, link in self._links.items():
@@ -181,7 +189,11 @@ class ZmqTransport(FrameTransport):
 
     def _watch_all(self) -> None:
         for name, link in self._links.items():
-            if name not in self.followed and link.watch_anew() and self._watchers is not None:
+            if (
+                name not in self.followed
+                and link.watch(doubted=True)
+                and self._watchers is not None
+            ):
                 self._watchers.start_soon(link.follow, self._hear)
 
     def unconnected(self) -> Mapping[str, str]:

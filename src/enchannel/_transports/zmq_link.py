@@ -5,14 +5,14 @@ The facts it stands on:
 * ``connect()`` says nothing of the peer. The monitor does: a channel is connected from ``HANDSHAKE_SUCCEEDED`` to
   ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then on ZeroMQ tries to reconnect by itself.
   A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected.
-* A monitor that nobody reads fills up, and then ZeroMQ's only I/O thread stands still, and with it every kernel of
-  the process. So a monitor ends with whoever reads it.
 * What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not connect
   again by itself, and says so by saying nothing.
 * Where nobody listens, the system may give our own end the very port that it connects to: the connection
   then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
 * ZeroMQ tries one address at a time, and resolves names on its I/O thread: it is given addresses, one after another.
   What the monitor still says of one that was left concerns nobody.
+* What a connection has not carried when it ends waits in ZeroMQ for the next one, which may be another kernel's. So it is
+  dropped, behind what has arrived, by connecting anew.
 * Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the reader may be
   waiting has it look again.
 """
@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import struct
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -30,12 +29,12 @@ import zmq
 from anyio.lowlevel import checkpoint
 
 from .._exceptions import KernelDied
-from .._protocol.message import new_id
 from .._protocol.wire import Frame
 from .addresses import is_its_own_peer
 from .base import ConnectionEvent
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
+from .zmq_monitor import Monitor, descriptor
 
 __all__ = ["BATCH", "Link"]
 
@@ -59,16 +58,6 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
 _EVENTS = int(zmq.EVENTS)
-
-_WATCHED = (
-    zmq.EVENT_CONNECTED
-    | zmq.EVENT_CONNECT_RETRIED
-    | zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_DISCONNECTED
-)
 
 _SEEN = {
     zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
@@ -132,14 +121,14 @@ class Link:
         self._owned = owned
         self._lend = lend
         self._give_back = give_back
-        self._monitor: zmq.Socket[bytes] | None = None
-        self._monitor_descriptor = -1
+        self._monitor: Monitor | None = None
         self._tell: TellLink | None = None
         self.shakes_no_hands: bool = False
         """Whether its peer speaks ZMTP 2.0, of which the monitor says only that it has accepted."""
         self._accepted = False
         self._in_doubt = False
         self._ended = False
+        self._unsent = False
         self._to_itself = False
         self._closed = False
         self._abandoned = False
@@ -161,7 +150,7 @@ class Link:
             zmq.ZMQError: ZeroMQ refuses the endpoint.
         """
         if self.monitored:
-            self._attach_monitor()
+            self._monitor = Monitor(self._context, self.socket)
         self.socket.connect(self.endpoint)
 
     # Receiving and sending.
@@ -207,8 +196,7 @@ class Link:
             await checkpoint()
             return
         if self._readiness is None:
-            descriptor = _descriptor(self.socket)
-            self._readiness = stay_ready(descriptor, self._readable, self._give_back)
+            self._readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
         if await self._readiness.wait():
             self._limit = 1
             self._wake_writers()
@@ -267,25 +255,38 @@ class Link:
         self._tell = tell
         self._followed = True
         if self.monitored and self._monitor is None and not self._abandoned:
-            self._attach_monitor()
+            self._monitor = Monitor(self._context, self.socket)
         try:
             while (monitor := self._monitor) is not None:
                 if self.take_events():
+                    await self._drop_unsent()
                     continue
-                if await self._wait_event(monitor) or self._monitor is not monitor:
+                if await monitor.wait(self._patience()) or self._monitor is not monitor:
                     continue
                 if not self.take_events():
                     self._nothing_said()
         finally:
             self._followed = False
 
-    def watch_anew(self) -> bool:
-        """To be followed again, where it is not: it is connected when its monitor says so, or says nothing."""
+    async def _drop_unsent(self) -> None:
+        while self._unsent and self.has_arrived():
+            await checkpoint()
+        if self._unsent:
+            self._unsent = False
+            self.reconnect()
+
+    def watch(self, *, doubted: bool = False) -> bool:
+        """Has it watched, where it is not; whether it is to be followed for that.
+
+        Args:
+            doubted: Whether it counts as connected only when its monitor says so, or says nothing.
+        """
         if not self.monitored or self._monitor is not None or self._abandoned:
             return False
-        self._in_doubt = True
-        self.connected = False
-        self._attach_monitor()
+        if doubted:
+            self._in_doubt = True
+            self.connected = False
+        self._monitor = Monitor(self._context, self.socket)
         # Who followed it before may not have noticed yet that he was not to.
         followed, self._followed = self._followed, True
         return not followed
@@ -300,13 +301,6 @@ class Link:
             return GIVEN_UP
         return ATTEMPT if len(self._endpoints) > 1 else math.inf
 
-    async def _wait_event(self, monitor: zmq.Socket[bytes]) -> bool:
-        """Waits for the monitor; whether it said anything before its silence means something."""
-        with anyio.move_on_after(self._patience()), contextlib.suppress(anyio.ClosedResourceError):
-            await anyio.wait_readable(_descriptor(monitor))
-            return True
-        return False
-
     def _nothing_said(self) -> None:
         if self._in_doubt:
             self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -318,16 +312,10 @@ class Link:
     def take_events(self) -> bool:
         """Takes over all that the monitor has said, if anything."""
         said = with_itself = refused = False
-        while self._monitor is not None:
-            try:
-                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.ZMQError:
-                break
+        for event, value, address in self._monitor.take() if self._monitor is not None else ():
             said = True
-            if self._is_left(frames[1].decode()):
+            if self._is_left(address):
                 continue
-            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
-            event, value = struct.unpack("=Hi", frames[0])
             if event == zmq.EVENT_CONNECTED:
                 self._to_itself = self._owned and is_its_own_peer(value)
             with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
@@ -352,7 +340,7 @@ class Link:
         self._in_doubt = False
         self._accepted = event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self.connected = True
+            self.connected, self._unsent = True, False
             self._wake_writers()
             if not was_connected and self._tell is not None:
                 self._tell(self, ConnectionEvent.CONNECTED)
@@ -363,6 +351,7 @@ class Link:
         # A caller's socket counts as connected, and its monitor may say so only later.
         if doubted or (was_connected and event != zmq.EVENT_CONNECTED):
             self.connected = False
+            self._unsent = self._owned and self.socket.get(zmq.TYPE) == zmq.DEALER
             if self._tell is not None:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
 
@@ -399,27 +388,11 @@ class Link:
         self.socket.connect(self.endpoint)
         self.recheck()
 
-    def _attach_monitor(self) -> None:
-        # Not get_monitor_socket(), whose socket nobody closes.
-        address = f"inproc://enchannel-monitor-{new_id()}"
-        self.socket.monitor(address, _WATCHED)
-        self._monitor = self._context.socket(zmq.PAIR)
-        self._monitor.connect(address)
-        # Once its context is terminated, it does not say.
-        self._monitor_descriptor = _descriptor(self._monitor)
-
     def unwatch(self) -> None:
         """Ends the monitor, and whoever follows it."""
         monitor, self._monitor = self._monitor, None
-        if monitor is None or monitor.closed:
-            return
-        # Where the socket or its context is gone already, so is the monitor's other end.
-        with contextlib.suppress(zmq.ZMQError):
-            self.socket.monitor(None, 0)
-        # Outside an event loop nobody waits.
-        with contextlib.suppress(RuntimeError):
-            anyio.notify_closing(self._monitor_descriptor)
-        monitor.close(linger=0)
+        if monitor is not None:
+            monitor.close()
 
     # Its end.
 
@@ -440,7 +413,3 @@ class Link:
             self._closed = True
             # Where nobody is connected nothing can go out, and the program's end would wait for it.
             self.socket.close(linger=None if self.connected else 0)
-
-
-def _descriptor(socket: zmq.Socket[bytes]) -> int:
-    return int(socket.get(zmq.FD))

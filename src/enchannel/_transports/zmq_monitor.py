@@ -1,0 +1,82 @@
+"""The monitor of a ZeroMQ socket: what ZeroMQ says of its connection.
+
+A monitor that nobody reads fills up, and then ZeroMQ's only I/O thread stands still, and with it every kernel of the
+process. So a monitor ends with whoever reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+
+import anyio
+import zmq
+
+from .._protocol.message import new_id
+
+__all__ = ["Monitor", "descriptor"]
+
+_WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_DISCONNECTED
+)
+
+
+class Monitor:
+    """The monitor of one socket, from now until :meth:`close`.
+
+    Args:
+        context: The socket's.
+        socket: It.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
+        # Not get_monitor_socket(), whose socket nobody closes.
+        address = f"inproc://enchannel-monitor-{new_id()}"
+        socket.monitor(address, _WATCHED)
+        self._watched = socket
+        self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+        self._socket.connect(address)
+        # Once its context is terminated, it does not say.
+        self._descriptor = descriptor(self._socket)
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits until it says something or is closed, for `seconds` at most; whether that is so."""
+        with anyio.move_on_after(seconds), contextlib.suppress(anyio.ClosedResourceError):
+            await anyio.wait_readable(descriptor(self._socket))
+            return True
+        return False
+
+    def take(self) -> Iterator[tuple[int, int, str]]:
+        """What it has said: events, each with its value and the address that it is about."""
+        while True:
+            try:
+                said, address = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:
+                return
+            # Not zmq.utils.monitor, which takes 22 ms to import, for it imports asyncio as well.
+            event, value = struct.unpack("=Hi", said)
+            yield event, value, address.decode()
+
+    def close(self) -> None:
+        """Ends it, and whoever waits for it."""
+        if self._socket.closed:
+            return
+        # Where the socket or its context is gone already, so is the monitor's other end.
+        with contextlib.suppress(zmq.ZMQError):
+            self._watched.monitor(None, 0)
+        # Outside an event loop nobody waits.
+        with contextlib.suppress(RuntimeError):
+            anyio.notify_closing(self._descriptor)
+        self._socket.close(linger=0)
+
+
+def descriptor(socket: zmq.Socket[bytes]) -> int:
+    """The file descriptor that wakes who waits for `socket`."""
+    return int(socket.get(zmq.FD))
