@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 
 from enchannel import open_channels, wrap_sockets
-from enchannel._transports.readiness import Readiness, stay_ready
+from enchannel._transports.zmq_link import Link
 from helpers import numbered, texts
 from raw_kernel import KEY, RawKernel, message, request
 
@@ -33,29 +33,25 @@ def pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
         yield ours, far
 
 
-def of(socket: zmq.Socket[bytes]) -> Readiness:
-    return stay_ready(socket.get(zmq.FD), lambda: bool(socket.get(zmq.EVENTS) & zmq.POLLIN))
-
-
 @pytest.mark.anyio
 async def test_what_nobody_waits_for_is_found_later_and_keeps_no_loop_busy(
     pair: tuple[zmq.Socket[bytes], zmq.Socket[bytes]], anyio_backend_name: str
 ) -> None:
     ours, far = pair
-    readiness = of(ours)
+    link = Link(ours.context, ours, ["inproc://pair"], monitored=False, owned=False)
     with anyio.fail_after(5):
         for number in range(3):
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await readiness.wait()
+                await link.wait_readable()
             far.send(b"%d" % number)
             descriptor = ours.get(zmq.FD)
             # The loop comes back to a descriptor that is still readable, again and again.
             while anyio_backend_name == "asyncio" and select.select([descriptor], [], [], 0)[0]:
                 await anyio.lowlevel.checkpoint()
-            await readiness.wait()
-            assert ours.recv(zmq.NOBLOCK) == b"%d" % number
-    readiness.close()
+            await link.wait_readable()
+            assert link.receive() == [[b"%d" % number]]
+    link.close()
 
 
 class Loop(asyncio.SelectorEventLoop):

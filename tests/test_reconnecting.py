@@ -164,7 +164,7 @@ async def test_a_channel_that_is_used_is_watched_by_itself(
     raw_kernel: RawKernel, lost: str
 ) -> None:
     async with in_flight(raw_kernel) as (ch, *_):
-        # Asked on control it was; this may ask back.
+        await ch.request("kernel_info_request", channel="control")
         await ch.shell.send(request(allow_stdin=True))
         await come_back(raw_kernel, ch, (lost,))
         assert ch.statistics().outages == 1

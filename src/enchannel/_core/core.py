@@ -258,9 +258,7 @@ class Core(Seam):
         self.requests.fail_all(KernelDied("the kernel was restarted", "restarted"))
 
     def _doubt(self) -> None:
-        # Those that are not followed are lost with all that are.
-        every = self.outage.lost >= set(self.transport.followed)
-        lost = set(self.channels) if every else self.outage.lost
+        lost = self.outage.lost
         self.requests.doubt(lost, self.status.busy)
         if "iopub" in lost:
             self.status.forget([busy for busy in self.status.busy if self.requests.find(busy)])

@@ -37,7 +37,7 @@ from .._transports.base import Transport
 from .core import Core
 from .life import Event
 from .proof import ask_anyhow, prove_iopub
-from .tasks import start_tasks
+from .tasks import tend
 
 __all__ = ["OnMade", "opened"]
 
@@ -77,7 +77,7 @@ async def opened(
             on_made(core)
         async with unwrapping_task_group() as tasks:
             try:
-                start_tasks(core, tasks)
+                tasks.start_soon(tend, core, name="enchannel")
                 await _become_ready(core, deadline, connect_timeout)
                 yield core
             finally:

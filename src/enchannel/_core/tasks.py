@@ -13,14 +13,13 @@ receive or send.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import anyio
-import anyio.abc
 from anyio.lowlevel import checkpoint
 
 from .._exceptions import KernelDied
+from .._groups import unwrapping_task_group
 from .._protocol.connection_info import ChannelName
 from .._transports.base import ConnectionEvent
 from .core import Core
@@ -29,7 +28,7 @@ from .life import Event, State
 from .proof import prove_iopub
 from .requests import TICK
 
-__all__ = ["start_tasks"]
+__all__ = ["tend"]
 
 PROOF_DEADLINE = 5.0
 """Seconds for iopub to be live again once every channel is connected; some kernels take that to start."""
@@ -41,33 +40,18 @@ LAST_WORDS = BACKLOG
 """Messages of each channel that are read behind the loss of the kernel."""
 
 
-def start_tasks(core: Core, tasks: anyio.abc.TaskGroup) -> None:
-    """Starts the tasks of `core`; they end when it is left."""
-    readers = _Readers(core)
-    for channel in core.channels:
-        read = partial(readers.read, channel)
-        tasks.start_soon(
-            _guarded, core, f"{channel} can no longer be read", read, name=f"enchannel {channel}"
-        )
-    for what, run in (("the connection", follow), ("the kernel", keep)):
-        followed = partial(run, core)
-        tasks.start_soon(
-            _guarded, core, f"{what} can no longer be followed", followed, name=f"enchannel {what}"
-        )
-
-
-async def _guarded(core: Core, failed: str, run: Callable[[], Awaitable[None]]) -> None:
+async def tend(core: Core) -> None:
+    """Runs the tasks of `core` until it is left."""
     if core.life.state is State.LEFT:
         return  # before this task ran at all
+    readers = _Readers(core)
     with anyio.CancelScope(shield=True) as scope:
         core.scopes.add(scope)
-        try:
-            await run()
-        except Exception as error:  # noqa: BLE001
-            # Recorded: it is the cause of what every stream raises from here on.
-            core.lose(KernelDied(f"{failed}: {error!r}"), error)
-        finally:
-            core.scopes.discard(scope)
+        async with unwrapping_task_group() as tasks:
+            for channel in core.channels:
+                tasks.start_soon(readers.read, channel, name=f"enchannel {channel}")
+            tasks.start_soon(follow, core, name="enchannel the connection")
+            await keep(core)
 
 
 class _Readers:
@@ -81,6 +65,8 @@ class _Readers:
         """Reads `channel`, until the block or the kernel's last word."""
         try:
             await self._read(channel)
+        except Exception as error:  # noqa: BLE001
+            _record(self._core, f"{channel} can no longer be read", error)
         finally:
             self._left -= 1
             if not self._left:
@@ -134,11 +120,26 @@ async def follow(core: Core) -> None:
             core.lose(KernelDied(said, "disconnected"))
         core.tell()
 
-    await core.transport.follow(hear)
+    try:
+        await core.transport.follow(hear)
+    except Exception as error:  # noqa: BLE001
+        _record(core, "the connection can no longer be followed", error)
 
 
 async def keep(core: Core) -> None:
     """For as long as the kernel is there: one outage after the other, and what is due in between."""
+    try:
+        await _keep(core)
+    except Exception as error:  # noqa: BLE001
+        _record(core, "the kernel can no longer be followed", error)
+
+
+def _record(core: Core, failed: str, error: Exception) -> None:
+    """Of a task that is about to end: `error` is the cause of what every stream raises from here on."""
+    core.lose(KernelDied(f"{failed}: {error!r}"), error)
+
+
+async def _keep(core: Core) -> None:
     beat_at = -math.inf if core.transport.has_heartbeat else math.inf
     while not core.life.over:
         if core.life.away:
@@ -189,7 +190,7 @@ async def _come_back(core: Core) -> Event:
     """Waits until every channel is connected and iopub proven, and says to whom."""
     epoch = core.life.epoch
     proven: set[ChannelName] = set()
-    followed = set(core.transport.followed)
+    channels = set(core.channels)
     said_session = False
     while True:
         await _connect_again(core)
@@ -198,9 +199,9 @@ async def _come_back(core: Core) -> Event:
             break
         proven = lost
         if "iopub" in lost:
-            anybody = not followed <= lost or core.outage.ours
+            anybody = not channels <= lost or core.outage.ours
             said_session = await _meet_again(core, need_session=not anybody)
-    same = not followed <= proven or (said_session and core.life.epoch == epoch)
+    same = not channels <= proven or (said_session and core.life.epoch == epoch)
     return Event.BACK_SAME if same else Event.BACK_OTHER
 
 

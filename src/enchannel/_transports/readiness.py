@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 __all__ = ["Readiness", "in_trio", "stay_ready"]
 
@@ -30,32 +29,17 @@ class Readiness:
         readable: Looks at the socket.
 
     Attributes:
-        waiting: Whether a task does.
+        waiting: Whether a task does, as that task says.
     """
 
     def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         self._fd = fd
         self._readable = readable
-        self.waiting = False
+        self.waiting: bool = False
 
-    async def wait(self) -> bool:
-        """Waits until there may be something to receive, and returns whether it had to.
-
-        A checkpoint; cancellation changes nothing.
-        """
-        # A call since the last look may have eaten the edge.
-        if self._readable():
-            await checkpoint()
-            return False
-        self.waiting = True
-        try:
-            await self._wait()
-        finally:
-            self.waiting = False
-        return True
-
-    async def _wait(self) -> None:
-        with contextlib.suppress(anyio.ClosedResourceError):  # from wake()
+    async def wait(self) -> None:
+        """Waits until the descriptor is readable, or until :meth:`wake`; the socket was looked at just now."""
+        with contextlib.suppress(anyio.ClosedResourceError):
             await anyio.wait_readable(self._fd)
 
     def recheck(self) -> None:
@@ -72,6 +56,20 @@ class Readiness:
         """To be called when nobody waits any more, before the descriptor is closed."""
 
 
+class _TrioReadiness(Readiness):
+    # What AnyIO does with it, without its two coroutines, which every reader keeps and every wait resumes.
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+        import trio
+
+        super().__init__(fd, readable)
+        self._wait = trio.lowlevel.wait_readable
+        self._woken = trio.ClosedResourceError
+
+    async def wait(self) -> None:
+        with contextlib.suppress(self._woken):
+            await self._wait(self._fd)
+
+
 class _AsyncioReadiness(Readiness):
     def __init__(
         self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None
@@ -84,7 +82,7 @@ class _AsyncioReadiness(Readiness):
         self._give_back = give_back if self._loop.remove_reader(fd) else None
         self._loop.add_reader(fd, self._look)
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
         self._edge.clear()
         await self._edge.wait()
 
@@ -119,10 +117,11 @@ def stay_ready(
         readable: Looks at the socket.
         give_back: Called at the end where somebody else had the loop watch the descriptor before.
     """
-    if not in_trio():
-        # A loop may be without it, as Windows has one; AnyIO knows another way.
-        with contextlib.suppress(NotImplementedError):
-            return _AsyncioReadiness(fd, readable, give_back)
+    if in_trio():
+        return _TrioReadiness(fd, readable)
+    # A loop may be without it, as Windows has one; AnyIO knows another way.
+    with contextlib.suppress(NotImplementedError):
+        return _AsyncioReadiness(fd, readable, give_back)
     return Readiness(fd, readable)
 
 

@@ -3,7 +3,7 @@
 The facts it stands on:
 
 * A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell and iopub
-  have, and the others from their first use on, or while one of these is away.
+  have, and the others from their first use on, or while one that has is away.
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. It ends with the program, when what was sent is out: memory that was lent to ZeroMQ is freed at a
   program's end. A context that the caller gave is never terminated, and nothing is lent to it.
@@ -15,7 +15,8 @@ import atexit
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -140,8 +141,9 @@ class ZmqTransport(FrameTransport):
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         self._links[channel].send(frames)
 
-    async def wait_readable(self, channel: ChannelName) -> None:
-        await self._links[channel].wait_readable()
+    def wait_readable(self, channel: ChannelName) -> Coroutine[Any, Any, None]:
+        # Not a coroutine around the link's: it is resumed, and kept, for each reader.
+        return self._links[channel].wait_readable()
 
     async def wait_writable(self, channel: ChannelName) -> None:
         await self._links[channel].wait_writable()

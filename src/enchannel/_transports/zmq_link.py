@@ -36,11 +36,15 @@ from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
 from .zmq_monitor import Monitor, descriptor
 
-__all__ = ["BATCH", "Link"]
+__all__ = ["BATCH", "RETRY_INTERVAL", "Link"]
 
 BATCH = 64
 """How many messages are taken from a socket before others run: large enough that the scheduler costs
 little per message, small enough that a flood on one channel delays the others by a millisecond."""
+
+RETRY_INTERVAL = 20
+"""Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
+takes to join a kernel which has just been started."""
 
 GIVEN_UP = 0.25
 """Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
@@ -48,7 +52,7 @@ ZeroMQ has given up. Where it has not, it says within a millisecond that it trie
 
 UNDOUBTED = 0.1
 """Seconds of silence after which a channel that is watched anew is one that was connected all the time: where it
-was not, ZeroMQ tries every 20 ms."""
+was not, ZeroMQ tries again and again."""
 
 ATTEMPT = 1.0
 """Seconds for one of several addresses to answer before the next one is tried."""
@@ -195,11 +199,21 @@ class Link:
         if self._abandoned:
             await checkpoint()
             return
-        if self._readiness is None:
-            self._readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
-        if await self._readiness.wait():
-            self._limit = 1
-            self._wake_writers()
+        readiness = self._readiness
+        if readiness is None:
+            readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
+            self._readiness = readiness
+        # A call since the last look may have eaten the edge.
+        if self._readable():
+            await checkpoint()
+            return
+        readiness.waiting = True
+        try:
+            await readiness.wait()
+        finally:
+            readiness.waiting = False
+        self._limit = 1
+        self._wake_writers()
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Sends all of `frames` as one message, or none of them.
@@ -269,11 +283,19 @@ class Link:
             self._followed = False
 
     async def _drop_unsent(self) -> None:
-        while self._unsent and self.has_arrived():
+        while self._holds_unsent() and self.has_arrived():
             await checkpoint()
-        if self._unsent:
-            self._unsent = False
-            self.reconnect()
+        self.take_events()
+        if self._accepted or not self._holds_unsent():
+            return  # it has gone out meanwhile
+        self._disconnect()
+        # As ZeroMQ waits itself. A kernel whose ROUTER hands no identity over must be rid of the old connection.
+        await anyio.sleep(RETRY_INTERVAL / 1000)
+        if self._holds_unsent():
+            self._connect()
+
+    def _holds_unsent(self) -> bool:
+        return self._unsent and not self._abandoned
 
     def watch(self, *, doubted: bool = False) -> bool:
         """Has it watched, where it is not; whether it is to be followed for that.
@@ -367,8 +389,11 @@ class Link:
 
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now, and drops what has not gone out."""
-        if not self._owned or self._abandoned:
-            return
+        if self._owned and not self._abandoned:
+            self._disconnect()
+            self._connect()
+
+    def _disconnect(self) -> None:
         # Lingering, what was sent would wait for whoever comes.
         linger = self.socket.get(zmq.LINGER)
         self.socket.set(zmq.LINGER, 0)
@@ -377,7 +402,9 @@ class Link:
             self.socket.disconnect(self.endpoint)
         self.socket.set(zmq.LINGER, linger)
         self._note(zmq.EVENT_DISCONNECTED)
-        self._ended = False
+
+    def _connect(self) -> None:
+        self._ended = self._unsent = False
         self.socket.connect(self.endpoint)
         self.recheck()
 

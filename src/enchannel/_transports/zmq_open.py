@@ -27,13 +27,9 @@ from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire
 from .addresses import resolve
 from .zmq import LINGER, ZmqTransport, shared_context
-from .zmq_link import Link
+from .zmq_link import RETRY_INTERVAL, Link
 
 __all__ = ["connect_endpoints", "connect_zmq", "has_curve", "new_curve_keys", "wrap_sockets"]
-
-RETRY_INTERVAL = 20
-"""Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
-takes to join a kernel which has just been started."""
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 """Seconds of silence before the system asks whether the peer's machine is there, seconds between the
