@@ -408,7 +408,7 @@ async def test_a_program_that_was_away_has_missed_no_answer() -> None:
                 # Longer than the kernel's silence would mean anything.
                 time.sleep(1.3)
                 await task.result()
-                assert execution.idle
+                assert execution._run.idle
             with pytest.raises(anyio.WouldBlock):
                 kernel.end.take("control")
 

@@ -114,5 +114,5 @@ async def test_it_is_opened_and_answers() -> None:
                 assert reply.msg_type == "inspect_reply"
                 async with ch.execute("1") as execution:
                     await execution.wait()
-                assert execution.idle
+                assert execution._run.idle
                 await ch.main.send("stdin", {"header": {"msg_type": "input_reply"}})

@@ -86,7 +86,7 @@ async def test_what_is_still_on_its_way_behind_a_reply_is_waited_for() -> None:
         kernel.status(asked[1], "idle")
         execution, seen = await finished(task)
         assert seen == ["status", "stream", "status"]
-        assert execution.idle
+        assert execution._run.idle
         # What answers that reaches no stream.
         assert ch.statistics().backlog["control"] == 0
 
@@ -98,7 +98,7 @@ async def test_an_idle_that_a_later_one_overtakes_never_comes() -> None:
         assert not task.done.is_set()
         kernel.status(other[1], "busy")
         execution, seen = await finished(task)
-        assert (seen, execution.idle, execution.complete) == (["status"], False, True)
+        assert (seen, execution._run.idle, execution.complete) == (["status"], False, True)
         kernel.status(other[1], "idle")
         kernel.reply(other, "control")
         on_shell = await kernel.asked()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -46,28 +46,17 @@ OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 class _Messages(Stream[Message]):
     """The messages of an execution; a wait is over when it is complete as well."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, run: _Run) -> None:
         super().__init__()
-        self._execution = execution
+        self._run = run
 
     def _done(self) -> bool:
-        execution = self._execution
-        ended = execution.complete or execution.left or execution.failure is not None
-        return ended or super()._done()
+        run = self._run
+        return run.complete or run.left or run.failure is not None or super()._done()
 
 
-class Execution(Flight):
-    """Code that the kernel runs: its messages, its outputs and its reply.
-
-    Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in their order,
-    and its input requests where no handler answers them; it ends when both the reply and the idle status
-    are in. While the block lasts, what comes later still (a thread that prints) changes :attr:`outputs`,
-    and iterating again gives it.
-
-    Attributes:
-        request: The ``execute_request`` as it was sent.
-        reply: The ``execute_reply``, ``None`` until it is in.
-    """
+class _Run(Flight):
+    """An execution in flight: collects what the kernel says for it, and answers what it asks."""
 
     wants_idle = True
 
@@ -79,6 +68,7 @@ class Execution(Flight):
         on_input: OnInput | None,
     ) -> None:
         super().__init__(channel, request)
+        self.outputs: OutputList = OutputList(conversations.displays)
         self._core = conversations.core
         self._on_input = on_input
         self._messages = _Messages(self)
@@ -86,67 +76,12 @@ class Execution(Flight):
         self._prompts: deque[Message] = deque()
         self._prompted = anyio.Event()
         self._answering = anyio.CancelScope()
-        self._outputs = OutputList(conversations.displays)
-
-    @property
-    def outputs(self) -> list[dict[str, Any]]:
-        """The outputs so far in nbformat's shape, as a notebook shows them."""
-        return self._outputs.outputs
-
-    @property
-    def execution_count(self) -> int | None:
-        """The number of this execution, where the kernel counts and has said it."""
-        count = self.reply.content.get("execution_count") if self.reply is not None else None
-        return count if isinstance(count, int) else None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the reply and the idle status are in, or the status is known never to come."""
-        return self.reply is not None and (self.idle or self.concluded)
-
-    async def wait(self) -> Message:
-        """Waits until the execution is complete, and returns the reply.
-
-        Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
-
-        A kernel that asks for input although it may not is given an empty text, with a warning, unless somebody
-        iterates, and so has its question.
-
-        Raises:
-            NoReply: The kernel is done with it, and no reply came.
-            anyio.ClosedResourceError: The block was left before it was complete.
-            KernelDied: The kernel is lost, or was restarted meanwhile.
-        """
-        await checkpoint()
-        while not self.complete:
-            if self._prompts and self._on_input is None:
-                await self._answer_in_vain(self._prompts.popleft())
-            else:
-                await self.wait_news()
-        assert self.reply is not None
-        return self.reply
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        while True:
-            # Whoever iterates has the questions of the kernel.
-            self._iterated = True
-            self._prompts.clear()
-            try:
-                return await self._messages.receive()
-            except (anyio.EndOfStream, anyio.ClosedResourceError):
-                if self.complete:
-                    raise StopAsyncIteration from None
-            # Says why it never will be.
-            await self.wait_news()
 
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this execution; must not raise."""
         if channel == "iopub":
             for message in messages:
-                self._outputs.apply(message)
+                self.outputs.apply(message)
             self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None:
             self._messages.put(messages)
@@ -168,6 +103,31 @@ class Execution(Flight):
         """Its block is left."""
         self._messages.end(left=True)
         self.leave()
+
+    async def wait(self) -> Message:
+        """Waits until it is complete; see :meth:`Execution.wait`."""
+        await checkpoint()
+        while not self.complete:
+            if self._prompts and self._on_input is None:
+                await self._answer_in_vain(self._prompts.popleft())
+            else:
+                await self.wait_news()
+        assert self.reply is not None
+        return self.reply
+
+    async def receive(self) -> Message:
+        """The next message of its stream; see :class:`Execution`."""
+        while True:
+            # Whoever iterates has the questions of the kernel.
+            self._iterated = True
+            self._prompts.clear()
+            try:
+                return await self._messages.receive()
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
+                if self.complete:
+                    raise StopAsyncIteration from None
+            # Says why it never will be.
+            await self.wait_news()
 
     async def answer_prompts(self) -> None:
         """Answers what the code asks, for as long as it is in flight."""
@@ -200,6 +160,66 @@ class Execution(Flight):
             await self._core.send("stdin", self._core.prepare(reply), tied=self)
 
 
+class Execution:
+    """Code that the kernel runs: its messages, its outputs and its reply.
+
+    Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in their order,
+    and its input requests where no handler answers them; it ends when both the reply and the idle status
+    are in. While the block lasts, what comes later still (a thread that prints) changes :attr:`outputs`,
+    and iterating again gives it.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+
+    @property
+    def request(self) -> Message:
+        """The ``execute_request`` as it was sent."""
+        return self._run.request
+
+    @property
+    def reply(self) -> Message | None:
+        """The ``execute_reply``, ``None`` until it is in."""
+        return self._run.reply
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The outputs so far in nbformat's shape, as a notebook shows them."""
+        return self._run.outputs.outputs
+
+    @property
+    def execution_count(self) -> int | None:
+        """The number of this execution, where the kernel counts and has said it."""
+        count = self.reply.content.get("execution_count") if self.reply is not None else None
+        return count if isinstance(count, int) else None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the reply and the idle status are in, or the status is known never to come."""
+        return self._run.complete
+
+    async def wait(self) -> Message:
+        """Waits until the execution is complete, and returns the reply.
+
+        Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
+
+        A kernel that asks for input although it may not is given an empty text, with a warning, unless somebody
+        iterates, and so has its question.
+
+        Raises:
+            NoReply: The kernel is done with it, and no reply came.
+            anyio.ClosedResourceError: The block was left before it was complete.
+            KernelDied: The kernel is lost, or was restarted meanwhile.
+        """
+        return await self._run.wait()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return self._run.receive()
+
+
 async def interrupt(conversations: Conversations) -> None:
     """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""
     core = conversations.core
@@ -223,29 +243,29 @@ async def _execute(
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     core = conversations.core
-    execution = Execution(conversations, channel, request, on_input)
+    run = _Run(conversations, channel, request, on_input)
     async with unwrapping_task_group() as tasks:
         if on_input is not None:
-            tasks.start_soon(execution.answer_prompts, name="enchannel prompts")
+            tasks.start_soon(run.answer_prompts, name="enchannel prompts")
         try:
-            await core.send(channel, request, flight=execution)
+            await core.send(channel, request, flight=run)
             try:
-                yield execution
+                yield Execution(run)
             except BaseException:
-                if interrupt_on_cancel and not execution.complete and execution.failure is None:
-                    await _interrupt(conversations, execution)
+                if interrupt_on_cancel and not run.complete and run.failure is None:
+                    await _interrupt(conversations, run)
                 raise
         finally:
-            core.requests.remove(execution)
-            execution.close()
+            core.requests.remove(run)
+            run.close()
             tasks.cancel_scope.cancel()
 
 
-async def _interrupt(conversations: Conversations, execution: Execution) -> None:
+async def _interrupt(conversations: Conversations, run: _Run) -> None:
     """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
     with closing_within(INTERRUPT_DEADLINE):
         await interrupt(conversations)
-        await execution.wait()
+        await run.wait()
 
 
 def execute_code(

@@ -106,12 +106,13 @@ class Flight:
 
     def fail(self, failure: EnchannelError) -> None:
         """Whoever waits is told that it never ends; the first failure counts."""
-        if self._failure is None and not self._complete:
+        if self._failure is None and not self.complete:
             self._failure = failure
             self.tell()
 
     @property
-    def _complete(self) -> bool:
+    def complete(self) -> bool:
+        """Whether all that it waits for is here, or is known never to come."""
         return self.reply is not None and (not self.wants_idle or self.idle or self.concluded)
 
     def conclude(self) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import TypeAlias
 
@@ -92,7 +92,7 @@ class Transport(ABC):
         """Whether something can be taken from `channel` now."""
 
     @abstractmethod
-    async def wait_readable(self, channel: ChannelName) -> None:
+    def wait_readable(self, channel: ChannelName) -> Awaitable[None]:
         """Waits until something may have arrived on `channel`; may return too early, and does when abandoned.
 
         Always a checkpoint, also where something is there already. Cancellation loses nothing.
