@@ -202,6 +202,19 @@ async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.Monke
         assert list(ch._core.requests._filed) == asked[-3:]
 
 
+async def test_that_control_is_silent_holds_nobody_up_who_waits_for_shell() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        requests = ch._core.requests
+        for channel in ("control", "shell"):
+            requests.ask(channel)
+        shell = start(tasks, requests.all_answered, "shell")
+        control = start(tasks, requests.all_answered, "control")
+        tasks.start_soon(answer_questions, kernel, "shell")
+        await shell.result()
+        await anyio.wait_all_tasks_blocked()
+        assert not control.done.is_set()
+
+
 async def test_a_kernel_that_drops_what_it_published_is_asked_again() -> None:
     async with conversation() as (ch, kernel, tasks):
         async with ch.execute("2") as execution:

@@ -229,13 +229,12 @@ class Requests:
     def _forget(self, msg_id: str) -> None:
         self._asked.pop(msg_id, None)
         self._filed.pop(msg_id, None)
-        if not self._asked:
-            self._quiet.set()
-            self._quiet = anyio.Event()
+        self._quiet.set()
+        self._quiet = anyio.Event()
 
-    async def all_answered(self) -> None:
-        """Waits until no question of our own is open, neither its reply nor its idle status."""
-        while self._asked:
+    async def all_answered(self, channel: ChannelName) -> None:
+        """Waits until no question asked on `channel` is open, neither its reply nor its idle status."""
+        while any(probe.channel == channel for _, probe in self._asked.values()):
             await self._quiet.wait()
 
     def _hear(self, probe: Probe, channel: ChannelName, run: Sequence[Message]) -> None:

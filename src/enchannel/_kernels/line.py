@@ -8,6 +8,7 @@ need not connect then.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import anyio
 
@@ -16,13 +17,14 @@ from .._core.core import Core
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
-from .._protocol.message import Message
+from .._protocol.message import ChannelName, Message
 
 __all__ = ["Line"]
 
 
-QUIET = 1.0
-"""Seconds for the kernel to be done with what proved it ready."""
+QUIET: Mapping[ChannelName, float] = {"shell": 1.0, "control": 0.1}
+"""Seconds for the kernel to be done with what it was asked to prove it ready. Some are silent on control, or publish
+nothing for it; the others answer there before they do on shell."""
 
 
 class Line:
@@ -51,8 +53,9 @@ class Line:
                     self.proven = channels.statistics().iopub_proven
                     assert self._core is not None
                     # Or what the kernel publishes for our questions would show up in the first streams of the user.
-                    with anyio.move_on_after(QUIET):
-                        await self._core.requests.all_answered()
+                    for channel, seconds in QUIET.items():
+                        with anyio.move_on_after(seconds):
+                            await self._core.requests.all_answered(channel)
                     self._core.transport.mute()
                     self._known.set()
                     await anyio.sleep_forever()
