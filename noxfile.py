@@ -46,17 +46,16 @@ def tests(session: nox.Session) -> None:
     Those with real kernels, which take most of the time, run on the newest Python; on the oldest only
     some that launch them on asyncio, which watches processes otherwise there. The Pythons between the two
     differ in nothing that asyncio's half would show: they run Trio's. With arguments, all run on each.
-    Two at a time; those with real kernels alone, for a kernel takes a processor to start.
     """
     session.install(EXTRAS, *group("tests"))
     launching = ["tests/integration/test_kernels.py", "-k", "asyncio and (gone or kill or exit)"]
     chosen = {PYTHONS[0]: launching, PYTHONS[-1]: ["tests/integration"]}
     real = chosen.get(session.python, [])
     half = [] if session.python in chosen else ["-k", "not asyncio"]
-    without = ["-n", "2", "tests", "--ignore=tests/integration", *half]
-    session.run("pytest", *(session.posargs or without))
+    without = ["tests", "--ignore=tests/integration", *half]
+    session.run("pytest", *(session.posargs or ["-n", "2", *without]))
     if real and not session.posargs:
-        session.run("pytest", *real)
+        session.run("pytest", "-n", "2", *real)
 
 
 @nox.session
