@@ -97,6 +97,10 @@ class FaultProxy:
         """Lets connections through again."""
         self._away.clear()
 
+    def connections(self, name: str) -> int:
+        """How many there are."""
+        return len(self._open[name])
+
     async def inject(self, name: str, data: bytes) -> None:
         """Puts `data` into the stream of bytes from the kernel."""
         for client in tuple(self._open[name]):

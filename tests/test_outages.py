@@ -179,7 +179,7 @@ async def test_what_the_kernel_is_busy_with_is_not_lost_with_shell() -> None:
         await anyio.wait_all_tasks_blocked()
         kernel.client.cut("shell")
         kernel.client.mend("shell")
-        await anyio.sleep(100)
+        await anyio.sleep(50)
         assert not task.done.is_set()
         kernel.reply(answers.asked[0])
         assert (await task.result()).msg_type == "inspect_reply"

@@ -11,11 +11,18 @@ import anyio
 import pytest
 import zmq
 
-from enchannel import KernelChannels, KernelDied, Message, NoReply
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    Message,
+    NoReply,
+    open_channels,
+    wrap_sockets,
+)
 from enchannel.testing import open_fake_kernel
 from helpers import numbered, texts
 from memory_kernel import Task, start
-from raw_kernel import RawKernel, message, request
+from raw_kernel import KEY, RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
 
@@ -181,6 +188,56 @@ async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawK
         await come_back(raw_kernel, ch, ("shell",))
         await ch.shell.send(request("is_complete_request"))
         assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
+
+
+async def test_a_callers_socket_that_was_away_when_it_was_left_is_used_again(
+    raw_kernel: RawKernel,
+) -> None:
+    endpoint = raw_kernel.info.endpoint("shell")
+    with zmq.Context() as context, context.socket(zmq.DEALER) as shell:
+        shell.linger = 0
+        shell.connect(endpoint)
+        transport = wrap_sockets({"shell": shell}, key=KEY)
+        async with open_channels(transport) as ch:
+            await ch.shell.send(request())
+            await raw_kernel.receive("shell")
+            raw_kernel.unbind("shell")
+            with anyio.fail_after(20):
+                while not ch._core.life.away:
+                    await anyio.sleep(0.001)
+        raw_kernel.rebind("shell", endpoint)
+        # It is connected again, which nobody has seen.
+        shell.send(b"")
+        await raw_kernel.receive_frames("shell")
+        with anyio.fail_after(20):
+            async with open_channels(transport) as ch:
+                await ch.shell.send(request("is_complete_request"))
+                assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
+
+
+async def test_what_is_refused_behind_an_outage_proves_nothing(raw_kernel: RawKernel) -> None:
+    other = message("execute_request")
+
+    async def publish_until_proven() -> None:
+        while True:
+            raw_kernel.publish(message("stream", other), topic=b"not subscribed to")
+            await anyio.sleep(0.01)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(publish_until_proven)
+        async with raw_kernel.open(subscription="wanted") as ch:
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.fail_after(20):
+                raw_kernel.unbind("iopub")
+                while not ch._core.life.away:
+                    await anyio.sleep(0.001)
+                raw_kernel.rebind("iopub", raw_kernel.info.endpoint("iopub"))
+                while not ch.statistics().dropped:
+                    raw_kernel.publish_frames([b"topic", b"<IDS|MSG>", b"wrong", *[b"{}"] * 4])
+                    await anyio.sleep(0.001)
+                await anyio.wait_all_tasks_blocked()
+                assert not ch._core.iopub_proven.is_set()
+                assert ch._core.life.away
 
 
 async def test_a_connection_that_comes_and_goes_before_anybody_looks(raw_kernel: RawKernel) -> None:

@@ -392,6 +392,29 @@ async def test_a_request_with_neither_reply_nor_status_has_an_end() -> None:
         assert 10 <= anyio.current_time() - began < 12
 
 
+async def test_a_request_that_has_begun_and_says_no_more_has_an_end() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "unheard_of_request", {})
+        kernel.status((await kernel.asked())[1], "busy")
+        tasks.start_soon(answer_questions, kernel, "shell", "control")
+        began = anyio.current_time()
+        with pytest.raises(NotImplementedByKernel):
+            await finished(task)
+        assert 60 <= anyio.current_time() - began < 62
+
+
+async def test_code_that_has_begun_runs_for_any_time() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "execute_request", {"code": "1"})
+        asked = await kernel.asked()
+        kernel.status(asked[1], "busy")
+        # Beside it, for that matter.
+        tasks.start_soon(answer_questions, kernel, "shell", "control")
+        await anyio.sleep(3600)
+        kernel.reply(asked)
+        await finished(task)
+
+
 async def test_a_request_that_waits_its_turn_waits_for_ever() -> None:
     async with conversation() as (ch, kernel, tasks):
         # Another client's cell runs, of which nothing was seen; control is answered.
@@ -418,7 +441,7 @@ async def test_a_status_that_is_held_up_says_that_a_silent_request_has_begun() -
         kernel.client.inbound["iopub"].clear()
         kernel.status(asked[1], "busy")
         kernel.client.inbound["iopub"].resume()
-        await anyio.sleep(60)
+        await anyio.sleep(50)
         assert not task.done.is_set()
         kernel.reply(asked)
         await finished(task)

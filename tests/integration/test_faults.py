@@ -164,6 +164,19 @@ async def test_bytes_that_are_no_zmtp_cost_the_connection_and_no_more(
             await works(ch)
 
 
+async def test_a_connection_that_zeromq_gave_up_before_its_first_use_is_made_anew(
+    running_tcp_kernel: Kernel,
+) -> None:
+    async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
+        async with open_kernel_channels(None, proxy.config) as ch:
+            for name in ("control", "stdin"):
+                await proxy.inject(name, b"\xff" * 300)
+            with anyio.fail_after(10):
+                while proxy.connections("control") or proxy.connections("stdin"):
+                    await anyio.sleep(0.01)
+                await uses_every_channel(ch)
+
+
 async def test_bytes_one_by_one_arrive_as_they_were(running_tcp_kernel: Kernel) -> None:
     async with fault_proxy(running_tcp_kernel.connection_info) as proxy:
         async with open_kernel_channels(None, proxy.config) as ch:

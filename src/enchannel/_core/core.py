@@ -98,6 +98,7 @@ class Core(Seam):
         """Set to wake the keeper."""
         self.patience: anyio.CancelScope = anyio.CancelScope()
         """Ends when the present outage is overdue, or given up."""
+        self._held_back = 0
         self._settled = anyio.Event()
         self._turn = TURN
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
@@ -216,7 +217,9 @@ class Core(Seam):
 
     def _hear(self, messages: Sequence[Message]) -> Sequence[Message]:
         """What iopub says of itself and of the kernel; returns what others get of it."""
-        if messages or self.transport.held_back:
+        held_back = self.transport.held_back
+        if messages or held_back != self._held_back:
+            self._held_back = held_back
             self.iopub_proven.set()
         # In C: most batches hold nothing that concerns us.
         kinds = [message.header.get("msg_type") for message in messages]

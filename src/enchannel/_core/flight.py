@@ -92,7 +92,9 @@ class Flight:
             return Missing.IDLE if self.wants_idle and not self.idle else None
         if self.idle or self.in_doubt:
             return Missing.REPLY
-        return None if self.heard else Missing.BOTH
+        # Code runs for any time, on some kernels beside what is asked later.
+        runs = self.heard and self.request.msg_type == "execute_request"
+        return None if runs else Missing.BOTH
 
     @property
     def left(self) -> bool:

@@ -10,7 +10,7 @@ The rules:
   comes is known by one means: the kernel is asked something *behind* it (:class:`Inquiry`). Every channel keeps its
   order, so what the kernel sends for the question comes behind all that it sent before; when that is here, what is
   missing never comes.
-* Every deadline stands in the table below. They count from the last message of the request.
+* Every deadline stands in :mod:`~enchannel._core.deadlines`. They count from the last message of the request.
 * A silence counts only where everything that has arrived was read: a program that blocks its event loop is no
   kernel that does not answer. In an outage nothing counts.
 
@@ -27,27 +27,13 @@ import anyio
 from .._exceptions import EnchannelError, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
+from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, UNANSWERED
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .no_reply import no_reply
 from .seam import Seam
 
-__all__ = ["ABORTED", "GRACE", "TICK", "Requests"]
-
-TICK = 0.2
-"""Seconds between two looks at what may be missing."""
-
-GRACE = 1.0
-"""Seconds without any message of a request before the kernel is asked behind it."""
-
-ANSWER = 10.0
-"""Seconds for an answer to what was asked; past them what is missing is given up, unless it is all that is."""
-
-UNANSWERED = 1.0
-"""The same on a control channel that has left questions unanswered before; four implementations do."""
-
-PUBLISHED = 30.0
-"""Seconds for iopub to say anything, where the kernel has answered and what it published is still on its way."""
+__all__ = ["ABORTED", "Requests"]
 
 EXCLUSIVE = 1_000
 """Questions of our own that may be unanswered at once; the oldest are forgotten."""
@@ -335,7 +321,8 @@ class Requests:
         self, flight: Flight, missing: Missing, inquiry: Inquiry, now: float | None
     ) -> bool:
         """Whether what is missing never comes, or is given up."""
-        if missing is Missing.BOTH and (now is None or now - flight.since < ANSWER):
+        patience = BEGUN if flight.heard else ANSWER
+        if missing is Missing.BOTH and (now is None or now - flight.since < patience):
             # Some kernels handle several at a time, and say nothing of it: of what is said nowhere it is no proof
             # that something later was answered.
             return False

@@ -23,10 +23,10 @@ from .._groups import unwrapping_task_group
 from .._protocol.connection_info import ChannelName
 from .._transports.base import ConnectionEvent
 from .core import Core
+from .deadlines import TICK
 from .delivery import BACKLOG
 from .life import Event, State
 from .proof import prove_iopub
-from .requests import TICK
 
 __all__ = ["tend"]
 

@@ -34,7 +34,7 @@ from .addresses import is_its_own_peer
 from .base import ConnectionEvent
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
-from .zmq_monitor import Monitor, descriptor
+from .zmq_monitor import ENDED, SEEN, Monitor, descriptor
 
 __all__ = ["BATCH", "RETRY_INTERVAL", "Link"]
 
@@ -61,23 +61,8 @@ ATTEMPT = 1.0
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
 _EVENTS = int(zmq.EVENTS)
-
-_SEEN = {
-    zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
-    zmq.EVENT_CONNECT_RETRIED: "refused or dropped the connection",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the ZeroMQ handshake failed: is it a kernel's channel?",
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the ZeroMQ handshake failed: not authorised",
-    zmq.EVENT_DISCONNECTED: "disconnected",
-}
-
-_ENDED = (
-    zmq.EVENT_DISCONNECTED,
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
-)
-"""Behind these ZeroMQ either says that it tries again, or never does."""
 
 _MAPPED = re.compile(r"\[::ffff:([\d.]+)\]")
 
@@ -123,6 +108,7 @@ class Link:
         self._endpoints = tuple(endpoints)
         self._at = 0
         self._owned = owned
+        self._sends = owned and socket.get(zmq.TYPE) == zmq.DEALER
         self._lend = lend
         self._give_back = give_back
         self._monitor: Monitor | None = None
@@ -245,6 +231,12 @@ class Link:
     def _readable(self) -> bool:
         return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
 
+    def _takes_messages(self) -> bool:
+        # A queue without a bound takes them for as long as ZeroMQ is connected or tries to be.
+        takes = bool(int(self.socket.get(_EVENTS)) & _POLLOUT)
+        self.recheck()
+        return takes
+
     async def wait_writable(self) -> None:
         """Waits until something may be sent; may return too early."""
         # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
@@ -263,6 +255,9 @@ class Link:
     def begin(self) -> None:
         """It is used, perhaps once more."""
         self._abandoned = self._followed = False
+        if not self._owned:
+            # What it went through meanwhile nobody has seen; where it is away, its next monitor says so.
+            self.connected, self._in_doubt, self._ended, self._accepted = True, False, False, False
 
     async def follow(self, tell: TellLink) -> None:
         """Tells what the monitor says, until :meth:`unwatch` or :meth:`abandon`. Cancellation loses no event."""
@@ -309,6 +304,9 @@ class Link:
             self._in_doubt = True
             self.connected = False
         self._monitor = Monitor(self._context, self.socket)
+        if self._sends and not self._takes_messages():
+            # ZeroMQ has given up, and nobody has seen it.
+            self.reconnect()
         # Who followed it before may not have noticed yet that he was not to.
         followed, self._followed = self._followed, True
         return not followed
@@ -346,7 +344,7 @@ class Link:
                 self._note(event)
         if with_itself:
             self.reconnect()
-            self.seen = _SEEN[zmq.EVENT_CONNECT_RETRIED]
+            self.seen = SEEN[zmq.EVENT_CONNECT_RETRIED]
         elif refused and len(self._endpoints) > 1:
             self._try_next()
         return said
@@ -358,7 +356,7 @@ class Link:
 
     def _note(self, event: int) -> None:
         was_connected, doubted = self.connected, self._in_doubt
-        self._ended = event in _ENDED
+        self._ended = event in ENDED
         self._in_doubt = False
         self._accepted = event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -369,11 +367,10 @@ class Link:
             return
         # The end of what never was a connection says less than what was seen of it before.
         if was_connected or event != zmq.EVENT_DISCONNECTED:
-            self.seen = _SEEN[zmq.Event(event)]
+            self.seen = SEEN[zmq.Event(event)]
         # A caller's socket counts as connected, and its monitor may say so only later.
         if doubted or (was_connected and event != zmq.EVENT_CONNECTED):
-            self.connected = False
-            self._unsent = self._owned and self.socket.get(zmq.TYPE) == zmq.DEALER
+            self.connected, self._unsent = False, self._sends
             if self._tell is not None:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
 

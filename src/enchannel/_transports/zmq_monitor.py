@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import anyio
 import zmq
 
 from .._protocol.message import new_id
 
-__all__ = ["Monitor", "descriptor"]
+__all__ = ["ENDED", "SEEN", "Monitor", "descriptor"]
 
 _WATCHED = (
     zmq.EVENT_CONNECTED
@@ -26,6 +26,23 @@ _WATCHED = (
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_DISCONNECTED
 )
+
+SEEN: Mapping[int, str] = {
+    zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
+    zmq.EVENT_CONNECT_RETRIED: "refused or dropped the connection",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the ZeroMQ handshake failed: is it a kernel's channel?",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the ZeroMQ handshake failed: not authorised",
+    zmq.EVENT_DISCONNECTED: "disconnected",
+}
+"""What is said of a connection of which this was seen last."""
+
+ENDED: Sequence[int] = (
+    zmq.EVENT_DISCONNECTED,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+)
+"""Behind these ZeroMQ either says that it tries again, or never does."""
 
 
 class Monitor:

@@ -1,0 +1,23 @@
+"""How long is waited for what may never come: the one table, in seconds."""
+
+from __future__ import annotations
+
+__all__ = ["ANSWER", "BEGUN", "GRACE", "PUBLISHED", "TICK", "UNANSWERED"]
+
+TICK = 0.2
+"""Seconds between two looks at what may be missing."""
+
+GRACE = 1.0
+"""Seconds without any message of a request before the kernel is asked behind it."""
+
+ANSWER = 10.0
+"""Seconds for an answer to what was asked; past them what is missing is given up, unless it is all that is."""
+
+BEGUN = 60.0
+"""The same where the kernel has said that it has begun: some handle several at a time, and one may take long."""
+
+UNANSWERED = 1.0
+"""The same on a control channel that has left questions unanswered before; four implementations do."""
+
+PUBLISHED = 30.0
+"""Seconds for iopub to say anything, where the kernel has answered and what it published is still on its way."""
