@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 from enchannel import KernelChannels, KernelDied, Message, NoReply
+from enchannel._protocol.connection_info import CHANNELS, ChannelName
 from enchannel.testing import FakeKernel, open_fake_kernel
 from memory_kernel import Kernel, conversation, executed, start
 from raw_kernel import message
@@ -183,6 +185,43 @@ async def test_what_the_kernel_is_busy_with_is_not_lost_with_shell() -> None:
         assert not task.done.is_set()
         kernel.reply(answers.asked[0])
         assert (await task.result()).msg_type == "inspect_reply"
+
+
+@pytest.mark.parametrize("lost", [("stdin",), CHANNELS])
+async def test_code_whose_question_may_be_lost_does_not_wait_without_end(
+    lost: tuple[ChannelName, ...],
+) -> None:
+    async with connected() as (ch, kernel, answers, tasks):
+        task = start(tasks, partial(executed, on_input=lambda *_: ""), ch, "input()")
+        await anyio.wait_all_tasks_blocked()
+        ((_, asked),) = answers.asked
+        answers.publish("status", asked, execution_state="busy")
+        # It waits for the answer, and nothing else is done meanwhile.
+        answers.busy = anyio.Event()
+        await anyio.wait_all_tasks_blocked()
+        kernel.client.cut(*lost)
+        kernel.client.mend(*lost)
+        began = anyio.current_time()
+        with pytest.raises(KernelDied, match="what it asked may be lost"):
+            await task.result()
+        assert 60 <= anyio.current_time() - began < 63
+
+
+async def test_code_that_says_something_has_not_lost_its_question() -> None:
+    async with connected() as (ch, kernel, answers, tasks):
+        task = start(tasks, partial(executed, on_input=lambda *_: ""), ch, "input()")
+        await anyio.wait_all_tasks_blocked()
+        ((identity, asked),) = answers.asked
+        answers.publish("status", asked, execution_state="busy")
+        kernel.client.cut("stdin")
+        kernel.client.mend("stdin")
+        for _ in range(10):
+            await anyio.sleep(50)
+            answers.publish("stream", asked, name="stdout", text="x")
+        kernel.reply((identity, asked))
+        answers.publish("status", asked, execution_state="idle")
+        execution, _ = await task.result()
+        assert execution.outputs[0]["text"] == "x" * 10
 
 
 async def test_a_kernel_that_hides_its_session_counts_as_restarted() -> None:

@@ -14,7 +14,8 @@ ANSWER = 10.0
 """Seconds for an answer to what was asked; past them what is missing is given up, unless it is all that is."""
 
 BEGUN = 60.0
-"""The same where the kernel has said that it has begun: some handle several at a time, and one may take long."""
+"""The same where the kernel has said that it has begun: some handle several at a time, and one may take long. And for
+code that may have asked something that was lost."""
 
 UNANSWERED = 1.0
 """The same on a control channel that has left questions unanswered before; four implementations do."""

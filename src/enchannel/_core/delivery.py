@@ -124,8 +124,8 @@ class Delivery:
                 )
         backlogs = [self._backlog.pop(channel, ()) for channel in listener.channels]
         # No two arrivals are equal, so that nothing else is compared.
-        for _, channel, message in sorted(itertools.chain.from_iterable(backlogs)):
-            listener.put([(channel, message)] if listener.tagged else [message])
+        waiting = sorted(itertools.chain.from_iterable(backlogs))
+        listener.put([each[1:] if listener.tagged else each[2] for each in waiting])
         if self._ended:
             listener.end(self._failure)
         for channel in listener.channels:

@@ -31,6 +31,8 @@ class Missing(Enum):
     REPLY = auto()
     IDLE = auto()
     BOTH = auto()
+    ANSWER = auto()
+    """The user's, to a question of the code that may be lost: it would wait for it without end."""
 
 
 class Flight:
@@ -59,6 +61,8 @@ class Flight:
         """Whether anything is here that belongs to it."""
         self.in_doubt: bool = False
         """Whether its reply may have been lost in an outage."""
+        self.question_lost: bool = False
+        """Whether what its code asked may have been lost in an outage."""
         self.hit: frozenset[str] = frozenset()
         """What it was in flight at: ``"disconnected"``, ``"interrupted"``."""
         self.dropped_before: int = 0
@@ -92,9 +96,10 @@ class Flight:
             return Missing.IDLE if self.wants_idle and not self.idle else None
         if self.idle or self.in_doubt:
             return Missing.REPLY
+        if not self.heard or self.request.msg_type != "execute_request":
+            return Missing.BOTH
         # Code runs for any time, on some kernels beside what is asked later.
-        runs = self.heard and self.request.msg_type == "execute_request"
-        return None if runs else Missing.BOTH
+        return Missing.ANSWER if self.question_lost else None
 
     @property
     def left(self) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
-from .._exceptions import EnchannelError, LocalProtocolError
+from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
 from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, UNANSWERED
@@ -40,6 +40,11 @@ EXCLUSIVE = 1_000
 
 ANSWERED = 10_000
 """Requests that were answered before their idle came, and whose idle is not worth keeping for anybody."""
+
+_QUESTION_LOST = (
+    "the connection of stdin to the kernel was away for a moment, and the code says nothing any more: what it asked may "
+    "be lost, and it would wait for the answer without end"
+)
 
 ABORTED = ("aborted", "abort")
 """The status of a reply to a request that was not run, because one before it failed."""
@@ -298,6 +303,10 @@ class Requests:
         missing = flight.missing
         if missing is None or self.paused:
             return
+        if flight.question_lost and now is not None and now - flight.since >= BEGUN:
+            flight.fail(KernelDied(_QUESTION_LOST, "disconnected"))
+        if missing is Missing.ANSWER:
+            return
         if missing is Missing.IDLE and not self._idle_may_come(flight):
             flight.conclude()
             return
@@ -427,6 +436,9 @@ class Requests:
                 flight.hit |= {"disconnected"}
                 running = flight.request.msg_id in busy and "iopub" not in lost
                 flight.in_doubt = flight.reply is None and not running
+            flight.question_lost |= (
+                "stdin" in lost and flight.request.content.get("allow_stdin") is True
+            )
             flight.stirred, flight.inquiry = True, None
 
     def interrupted(self) -> None:

@@ -217,10 +217,12 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
 
     def _stop(self) -> None:
         """Closes the memory stream; what is in it stays at hand."""
-        while self._batches is not None and self._behind:
-            batch = self._batches.receive_nowait()
-            self._behind -= len(batch)
-            self._at_hand = deque((*self._at_hand, *batch))
+        if self._batches is not None and self._behind:
+            self._at_hand = deque(self._at_hand)
+            while self._behind:
+                batch = self._batches.receive_nowait()
+                self._behind -= len(batch)
+                self._at_hand.extend(batch)
         if self._gives is not None and self._batches is not None:
             self._gives.close()
             self._batches.close()
