@@ -413,6 +413,24 @@ async def test_a_program_that_was_away_has_missed_no_answer() -> None:
                 kernel.end.take("control")
 
 
+async def test_a_cancelled_wait_leaves_the_question_to_the_next() -> None:
+    async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
+        identity, request = await kernel.asked()
+        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        await anyio.wait_all_tasks_blocked()
+        # Nothing can be sent, so that the answer waits.
+        kernel.client.cut("control")
+        with anyio.move_on_after(0.05):
+            await execution.wait()
+        kernel.client.mend("control")
+        waiting = start(tasks, execution.wait)
+        _, reply = await kernel.asked("stdin")
+        assert reply.content["value"] == ""
+        kernel.reply((identity, request))
+        kernel.status(request, "idle")
+        await waiting.result()
+
+
 @pytest.mark.parametrize("iterated", [True, False])
 async def test_a_kernel_that_asks_although_it_may_not(
     iterated: bool, caplog: pytest.LogCaptureFixture

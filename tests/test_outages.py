@@ -322,6 +322,23 @@ async def test_patience_is_for_the_connection_and_not_for_the_kernel() -> None:
         assert (await ch.request("kernel_info_request")).content["status"] == "ok"
 
 
+async def test_iopub_that_blinks_behind_its_proof_is_proven_anew() -> None:
+    async with connected() as (ch, kernel, answers, _tasks):
+        answers.may = anyio.Event()
+        kernel.client.cut()
+        kernel.client.mend()
+        await anyio.sleep(1)
+        # Proof, and the kernel's word that it is the same one is awaited.
+        kernel.say("stream", message("execute_request"))
+        await anyio.sleep(0.1)
+        kernel.client.cut("iopub")
+        kernel.client.mend("iopub")
+        await anyio.sleep(3)
+        assert ch._core.life.away
+        answers.may.set()
+        await ch.request("kernel_info_request")
+
+
 async def test_a_channel_that_is_lost_while_iopub_is_proven_again() -> None:
     async with connected() as (ch, kernel, answers, tasks):
         task = await in_flight(ch, tasks)

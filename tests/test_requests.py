@@ -547,6 +547,7 @@ async def test_a_request_that_is_over_is_busy_no_longer() -> None:
         task = start(tasks, ch.request, "inspect_request", {})
         asked = await kernel.asked()
         kernel.status(asked[1], "busy")
+        await anyio.wait_all_tasks_blocked()
         kernel.reply(asked)
         await finished(task)
         # What the main shell had begun before is over with it.
@@ -646,3 +647,21 @@ async def test_who_reads_a_bounded_stream_may_run_code_in_between(name: str, siz
                 assert len(execution.outputs) == 1
                 await reading.receive()
                 await ch.wait_idle()
+
+
+async def test_a_stream_that_nobody_reads_holds_up_nobody_again_and_again() -> None:
+    async with conversation(max_buffer_size=3) as (ch, kernel, tasks), ch.subscribe("iopub"):
+        task = start(tasks, executed, ch, "1")
+        asked = await kernel.asked()
+        for number in range(20):
+            kernel.say("stream", asked[1], name="stdout", text="x")
+            await anyio.wait_all_tasks_blocked()
+            if number == 4:
+                await anyio.sleep(2)
+            elif number > 4:
+                # It is known to be full, and that it holds up nobody.
+                assert ch.statistics().received["iopub"] == number + 1
+        kernel.reply(asked)
+        kernel.status(asked[1], "idle")
+        execution, _ = await finished(task)
+        assert execution.outputs[0]["text"] == "x" * 20

@@ -109,7 +109,13 @@ class _Run(Flight):
         await checkpoint()
         while not self.complete:
             if self._prompts and self._on_input is None:
-                await self._answer_in_vain(self._prompts.popleft())
+                prompt = self._prompts.popleft()
+                try:
+                    await self._answer_in_vain(prompt)
+                except BaseException:
+                    # For whoever waits next: nothing was sent.
+                    self._prompts.appendleft(prompt)
+                    raise
             else:
                 await self.wait_news()
         assert self.reply is not None

@@ -107,6 +107,7 @@ class Delivery:
         self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {}
         self._arrivals = itertools.count()
         self._waiting_for_room: anyio.Event | None = None
+        self._stalled = False
         self._ended = False
         self._failure: KernelDied | None = None
         self.left: bool = False
@@ -140,6 +141,7 @@ class Delivery:
 
     def room_made(self) -> None:
         """A reader task that waits for room looks again."""
+        self._stalled = False
         if self._waiting_for_room is not None:
             self._waiting_for_room.set()
             self._waiting_for_room = None
@@ -158,10 +160,12 @@ class Delivery:
             if room >= 1:
                 self._hand_over(channel, messages[:room])
                 messages = messages[room:]
-            elif not await self._room() and self._requests.asking:
+            elif self._stalled and self._requests.asking:
                 # Who is to read it may be waiting for what comes behind.
                 self._hand_over(channel, messages)
                 return
+            else:
+                self._stalled = not await self._room()
 
     async def _room(self) -> bool:
         """Waits until something was taken; false where nothing was for a while."""

@@ -37,6 +37,7 @@ class Outage:
         times: How often the connection was lost, and came back to the same kernel.
         seconds: How long it was gone in these.
         lost: The channels that were lost in the present one.
+        losses: How often any was.
         overdue: Whether it is, and what was in flight is told.
         ours: Whether it is a restart of our own.
     """
@@ -45,6 +46,7 @@ class Outage:
         self.times: int = 0
         self.seconds: float = 0.0
         self.lost: set[ChannelName] = set()
+        self.losses: int = 0
         self.overdue: bool = False
         self.ours: bool = False
         self._since = math.inf
@@ -54,6 +56,7 @@ class Outage:
         """The connection of `channels` went."""
         self._since = min(self._since, anyio.current_time())
         self.lost.update(channels)
+        self.losses += 1
 
     def end(self) -> None:
         """It is over."""
@@ -93,8 +96,8 @@ class Outage:
         self.times += 1
         self.seconds += gap
         logger().warning(
-            "%s lost the connection to the kernel and had it back after %.2f s; what was sent to us "
-            "meanwhile is lost",
+            "%s lost the connection to the kernel and had it back after %.2f s; what was on its "
+            "way meanwhile is lost",
             ", ".join(channel for channel in channels if channel in self.lost),
             gap,
         )

@@ -159,14 +159,15 @@ class Requests:
             self._hear(taker, channel, run)
 
     def untaken(self, messages: Iterable[Message]) -> list[Message]:
-        """Those of `messages` that belong to no request in flight, and are no late idle of an answered one."""
+        """Those of `messages` that belong to no request in flight, and are no late status of an answered one."""
         kept = []
         for message in messages:
             parent = message.parent_id
             if parent in self._filed:
                 continue
-            if parent in self._answered and message.content.get("execution_state") == "idle":
-                del self._answered[parent]
+            if parent in self._answered and message.msg_type == "status":
+                if message.content.get("execution_state") == "idle":
+                    del self._answered[parent]
                 continue
             kept.append(message)
         return kept

@@ -188,20 +188,18 @@ async def sit_out(core: Core) -> None:
 
 async def _come_back(core: Core) -> Event:
     """Waits until every channel is connected and iopub proven, and says to whom."""
-    epoch = core.life.epoch
-    proven: set[ChannelName] = set()
-    channels = set(core.channels)
+    epoch, losses = core.life.epoch, -1
     said_session = False
     while True:
         await _connect_again(core)
-        lost = set(core.outage.lost)
-        if lost <= proven:
+        held = not set(core.channels) <= core.outage.lost
+        if losses == core.outage.losses:
             break
-        proven = lost
-        if "iopub" in lost:
-            anybody = not channels <= lost or core.outage.ours
-            said_session = await _meet_again(core, need_session=not anybody)
-    same = not channels <= proven or (said_session and core.life.epoch == epoch)
+        losses = core.outage.losses
+        if "iopub" in core.outage.lost:
+            need_session = not (held or core.outage.ours)
+            said_session = await _meet_again(core, need_session=need_session)
+    same = held or (said_session and core.life.epoch == epoch)
     return Event.BACK_SAME if same else Event.BACK_OTHER
 
 
