@@ -14,7 +14,7 @@ import pytest
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
 from enchannel._protocol.wire import Wire
 from enchannel._transports.addresses import is_its_own_peer
-from enchannel._transports.zmq_open import connect_endpoints
+from enchannel._transports.zmq_open import connect_endpoints, connect_zmq
 from helpers import numbered
 from raw_kernel import RawKernel, message, request
 
@@ -302,6 +302,45 @@ async def test_a_peer_that_is_no_zeromq_is_told_apart(raw_kernel: RawKernel) -> 
         with pytest.raises(KernelConnectError, match="control at .* but no ZeroMQ handshake came"):
             async with raw_kernel.open(connect_timeout=0.3):
                 pytest.fail("the block was entered")
+
+
+async def test_what_does_not_verify_connects_nothing(raw_kernel: RawKernel) -> None:
+    async def speak(server: socket.socket, clients: contextlib.ExitStack) -> None:
+        while True:
+            await anyio.wait_readable(server)
+            client = clients.enter_context(server.accept()[0])
+            # ZMTP 1.0, as what anything says may be read: no identity, and two messages.
+            client.send(b"\x01\x00" + 2 * b"\x05\x00junk")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        contextlib.ExitStack() as clients,
+    ):
+        raw_kernel.config["control_port"] = server.getsockname()[1]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(speak, server, clients)
+            with pytest.raises(KernelConnectError) as caught:
+                async with raw_kernel.open(connect_timeout=0.5):
+                    pytest.fail("the block was entered")
+            tasks.cancel_scope.cancel()
+    assert list(caught.value.unconnected) == ["control"]
+
+
+async def test_a_message_that_is_read_before_the_handshake_is_seen(raw_kernel: RawKernel) -> None:
+    transport = await connect_zmq(raw_kernel.info, b"me", channels=["iopub"])
+    link = transport._links["iopub"]
+    try:
+        with anyio.fail_after(5):
+            # Nobody follows it: that it was accepted is all that was seen.
+            link.accepted = True
+            while not link.has_arrived():
+                raw_kernel.publish(message("stream"))
+                await anyio.sleep(0.001)
+        assert transport.receive_nowait("iopub")
+        assert link.connected
+        assert not link.shakes_no_hands
+    finally:
+        await transport.aclose()
 
 
 async def test_an_endpoint_that_zeromq_refuses_is_named(raw_kernel: RawKernel) -> None:

@@ -115,7 +115,8 @@ class Link:
         self._tell: TellLink | None = None
         self.shakes_no_hands: bool = False
         """Whether its peer speaks ZMTP 2.0, of which the monitor says only that it has accepted."""
-        self._accepted = False
+        self.accepted: bool = False
+        """Whether the peer is there, and has not been seen to shake hands."""
         self._in_doubt = False
         self._ended = False
         self._unsent = False
@@ -162,8 +163,6 @@ class Link:
                 batch.append(read(self.socket))
         except zmq.Again:
             pass
-        if self._accepted and batch:
-            self.assume_connected()
         if self._abandoned and not batch and self._owned:
             # The last word is read, and nobody is there who could read ours.
             self._closed = True
@@ -208,7 +207,7 @@ class Link:
             anyio.WouldBlock: It cannot be sent now.
             KernelDied: The socket cannot be used any more.
         """
-        if self._abandoned or not (self.connected or self._accepted):
+        if self._abandoned or not (self.connected or self.accepted):
             raise anyio.WouldBlock
         try:
             try:
@@ -257,7 +256,7 @@ class Link:
         self._abandoned = self._followed = False
         if not self._owned:
             # What it went through meanwhile nobody has seen; where it is away, its next monitor says so.
-            self.connected, self._in_doubt, self._ended, self._accepted = True, False, False, False
+            self.connected, self._in_doubt, self._ended, self.accepted = True, False, False, False
 
     async def follow(self, tell: TellLink) -> None:
         """Tells what the monitor says, until :meth:`unwatch` or :meth:`abandon`. Cancellation loses no event."""
@@ -281,7 +280,7 @@ class Link:
         while self._holds_unsent() and self.has_arrived():
             await checkpoint()
         self.take_events()
-        if self._accepted or not self._holds_unsent():
+        if self.accepted or not self._holds_unsent():
             return  # it has gone out meanwhile
         self._disconnect()
         # As ZeroMQ waits itself. A kernel whose ROUTER hands no identity over must be rid of the old connection.
@@ -358,7 +357,7 @@ class Link:
         was_connected, doubted = self.connected, self._in_doubt
         self._ended = event in ENDED
         self._in_doubt = False
-        self._accepted = event == zmq.EVENT_CONNECTED
+        self.accepted = event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
             self._wake_writers()
@@ -375,13 +374,15 @@ class Link:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
 
     def assume_connected(self) -> None:
-        """Something has arrived from a peer that will not be seen to shake hands (ZMTP 2.0): it is connected."""
-        self.shakes_no_hands = True
-        self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        """A message has arrived: where no hands were shaken before it, none will be (ZMTP 2.0), and it is connected."""
+        self.take_events()
+        if self.accepted:
+            self.shakes_no_hands = True
+            self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def assume_connected_like(self, other: Link) -> None:
         """The same, for another channel of such a peer: it has accepted, and will say no more."""
-        if other.shakes_no_hands and self._accepted and not self.connected:
+        if other.shakes_no_hands and self.accepted and not self.connected:
             self.assume_connected()
 
     def reconnect(self) -> None:
