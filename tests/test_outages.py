@@ -202,9 +202,10 @@ async def test_code_whose_question_may_be_lost_does_not_wait_without_end(
         kernel.client.cut(*lost)
         kernel.client.mend(*lost)
         began = anyio.current_time()
+        await task.done.wait()
         with pytest.raises(KernelDied, match="what it asked may be lost"):
             await task.result()
-        assert 60 <= anyio.current_time() - began < 63
+        assert 300 <= anyio.current_time() - began < 303
 
 
 async def test_code_that_says_something_has_not_lost_its_question() -> None:
@@ -216,7 +217,7 @@ async def test_code_that_says_something_has_not_lost_its_question() -> None:
         kernel.client.cut("stdin")
         kernel.client.mend("stdin")
         for _ in range(10):
-            await anyio.sleep(50)
+            await anyio.sleep(250)
             answers.publish("stream", asked, name="stdout", text="x")
         kernel.reply((identity, asked))
         answers.publish("status", asked, execution_state="idle")

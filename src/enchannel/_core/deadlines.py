@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANSWER", "BEGUN", "GRACE", "PUBLISHED", "TICK", "UNANSWERED"]
+__all__ = ["ANSWER", "BEGUN", "GRACE", "PUBLISHED", "QUESTION", "TICK", "UNANSWERED"]
 
 TICK = 0.2
 """Seconds between two looks at what may be missing."""
@@ -14,8 +14,10 @@ ANSWER = 10.0
 """Seconds for an answer to what was asked; past them what is missing is given up, unless it is all that is."""
 
 BEGUN = 60.0
-"""The same where the kernel has said that it has begun: some handle several at a time, and one may take long. And for
-code that may have asked something that was lost."""
+"""The same where the kernel has said that it has begun: some handle several at a time, and one may take long."""
+
+QUESTION = 300.0
+"""Seconds without a word of code whose question may be lost; it may as well be code that runs and says nothing."""
 
 UNANSWERED = 1.0
 """The same on a control channel that has left questions unanswered before; four implementations do."""

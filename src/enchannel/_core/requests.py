@@ -27,7 +27,7 @@ import anyio
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
-from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, UNANSWERED
+from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, QUESTION, UNANSWERED
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .no_reply import no_reply
@@ -304,8 +304,9 @@ class Requests:
         missing = flight.missing
         if missing is None or self.paused:
             return
-        if flight.question_lost and now is not None and now - flight.since >= BEGUN:
+        if flight.question_lost and now is not None and now - flight.since >= QUESTION:
             flight.fail(KernelDied(_QUESTION_LOST, "disconnected"))
+            return
         if missing is Missing.ANSWER:
             return
         if missing is Missing.IDLE and not self._idle_may_come(flight):
