@@ -413,6 +413,22 @@ async def test_a_program_that_was_away_has_missed_no_answer() -> None:
                 kernel.end.take("control")
 
 
+async def test_who_iterates_takes_no_question_from_who_answers() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, lambda: executed(ch, "input()", on_input=lambda *_: "me"))
+        identity, request = await kernel.asked()
+        for _ in range(50):
+            # Both at once: who iterates may run before who answers.
+            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            kernel.say("stream", request, name="stdout", text="")
+            with anyio.fail_after(5):
+                _, reply = await kernel.asked("stdin")
+            assert reply.content["value"] == "me"
+        kernel.reply((identity, request))
+        kernel.status(request, "idle")
+        await task.result()
+
+
 async def test_a_cancelled_wait_leaves_the_question_to_the_next() -> None:
     async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
         identity, request = await kernel.asked()

@@ -124,9 +124,10 @@ class _Run(Flight):
     async def receive(self) -> Message:
         """The next message of its stream; see :class:`Execution`."""
         while True:
-            # Whoever iterates has the questions of the kernel.
-            self._iterated = True
-            self._prompts.clear()
+            if self._on_input is None:
+                # Whoever iterates has the questions of the kernel.
+                self._iterated = True
+                self._prompts.clear()
             try:
                 return await self._messages.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
