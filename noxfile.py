@@ -52,8 +52,8 @@ def tests(session: nox.Session) -> None:
     chosen = {PYTHONS[0]: launching, PYTHONS[-1]: ["tests/integration"]}
     real = chosen.get(session.python, [])
     half = [] if session.python in chosen else ["-k", "not asyncio"]
-    without = ["tests", "--ignore=tests/integration", *half]
-    session.run("pytest", *(session.posargs or ["-n", "2", *without]))
+    without = ["-n", "2", "tests", "--ignore=tests/integration", *half]
+    session.run("pytest", *(session.posargs or without))
     if real and not session.posargs:
         session.run("pytest", "-n", "2", *real)
 

@@ -186,8 +186,7 @@ class ZmqTransport(FrameTransport):
         if link is None or channel in self.followed:
             return
         self.followed = (*self.followed, channel)
-        if link.watch() and self._watchers is not None:
-            self._watchers.start_soon(link.follow, self._hear)
+        self._watch(link, doubted=False)
 
     def _watch_no_more_than_needed(self) -> None:
         if not self.unconnected():
@@ -197,12 +196,12 @@ class ZmqTransport(FrameTransport):
 
     def _watch_all(self) -> None:
         for name, link in self._links.items():
-            if (
-                name not in self.followed
-                and link.watch(doubted=True)
-                and self._watchers is not None
-            ):
-                self._watchers.start_soon(link.follow, self._hear)
+            if name not in self.followed:
+                self._watch(link, doubted=True)
+
+    def _watch(self, link: Link, *, doubted: bool) -> None:
+        if link.watch(doubted=doubted) and self._watchers is not None:
+            self._watchers.start_soon(link.follow, self._hear)
 
     def unconnected(self) -> Mapping[str, str]:
         return {

@@ -291,7 +291,7 @@ class Link:
     def _holds_unsent(self) -> bool:
         return self._unsent and not self._abandoned
 
-    def watch(self, *, doubted: bool = False) -> bool:
+    def watch(self, *, doubted: bool) -> bool:
         """Has it watched, where it is not; whether it is to be followed for that.
 
         Args:
