@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 
@@ -27,30 +27,20 @@ class Readiness:
     Args:
         fd: The socket's descriptor.
         readable: Looks at the socket.
-        wait_readable: Waits for the descriptor.
-        woken: What that raises where :meth:`wake` ends it.
 
     Attributes:
         waiting: Whether a task does, as that task says.
     """
 
-    def __init__(
-        self,
-        fd: int,
-        readable: Callable[[], bool],
-        wait_readable: Callable[[int], Awaitable[None]] = anyio.wait_readable,
-        woken: type[Exception] = anyio.ClosedResourceError,
-    ) -> None:
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         self._fd = fd
         self._readable = readable
-        self._wait_readable = wait_readable
-        self._woken = woken
         self.waiting: bool = False
 
     async def wait(self) -> None:
         """Waits until the descriptor is readable, or until :meth:`wake`; the socket was looked at just now."""
-        with contextlib.suppress(self._woken):
-            await self._wait_readable(self._fd)
+        with contextlib.suppress(anyio.ClosedResourceError):
+            await anyio.wait_readable(self._fd)
 
     def recheck(self) -> None:
         """Wakes who waits where the call just made has eaten the edge that he waits for."""
@@ -64,6 +54,20 @@ class Readiness:
 
     def close(self) -> None:
         """To be called when nobody waits any more, before the descriptor is closed."""
+
+
+class _TrioReadiness(Readiness):
+    # What AnyIO does with it, without its two coroutines, which every reader keeps and every wait resumes.
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+        import trio
+
+        super().__init__(fd, readable)
+        self._wait = trio.lowlevel.wait_readable
+        self._woken = trio.ClosedResourceError
+
+    async def wait(self) -> None:
+        with contextlib.suppress(self._woken):
+            await self._wait(self._fd)
 
 
 class _AsyncioReadiness(Readiness):
@@ -114,10 +118,7 @@ def stay_ready(
         give_back: Called at the end where somebody else had the loop watch the descriptor before.
     """
     if in_trio():
-        import trio
-
-        # What AnyIO does with it, without its two coroutines, which every reader keeps and every wait resumes.
-        return Readiness(fd, readable, trio.lowlevel.wait_readable, trio.ClosedResourceError)
+        return _TrioReadiness(fd, readable)
     # A loop may be without it, as Windows has one; AnyIO knows another way.
     with contextlib.suppress(NotImplementedError):
         return _AsyncioReadiness(fd, readable, give_back)
