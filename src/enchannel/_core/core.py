@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from .. import messages
+from .._bell import Bell
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
@@ -88,18 +89,17 @@ class Core(Seam):
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.iopub_proven: anyio.Event = anyio.Event()
-        self.changed: anyio.Event = anyio.Event()
-        """Set, and made anew, whenever the connection or its state changes."""
+        self.changed: Bell = Bell()
+        """Rings whenever the connection or its state changes."""
         self.scopes: set[anyio.CancelScope] = set()
         """Cancelled when the block is left."""
         self.ticking: bool = False
         """Whether something may be missing, so that the keeper is to look."""
-        self.wakeup: anyio.Event | None = None
-        """Set to wake the keeper."""
+        self.wakeup: Bell = Bell()
+        """Wakes the keeper."""
         self.patience: anyio.CancelScope = anyio.CancelScope()
         """Ends when the present outage is overdue, or given up."""
         self._held_back = 0
-        self._settled = anyio.Event()
         self._turn = TURN
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
 
@@ -121,7 +121,7 @@ class Core(Seam):
         if self.life.over:
             self.patience.cancel()
         if self.life.state is not before:
-            self.wake_keeper()
+            self.wakeup.ring()
         self.tell()
 
     def lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
@@ -135,15 +135,9 @@ class Core(Seam):
         for scope in tuple(self.scopes):
             scope.cancel()
 
-    def wake_keeper(self) -> None:
-        """Has the keeper look at how things are."""
-        if self.wakeup is not None:
-            self.wakeup.set()
-
     def tell(self) -> None:
         """Wakes who waits for a change."""
-        self.changed.set()
-        self.changed = anyio.Event()
+        self.changed.ring()
 
     async def opened(self) -> None:
         """Waits until something may be sent. Not always a checkpoint.
@@ -153,7 +147,7 @@ class Core(Seam):
             anyio.ClosedResourceError: The block was left.
         """
         while self.life.away:
-            await self._settled.wait()
+            await self.changed.wait()
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
@@ -240,7 +234,6 @@ class Core(Seam):
     # What an effect comes to.
 
     def _hold(self) -> None:
-        self._settled = anyio.Event()
         self.requests.paused = True
         self.delivery.lift_bound()
 
@@ -249,7 +242,6 @@ class Core(Seam):
         self.requests.paused = False
         self.heartbeat.excuse()
         self.delivery.restore_bound()
-        self._settled.set()
         self.stir()
 
     def _tell_disconnected(self) -> None:
@@ -267,7 +259,6 @@ class Core(Seam):
             self.status.forget([busy for busy in self.status.busy if self.requests.find(busy)])
 
     def _abandon(self) -> None:
-        self._settled.set()
         self.delivery.lift_bound()
         self.transport.abandon()
 
@@ -277,7 +268,6 @@ class Core(Seam):
         self.requests.fail_all(self.lost, final=True)
 
     def _close(self) -> None:
-        self._settled.set()
         self.delivery.end(self.lost, left=True)
         self.requests.leave_all()
         self.transport.abandon()
@@ -413,7 +403,7 @@ class Core(Seam):
     def stir(self) -> None:
         if not self.ticking:
             self.ticking = True
-            self.wake_keeper()
+            self.wakeup.ring()
 
     def sees_statuses(self) -> bool:
         return "iopub" in self.channels and (self.status.seen or self.transport.sees_everything)

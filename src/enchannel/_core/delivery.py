@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from .._bell import Bell
 from .._exceptions import KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
@@ -106,7 +107,7 @@ class Delivery:
         # One for each channel that anything waits on: an empty one takes 600 bytes.
         self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {}
         self._arrivals = itertools.count()
-        self._waiting_for_room: anyio.Event | None = None
+        self._room_made = Bell()
         self._stalled = False
         self._ended = False
         self._failure: KernelDied | None = None
@@ -142,9 +143,7 @@ class Delivery:
     def room_made(self) -> None:
         """A reader task that waits for room looks again."""
         self._stalled = False
-        if self._waiting_for_room is not None:
-            self._waiting_for_room.set()
-            self._waiting_for_room = None
+        self._room_made.ring()
 
     # What the reader tasks call.
 
@@ -169,9 +168,8 @@ class Delivery:
 
     async def _room(self) -> bool:
         """Waits until something was taken; false where nothing was for a while."""
-        self._waiting_for_room = self._waiting_for_room or anyio.Event()
         with anyio.move_on_after(STALLED):
-            await self._waiting_for_room.wait()
+            await self._room_made.wait()
             return True
         return False
 

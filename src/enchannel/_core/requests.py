@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
+from .._bell import Bell
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
@@ -62,7 +63,7 @@ class Requests:
         self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
         self._waiting: set[Inquiry] = set()
         self._inquired = 0
-        self._quiet = anyio.Event()
+        self._quiet = Bell()
         self.paused: bool = False
         """Whether nothing is concluded now."""
 
@@ -221,8 +222,7 @@ class Requests:
     def _forget(self, msg_id: str) -> None:
         self._asked.pop(msg_id, None)
         self._filed.pop(msg_id, None)
-        self._quiet.set()
-        self._quiet = anyio.Event()
+        self._quiet.ring()
 
     async def all_answered(self, channel: ChannelName) -> None:
         """Waits until no question asked on `channel` is open, neither its reply nor its idle status."""

@@ -159,10 +159,8 @@ async def _rest(core: Core, until: float) -> None:
     """Waits until something is due, or has happened."""
     if core.life.over or core.life.away:
         return
-    core.wakeup = anyio.Event()
     with anyio.CancelScope(deadline=until):
         await core.wakeup.wait()
-    core.wakeup = None
 
 
 def _beat(core: Core, now: float) -> None:

@@ -78,13 +78,14 @@ class _AsyncioReadiness(Readiness):
 
         super().__init__(fd, readable)
         self._loop = asyncio.get_running_loop()
-        self._edge = asyncio.Event()
+        # An event keeps 700 bytes for those who may wait for it; here one does, or nobody.
+        self._waiter: asyncio.Future[None] | None = None
         self._give_back = give_back if self._loop.remove_reader(fd) else None
         self._loop.add_reader(fd, self._look)
 
     async def wait(self) -> None:
-        self._edge.clear()
-        await self._edge.wait()
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
     def _look(self) -> None:
         # Whether anybody waits or not: until the socket is looked at, the loop comes back to it at once.
@@ -95,10 +96,12 @@ class _AsyncioReadiness(Readiness):
             self._loop.remove_reader(self._fd)
             readable = True
         if readable:
-            self._edge.set()
+            self.wake()
 
     def wake(self) -> None:
-        self._edge.set()
+        # Done where he is cancelled, or woken already.
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def close(self) -> None:
         if not self._loop.is_closed():

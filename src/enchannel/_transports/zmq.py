@@ -2,8 +2,8 @@
 
 The facts it stands on:
 
-* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell and iopub
-  have, and the others from their first use on, or while one that has is away.
+* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then iopub has, and
+  the others from their first use on, or while one that has is away.
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. It ends with the program, when what was sent is out: memory that was lent to ZeroMQ is freed at a
   program's end. A context that the caller gave is never terminated, and nothing is lent to it.
@@ -36,10 +36,10 @@ LINGER = 1000
 """Milliseconds for which what was sent before closing may still go out."""
 
 MAX_SOCKETS = 16_384
-"""Sockets of the shared context. A kernel takes nine, monitors included, and thirteen while it is opened; the
+"""Sockets of the shared context. A kernel takes seven to thirteen, by how many monitors it has; the
 default of 1,023 would end at 78 kernels."""
 
-_FOLLOWED: tuple[ChannelName, ...] = ("shell", "iopub")
+_FOLLOWED: tuple[ChannelName, ...] = ("iopub",)
 
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 

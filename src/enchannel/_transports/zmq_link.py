@@ -28,6 +28,7 @@ import anyio
 import zmq
 from anyio.lowlevel import checkpoint
 
+from .._bell import Bell
 from .._exceptions import KernelDied
 from .._protocol.wire import Frame
 from .addresses import is_its_own_peer
@@ -127,7 +128,7 @@ class Link:
         # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
-        self._writable: anyio.Event | None = None
+        self._writable = Bell()
 
     @property
     def endpoint(self) -> str:
@@ -198,7 +199,7 @@ class Link:
         finally:
             readiness.waiting = False
         self._limit = 1
-        self._wake_writers()
+        self._writable.ring()
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Sends all of `frames` as one message, or none of them.
@@ -240,14 +241,8 @@ class Link:
         """Waits until something may be sent; may return too early."""
         # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
         # look again now and then; this happens only while there is no connection.
-        self._writable = self._writable or anyio.Event()
         with anyio.move_on_after(0.05):
             await self._writable.wait()
-
-    def _wake_writers(self) -> None:
-        if self._writable is not None:
-            self._writable.set()
-            self._writable = None
 
     # The connection.
 
@@ -360,7 +355,7 @@ class Link:
         self.accepted = event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
-            self._wake_writers()
+            self._writable.ring()
             if not was_connected and self._tell is not None:
                 self._tell(self, ConnectionEvent.CONNECTED)
             return
@@ -425,7 +420,7 @@ class Link:
         """Lets go of the connection; what has arrived can be received, and then the socket is closed."""
         self._abandoned = True
         self.unwatch()
-        self._wake_writers()
+        self._writable.ring()
         if self._readiness is not None:
             readiness, self._readiness = self._readiness, None
             readiness.wake()

@@ -22,6 +22,7 @@ import anyio
 import anyio.abc
 import attrs
 
+from .._bell import Bell
 from .._channels import KernelChannels
 from .._exceptions import LocalProtocolError, RemoteProtocolError
 from .._groups import unwrapping_task_group
@@ -119,7 +120,7 @@ class FakeKernel:
         self._answers: dict[bytes, str] = {}
         self._running: anyio.CancelScope | None = None
         self._silent = False
-        self._awake = anyio.Event()
+        self._awake = Bell()
         self._dead = False
         self._reason = ""
         self._incarnation = anyio.CancelScope()
@@ -257,8 +258,7 @@ class FakeKernel:
     def wake(self) -> None:
         """Goes on where :meth:`go_silent` stopped, with everything that came meanwhile."""
         self._silent = False
-        self._awake.set()
-        self._awake = anyio.Event()
+        self._awake.ring()
         self.transcript.note("woke up")
 
     def die(self, reason: str = "the fake kernel died") -> None:

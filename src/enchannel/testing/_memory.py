@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import anyio
 from anyio.lowlevel import checkpoint
 
+from .._bell import Bell
 from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.wire import Frame, Wire
 from .._transports.base import ConnectionEvent, FrameTransport, Tell
@@ -30,21 +31,6 @@ BATCH = 64
 """Messages that are taken at a time."""
 
 
-class _Signal:
-    """Wakes those who wait for one of several pipes."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def notify(self) -> None:
-        self._event.set()
-        self._event = anyio.Event()
-
-    async def wait(self, until: float) -> None:
-        with anyio.move_on_at(until) if math.isfinite(until) else anyio.CancelScope():
-            await self._event.wait()
-
-
 class Pipe:
     """One direction of one channel, in order, with faults on command.
 
@@ -52,9 +38,9 @@ class Pipe:
         delay: Seconds that each message put in from now on spends on the way.
     """
 
-    def __init__(self, signal: _Signal | None = None) -> None:
+    def __init__(self, bell: Bell | None = None) -> None:
         self.delay: float = 0.0
-        self._signal = signal or _Signal()
+        self._bell = bell or Bell()
         self._queue: deque[tuple[float, list[bytes]]] = deque()
         self._stalled = False
         self._to_drop = 0
@@ -75,7 +61,7 @@ class Pipe:
     def resume(self) -> None:
         """Lets everything pass that :meth:`stall` held back."""
         self._stalled = False
-        self._signal.notify()
+        self._bell.ring()
 
     def clear(self) -> None:
         """Loses everything that is under way."""
@@ -92,7 +78,7 @@ class Pipe:
         for _ in range(2 if self._to_duplicate else 1):
             self._queue.append((due, frames))
         self._to_duplicate = max(0, self._to_duplicate - 1)
-        self._signal.notify()
+        self._bell.ring()
 
     def take(self) -> list[list[bytes]]:
         """What has arrived, a batch at the most."""
@@ -108,11 +94,12 @@ class Pipe:
 
     async def wait(self) -> None:
         """Waits until something may have arrived."""
-        await self._signal.wait(self.due)
+        with anyio.CancelScope(deadline=self.due):
+            await self._bell.wait()
 
     def wake(self) -> None:
         """Wakes who waits."""
-        self._signal.notify()
+        self._bell.ring()
 
     @property
     def due(self) -> float:
@@ -141,16 +128,14 @@ class MemoryTransport(FrameTransport):
         self.followed: Sequence[ChannelName] = CHANNELS
         self.sees_everything: bool = topics == (b"",)
         self.inbound: dict[ChannelName, Pipe] = {name: Pipe() for name in CHANNELS}
-        self.outbound: dict[ChannelName, Pipe] = {
-            name: Pipe(end.signals[name]) for name in CHANNELS
-        }
+        self.outbound: dict[ChannelName, Pipe] = {name: Pipe(end.bells[name]) for name in CHANNELS}
         self._end = end
         self._topics = topics
         self._gone = ""
         self._away: set[ChannelName] = set()
         self._abandoned = False
         self._tell: Tell | None = None
-        self._news = anyio.Event()
+        self._news = Bell()
 
     def take(self, channel: ChannelName) -> list[list[bytes]]:
         arrived = self.inbound[channel].take()
@@ -212,8 +197,7 @@ class MemoryTransport(FrameTransport):
         self._notify()
 
     def _notify(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+        self._news.ring()
 
     def abandon(self) -> None:
         self._abandoned = True
@@ -248,7 +232,7 @@ class MemoryKernelEnd(KernelEnd):
 
     def __init__(self, key: bytes = b"") -> None:
         super().__init__(Wire(key))
-        self.signals: dict[ChannelName, _Signal] = {name: _Signal() for name in CHANNELS}
+        self.bells: dict[ChannelName, Bell] = {name: Bell() for name in CHANNELS}
         self.clients: list[MemoryTransport] = []
         self._key = key
         self._gone = ""
@@ -278,7 +262,8 @@ class MemoryKernelEnd(KernelEnd):
     async def wait_readable(self, channel: ChannelName) -> None:
         due = min((pipe.due for pipe in self._pipes(channel)), default=math.inf)
         if due > -math.inf:
-            await self.signals[channel].wait(due)
+            with anyio.CancelScope(deadline=due):
+                await self.bells[channel].wait()
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         if self._gone:

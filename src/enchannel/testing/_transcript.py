@@ -12,6 +12,7 @@ from __future__ import annotations
 import anyio
 import attrs
 
+from .._bell import Bell
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
 
@@ -44,7 +45,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._grown = anyio.Event()
+        self._grown = Bell()
 
     def received(self, channel: ChannelName, message: Message) -> None:
         """The client sent `message`."""
@@ -66,8 +67,7 @@ class Transcript:
         note: str = "",
     ) -> None:
         self.entries.append(Entry(anyio.current_time(), direction, channel, message, note))
-        self._grown.set()
-        self._grown = anyio.Event()
+        self._grown.ring()
 
     @property
     def lines(self) -> list[str]:
