@@ -404,7 +404,7 @@ class KernelChannels:
         core = self._core
         backlog, listeners = core.delivery.statistics()
         return ChannelStatistics(
-            iopub_proven=core.iopub_proven.is_set() or not core.transport.iopub_needs_proof,
+            iopub_proven=core.iopub_proven or not core.transport.iopub_needs_proof,
             received=_by_channel(core.received),
             sent=_by_channel(core.sent),
             dropped=core.transport.dropped(),

@@ -80,7 +80,7 @@ def is_never_readable(transport: Any) -> None:
 
 
 def is_never_lost(transport: Any) -> None:
-    transport.follow = lambda tell: anyio.sleep_forever()
+    transport.follow = lambda tell, start: None
 
 
 def sends_anything(transport: Any) -> None:
@@ -93,7 +93,9 @@ def counts_nothing(transport: Any) -> None:
 
 def says_nothing_of_a_loss(transport: Any) -> None:
     follow = transport.follow
-    transport.follow = lambda tell: follow(lambda event, channels, _: tell(event, channels, ""))
+    transport.follow = lambda tell, start: follow(
+        lambda event, channels, _: tell(event, channels, ""), start
+    )
 
 
 def gives_all_at_once(transport: Any) -> None:
@@ -134,9 +136,9 @@ def keeps_who_waits(transport: Any) -> None:
 def keeps_who_follows(transport: Any) -> None:
     follow = transport.follow
 
-    async def follow_for_ever(tell: Any) -> None:
-        await follow(tell)
-        await anyio.sleep_forever()
+    def follow_for_ever(tell: Any, start: Any) -> None:
+        follow(tell, start)
+        start(anyio.sleep_forever)
 
     transport.follow = follow_for_ever
 

@@ -88,7 +88,7 @@ class Core(Seam):
         self.interrupter: Callable[[], None] | None = None
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
-        self.iopub_proven: anyio.Event = anyio.Event()
+        self.iopub_proven: bool = False
         self.changed: Bell = Bell()
         """Rings whenever the connection or its state changes."""
         self.scopes: set[anyio.CancelScope] = set()
@@ -214,7 +214,9 @@ class Core(Seam):
         held_back = self.transport.held_back
         if messages or held_back != self._held_back:
             self._held_back = held_back
-            self.iopub_proven.set()
+            if not self.iopub_proven:
+                self.iopub_proven = True
+                self.tell()
         # In C: most batches hold nothing that concerns us.
         kinds = [message.header.get("msg_type") for message in messages]
         if "status" in kinds or self.status.curious:

@@ -129,7 +129,7 @@ async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> 
             + "; ".join(f"{channel} at {seen}" for channel, seen in unconnected.items()),
             unconnected,
         ) from core.lost
-    if transport.iopub_needs_proof and not core.iopub_proven.is_set():
+    if transport.iopub_needs_proof and not core.iopub_proven:
         _raise_if_all_is_refused(core)
         logger().warning(
             "iopub could not be proven live within %g s: is the kernel busy? "

@@ -24,10 +24,11 @@ ASKED: tuple[ChannelName, ...] = ("control", "shell")
 async def prove_iopub(core: Core) -> None:
     """Waits, asking the kernel again and again, until anything arrives on iopub."""
     pause = FIRST_ASK
-    while not core.iopub_proven.is_set():
+    while not core.iopub_proven:
         ask_anyhow(core)
         with anyio.move_on_after(pause):
-            await core.iopub_proven.wait()
+            while not core.iopub_proven:
+                await core.changed.wait()
         pause = min(2 * pause, LAST_ASK)
 
 

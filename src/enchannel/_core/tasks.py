@@ -2,7 +2,7 @@
 
 * One *reader* for each channel takes what has arrived and delivers it. When the kernel is lost it reads the last
   words, and ends.
-* The *follower* tells what the transport says of the connection.
+* What the transport starts tells what becomes of the connection.
 * The *keeper* sits out one outage after the other; in between it beats the heart, and looks at what may be missing.
 
 They are shielded from whoever cancels the block, which may have something to say and to hear on its way out, and
@@ -13,7 +13,8 @@ receive or send.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -45,13 +46,17 @@ async def tend(core: Core) -> None:
     if core.life.state is State.LEFT:
         return  # before this task ran at all
     readers = _Readers(core)
-    with anyio.CancelScope(shield=True) as scope:
-        core.scopes.add(scope)
-        async with unwrapping_task_group() as tasks:
-            for channel in core.channels:
-                tasks.start_soon(readers.read, channel, name=f"enchannel {channel}")
-            tasks.start_soon(follow, core, name="enchannel the connection")
-            await keep(core)
+    async with unwrapping_task_group() as tasks:
+        tasks.cancel_scope.shield = True
+        core.scopes.add(tasks.cancel_scope)
+        for channel in core.channels:
+            tasks.start_soon(readers.read, channel, name=f"enchannel {channel}")
+
+        def start(follow: Callable[..., Awaitable[None]], *args: object) -> None:
+            tasks.start_soon(_follow, core, follow, *args, name="enchannel the connection")
+
+        core.transport.follow(partial(_hear, core), start)
+        await keep(core)
 
 
 class _Readers:
@@ -105,23 +110,23 @@ class _Readers:
             await checkpoint()
 
 
-async def follow(core: Core) -> None:
+def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
     """Does what the transport's word of the connection means."""
+    if event is ConnectionEvent.DISCONNECTED:
+        core.outage.note(channels)
+        # What was asked may be lost with the connection, and is asked anew.
+        core.requests.give_up_questions()
+        core.happen(Event.DISCONNECTED)
+    elif event is ConnectionEvent.GIVEN_UP:
+        core.transport.reconnect(channels)
+    elif event is ConnectionEvent.GONE:
+        core.lose(KernelDied(said, "disconnected"))
+    core.tell()
 
-    def hear(event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
-        if event is ConnectionEvent.DISCONNECTED:
-            core.outage.note(channels)
-            # What was asked may be lost with the connection, and is asked anew.
-            core.requests.give_up_questions()
-            core.happen(Event.DISCONNECTED)
-        elif event is ConnectionEvent.GIVEN_UP:
-            core.transport.reconnect(channels)
-        elif event is ConnectionEvent.GONE:
-            core.lose(KernelDied(said, "disconnected"))
-        core.tell()
 
+async def _follow(core: Core, follow: Callable[..., Awaitable[None]], *args: object) -> None:
     try:
-        await core.transport.follow(hear)
+        await follow(*args)
     except Exception as error:  # noqa: BLE001
         _record(core, "the connection can no longer be followed", error)
 
@@ -214,7 +219,7 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     while core.transport.has_arrived("iopub"):
         # What the old connection brought proves nothing of the new one.
         await checkpoint()
-    core.iopub_proven = anyio.Event()
+    core.iopub_proven = False
     core.transport.widen()
     heard, session = status.heard, status.session
     status.curious = True

@@ -25,15 +25,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import TypeAlias
 
-import anyio
-
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import RemoteProtocolError
 from .._protocol.message import Message
 from .._protocol.wire import Frame, Wire
 
-__all__ = ["ConnectionEvent", "FrameTransport", "Tell", "Transport"]
+__all__ = ["ConnectionEvent", "FrameTransport", "Start", "Tell", "Transport"]
 
 
 class ConnectionEvent(Enum):
@@ -51,6 +49,9 @@ class ConnectionEvent(Enum):
 
 Tell: TypeAlias = "Callable[[ConnectionEvent, Sequence[ChannelName], str], None]"
 """Called with what happened, the channels that it concerns, and what was seen of it."""
+
+Start: TypeAlias = "Callable[..., object]"
+"""Starts a task that runs the given coroutine function with the arguments behind it."""
 
 
 class Transport(ABC):
@@ -113,9 +114,13 @@ class Transport(ABC):
     def begin(self) -> None:
         """Called before anything else; after :meth:`abandon` the transport is used once more."""
 
-    async def follow(self, tell: Tell) -> None:
-        """Tells each change of the connection for as long as the transport is used, and ends when abandoned."""
-        await anyio.sleep_forever()
+    def follow(self, tell: Tell, start: Start) -> None:
+        """From now on tells each change of the connection.
+
+        Args:
+            tell: Takes what is told.
+            start: Starts the tasks that it takes, now or later. They end when the transport is abandoned.
+        """
 
     def watch(self, channel: ChannelName) -> None:
         """Something is expected on `channel`, if it is carried: from now on it is one of those that are followed."""

@@ -19,15 +19,13 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import anyio
-import anyio.abc
 import zmq
 
 from .._exceptions import KernelDied
-from .._groups import unwrapping_task_group
 from .._protocol.errors import MalformedMessage, RemoteProtocolError
 from .._protocol.message import ChannelName, Message
 from .._protocol.wire import Frame, Wire
-from .base import ConnectionEvent, FrameTransport, Tell
+from .base import ConnectionEvent, FrameTransport, Start, Tell
 from .zmq_link import Link
 
 __all__ = ["LINGER", "ZmqTransport", "shared_context"]
@@ -93,7 +91,7 @@ class ZmqTransport(FrameTransport):
         self._heart = heart
         self._beats = itertools.count(1)
         self._beat = b""
-        self._watchers: anyio.abc.TaskGroup | None = None
+        self._start: Start | None = None
         self._tell: Tell | None = None
         for name, link in links.items():
             self._trust(name, link)
@@ -160,14 +158,10 @@ class ZmqTransport(FrameTransport):
         for link in self._links.values():
             link.begin()
 
-    async def follow(self, tell: Tell) -> None:
-        self._tell = tell
-        async with unwrapping_task_group() as tasks:
-            self._watchers = tasks
-            first, *others = self._links.values()
-            for link in others:
-                tasks.start_soon(link.follow, self._hear)
-            await first.follow(self._hear)
+    def follow(self, tell: Tell, start: Start) -> None:
+        self._tell, self._start = tell, start
+        for link in self._links.values():
+            start(link.follow, self._hear)
 
     def _hear(self, link: Link, event: ConnectionEvent) -> None:
         channel: ChannelName = next(name for name, each in self._links.items() if each is link)
@@ -200,8 +194,8 @@ class ZmqTransport(FrameTransport):
                 self._watch(link, doubted=True)
 
     def _watch(self, link: Link, *, doubted: bool) -> None:
-        if link.watch(doubted=doubted) and self._watchers is not None:
-            self._watchers.start_soon(link.follow, self._hear)
+        if link.watch(doubted=doubted) and self._start is not None:
+            self._start(link.follow, self._hear)
 
     def unconnected(self) -> Mapping[str, str]:
         return {

@@ -7,6 +7,7 @@ process. So a monitor ends with whoever reads it.
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,6 +15,7 @@ import anyio
 import zmq
 
 from .._protocol.message import new_id
+from .readiness import Readiness, stay_ready
 
 __all__ = ["ENDED", "SEEN", "Monitor", "descriptor"]
 
@@ -60,15 +62,23 @@ class Monitor:
         self._watched = socket
         self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
         self._socket.connect(address)
-        # Once its context is terminated, it does not say.
-        self._descriptor = descriptor(self._socket)
+        self._readiness: Readiness | None = None
 
     async def wait(self, seconds: float) -> bool:
         """Waits until it says something or is closed, for `seconds` at most; whether that is so."""
-        with anyio.move_on_after(seconds), contextlib.suppress(anyio.ClosedResourceError):
-            await anyio.wait_readable(descriptor(self._socket))
+        if self._readiness is None:
+            self._readiness = stay_ready(descriptor(self._socket), self._readable)
+        if seconds == math.inf:
+            # Most often, and a scope takes 800 bytes for as long as it is waited for.
+            await self._readiness.wait()
+            return True
+        with anyio.move_on_after(seconds):
+            await self._readiness.wait()
             return True
         return False
+
+    def _readable(self) -> bool:
+        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def take(self) -> Iterator[tuple[int, int, str]]:
         """What it has said: events, each with its value and the address that it is about."""
@@ -88,9 +98,9 @@ class Monitor:
         # Where the socket or its context is gone already, so is the monitor's other end.
         with contextlib.suppress(zmq.ZMQError):
             self._watched.monitor(None, 0)
-        # Outside an event loop nobody waits.
-        with contextlib.suppress(RuntimeError):
-            anyio.notify_closing(self._descriptor)
+        if self._readiness is not None:
+            self._readiness.wake()
+            self._readiness.close()
         self._socket.close(linger=0)
 
 

@@ -73,7 +73,7 @@ async def _followed(transport: Transport) -> AsyncIterator[Events]:
 
     async with unwrapping_task_group() as tasks:
         transport.begin()
-        tasks.start_soon(transport.follow, tell)
+        transport.follow(tell, tasks.start_soon)
         while transport.unconnected():  # noqa: ASYNC110
             await anyio.sleep(0.001)
         yield events
@@ -247,7 +247,7 @@ async def check_abandoning(transport: Transport) -> None:
 
     transport.begin()
     async with unwrapping_task_group() as tasks:
-        tasks.start_soon(transport.follow, lambda *_: None)
+        transport.follow(lambda *_: None, tasks.start_soon)
         for channel in transport.channels:
             tasks.start_soon(read, channel)
         while transport.unconnected():  # noqa: ASYNC110

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from .._bell import Bell
 from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.wire import Frame, Wire
-from .._transports.base import ConnectionEvent, FrameTransport, Tell
+from .._transports.base import ConnectionEvent, FrameTransport, Start, Tell
 from ._ends import KernelEnd
 
 __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"]
@@ -163,13 +163,15 @@ class MemoryTransport(FrameTransport):
     def begin(self) -> None:
         self._abandoned = False
 
-    async def follow(self, tell: Tell) -> None:
+    def follow(self, tell: Tell, start: Start) -> None:
         self._tell = tell
-        while not self._abandoned:
-            if self._gone:
-                tell(ConnectionEvent.GONE, self.channels, self._gone)
-                return
+        start(self._tell_the_end)
+
+    async def _tell_the_end(self) -> None:
+        while not (self._abandoned or self._gone):
             await self._news.wait()
+        if self._gone:
+            self._say(ConnectionEvent.GONE, self.channels, self._gone)
 
     def unconnected(self) -> Mapping[str, str]:
         if self._gone:
