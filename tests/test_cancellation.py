@@ -108,7 +108,6 @@ def waiters(ch: KernelChannels) -> tuple[Any, ...]:
         len(comms._comms),
         len(comms._targets),
         sum(map(len, delivery._listeners.values())),
-        delivery._waiting_for_room,
         len(core.observers),
         len(core.scopes),
     )
