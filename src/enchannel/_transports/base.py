@@ -11,8 +11,8 @@ The rules a transport keeps, and its users rely on:
 * Whatever a call has done to the readiness of a channel is put right within that call, whoever made it.
 * One task waits for each channel to become readable; any task may send.
 * What arrives and is no message is dropped and counted here, and never raises.
-* The connection tells its story as events (:class:`ConnectionEvent`), to the one task that follows it. What an
-  event means is decided elsewhere: a transport has no policy.
+* The connection tells its story as events (:class:`ConnectionEvent`); what an event means is decided
+  elsewhere: a transport has no policy.
 * An abandoned transport is let go then and there: nothing more comes, nobody waits for it, and what had arrived
   can still be read.
 """
