@@ -177,6 +177,29 @@ async def test_a_channel_that_is_used_is_watched_by_itself(
         assert ch.statistics().outages == 1
 
 
+@pytest.mark.parametrize("lost", ["shell", "control", "stdin"])
+async def test_a_channel_that_went_unseen_is_whole_at_its_first_use(
+    raw_kernel: RawKernel, lost: str
+) -> None:
+    async with raw_kernel.open("me", reconnect_timeout=30) as ch:
+        for _ in range(2):
+            raw_kernel.unbind(lost)
+            raw_kernel.rebind(lost, raw_kernel.info.endpoint(lost))
+        with anyio.fail_after(20):
+            await ch.main.send(lost, request("is_complete_request"))
+            assert (await raw_kernel.receive(lost))[1].msg_type == "is_complete_request"
+
+
+async def test_a_channel_that_went_unseen_and_stays_away_is_told_at_its_first_use(
+    raw_kernel: RawKernel,
+) -> None:
+    async with raw_kernel.open("me", reconnect_timeout=0.2) as ch:
+        raw_kernel.unbind("shell")
+        with anyio.fail_after(20), pytest.raises(KernelDied, match="connection of shell") as caught:
+            await ch.request("kernel_info_request")
+        assert caught.value.reason == "disconnected"
+
+
 async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawKernel) -> None:
     endpoint = raw_kernel.info.endpoint("shell")
     raw_kernel.unbind("shell")
