@@ -29,6 +29,7 @@ from enchannel._open_channels import open_some_channels
 from enchannel._protocol.connection_info import CHANNELS
 from enchannel._transports.zmq_link import BATCH
 from helpers import numbered, take, texts
+from memory_kernel import start
 from raw_kernel import KEY, RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
@@ -355,6 +356,58 @@ async def test_the_callers_own_sockets(raw_kernel: RawKernel, asynchronous: bool
         assert not shell.closed
         shell.close(linger=0)
         iopub.close(linger=0)
+
+
+@pytest.mark.parametrize("also", ["", "iopub"])
+async def test_idle_is_waited_for_over_the_callers_own_sockets(
+    raw_kernel: RawKernel, also: str
+) -> None:
+    import zmq
+
+    with zmq.Context() as context:
+        sockets = {"shell": context.socket(zmq.DEALER)}
+        if also:
+            sockets["iopub"] = context.socket(zmq.SUB)
+            sockets["iopub"].subscribe(b"")
+        for name, each in sockets.items():
+            each.connect(raw_kernel.info.endpoint(name))
+        async with (
+            open_channels(wrap_sockets(sockets, key=KEY)) as ch,
+            anyio.create_task_group() as tasks,
+        ):
+            waiting = start(tasks, ch.wait_idle)
+            identity, *frames = await raw_kernel.receive_frames("shell")
+            asked = raw_kernel.wire.decode(frames)
+            assert not waiting.done.is_set()
+            raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+            await waiting.result()
+        for each in sockets.values():
+            each.close(linger=0)
+
+
+async def test_a_lost_kernel_that_goes_on_is_listened_to_for_a_while_only(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._core.tasks.LAST_WORDS", 10)
+    cores: list[Core] = []
+    opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
+    async with opening as ch, anyio.create_task_group() as tasks:
+        cores[0].lose(KernelDied("frozen for a while", "heartbeat"))
+        raw_kernel.publish(*numbered(3 * BATCH))
+
+        async def go_on() -> None:
+            while True:
+                raw_kernel.publish(*numbered(10))
+                await anyio.lowlevel.checkpoint()
+
+        tasks.start_soon(go_on)
+        links = cores[0].transport._links.values()  # type: ignore[attr-defined]
+        with anyio.fail_after(20):
+            while not all(link.socket.closed for link in links):
+                await anyio.sleep(0.001)
+        with pytest.raises(KernelDied, match="frozen"):
+            await ch.shell.receive()
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_context_that_is_terminated_is_survived(raw_kernel: RawKernel) -> None:

@@ -92,6 +92,22 @@ async def test_shell_is_asked_as_well_for_control_may_stay_silent(raw_kernel: Ra
     assert [channel for channel, _, _ in probed.requests] == ["control", "shell"]
 
 
+async def test_a_kernel_that_publishes_nothing_for_control_is_joined(raw_kernel: RawKernel) -> None:
+    probed = Probed(raw_kernel)
+
+    async def answer(channel: str) -> None:
+        while True:
+            await probed.next(channel)
+            probed.answer(status=channel == "shell")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer, "shell")
+        tasks.start_soon(answer, "control")
+        async with raw_kernel.open() as ch:
+            assert ch.statistics().iopub_proven
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_reply_on_the_other_channel_is_a_reply(raw_kernel: RawKernel) -> None:
     probed = Probed(raw_kernel)
 

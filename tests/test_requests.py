@@ -504,6 +504,30 @@ async def test_a_kernel_whose_idle_was_lost_is_idle_all_the_same() -> None:
         assert ch.status == "idle"
 
 
+async def test_a_kernel_that_is_done_with_a_later_request_is_done_with_the_earlier_one() -> None:
+    async with conversation() as (ch, kernel, _):
+        kernel.status(message("execute_request"), "busy")
+        other = message("execute_request")
+        kernel.status(other, "busy")
+        while ch.status != "busy":
+            await anyio.sleep(0.01)
+        # The idle of the first was lost.
+        kernel.status(other, "idle")
+        await anyio.wait_all_tasks_blocked()
+        assert ch.status == "idle"
+
+
+async def test_the_idle_of_our_own_question_may_never_come() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = start(tasks, ch.wait_idle)
+        asked = await kernel.asked()
+        kernel.status(asked[1], "busy")
+        await anyio.wait_all_tasks_blocked()
+        kernel.reply(asked)
+        await finished(waiting)
+        assert ch.status == "idle"
+
+
 async def test_a_busy_kernel_that_is_joined_is_not_idle() -> None:
     async with conversation() as (ch, kernel, tasks):
         tasks.start_soon(answer_questions, kernel, "control")

@@ -76,7 +76,7 @@ class Status:
                 self._see_session(message)
 
     def over(self, msg_id: str) -> None:
-        """The main shell has replied to a request, and is done with those that it had begun before."""
+        """The main shell is done with a request, and with those that it had begun before."""
         if msg_id in self._busy:
             for begun in tuple(self._busy):
                 del self._busy[begun]
@@ -119,8 +119,9 @@ class Status:
             if len(self._busy) > BUSY:
                 del self._busy[next(iter(self._busy))]
             self.word = "busy"
+        elif state == "idle" and parent in self._busy:
+            self.over(parent)
         elif state == "idle":
-            self._busy.pop(parent, None)
             self._settle()
 
     def _is_elsewhere(self, message: Message) -> bool:

@@ -108,6 +108,7 @@ class _Readers:
             await self._core.deliver(channel, messages)
             left -= len(messages) or 1
             await checkpoint()
+        self._core.transport.forget(channel)
 
 
 def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:

@@ -125,6 +125,9 @@ class Transport(ABC):
     def watch(self, channel: ChannelName) -> None:
         """Something is expected on `channel`, if it is carried: from now on it is one of those that are followed."""
 
+    def forget(self, channel: ChannelName) -> None:
+        """What an abandoned transport has still to give on `channel` is dropped, and nothing more is taken."""
+
     def unconnected(self) -> Mapping[str, str]:
         """For each channel that is not connected, or not known to be: its endpoint, and what was seen of it."""
         return {}

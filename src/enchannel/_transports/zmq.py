@@ -208,6 +208,9 @@ class ZmqTransport(FrameTransport):
         for channel in channels:
             self._links[channel].reconnect()
 
+    def forget(self, channel: ChannelName) -> None:
+        self._links[channel].forget()
+
     def widen(self) -> None:
         if self._narrow and not self._wide:
             self._wide = True

@@ -164,10 +164,8 @@ class Link:
                 batch.append(read(self.socket))
         except zmq.Again:
             pass
-        if self._abandoned and not batch and self._owned:
-            # The last word is read, and nobody is there who could read ours.
-            self._closed = True
-            self.socket.close(linger=0)
+        if self._abandoned and not batch:
+            self.forget()
         elif self._readiness is not None and self._readiness.waiting:
             self._readiness.recheck()
         return batch
@@ -425,6 +423,12 @@ class Link:
             readiness, self._readiness = self._readiness, None
             readiness.wake()
             readiness.close()
+
+    def forget(self) -> None:
+        """The last word is read, and nobody is there who could read ours."""
+        if self._owned:
+            self._closed = True
+            self.socket.close(linger=0)
 
     def close(self) -> None:
         """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""

@@ -201,6 +201,9 @@ class MemoryTransport(FrameTransport):
     def _notify(self) -> None:
         self._news.ring()
 
+    def forget(self, channel: ChannelName) -> None:
+        self.inbound[channel].clear()
+
     def abandon(self) -> None:
         self._abandoned = True
         self._notify()
