@@ -10,6 +10,7 @@ import pytest
 import zmq
 
 from enchannel import KernelDied
+from enchannel._core.heartbeat import Heartbeat
 from helpers import beating
 from raw_kernel import RawKernel, message
 
@@ -69,13 +70,15 @@ async def test_silence_behind_a_first_beat_is_a_loss(
         assert "unresponsive: it missed 3 heartbeats" in caplog.text
 
 
-async def test_a_busy_kernel_that_misses_beats_is_unresponsive_and_not_dead(
-    raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("status", ["busy", "unknown"])
+async def test_a_kernel_not_known_to_be_idle_that_misses_beats_is_unresponsive_and_not_dead(
+    raw_kernel: RawKernel, heart: Heart, caplog: pytest.LogCaptureFixture, status: str
 ) -> None:
     async with raw_kernel.open(heartbeat_timeout=0.1) as ch:
-        raw_kernel.publish(message("status", execution_state="busy"))
+        if status == "busy":
+            raw_kernel.publish(message("status", execution_state="busy"))
         await beating(ch)
-        while ch.status != "busy":
+        while ch.status != status:
             await anyio.sleep(0.001)
         heart.beating = False
         while ch.statistics().missed_beats < 20:
@@ -96,6 +99,18 @@ async def test_without_a_first_beat_nothing_is_concluded(
             await ch.shell.receive()
             pytest.fail("nothing was sent")
         assert ch.statistics().missed_beats == 0
+
+
+def test_a_restart_is_no_silence(caplog: pytest.LogCaptureFixture) -> None:
+    heartbeat = Heartbeat(10)
+    heartbeat.look(0, 5, echoed=False, idle=True)
+    heartbeat.look(3, 5, echoed=True, idle=True)
+    for now in (6, 9):
+        assert heartbeat.look(now, 5, echoed=False, idle=True) is None
+    heartbeat.excuse()
+    assert heartbeat.look(100, 5, echoed=False, idle=True) is None
+    assert heartbeat.missed == 2
+    assert "unresponsive" not in caplog.text
 
 
 async def test_messages_are_as_good_as_beats(raw_kernel: RawKernel, heart: Heart) -> None:

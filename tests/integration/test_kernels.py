@@ -377,7 +377,20 @@ async def test_interrupt_by_signal_reaches_what_the_kernel_started(kernel: Any) 
         async for msg in execution:
             if msg.content.get("text", "").startswith("started"):
                 await kernel.interrupt()
+                # Where a kernel loses the reply with it, whoever waits is told so.
+                assert "interrupted" in execution._run.hit
         assert execution.reply.content["ename"] == "KeyboardInterrupt"
+
+
+async def test_the_line_of_who_launched_a_kernel_is_sent_no_output(kernel: Kernel) -> None:
+    async with kernel.open_channels() as ch:
+        line = kernel._line._core
+        assert line is not None
+        before = dict(line.received)
+        async with ch.execute("for i in range(100): print(i, flush=True)") as execution:
+            await execution.wait()
+        await ch.request("kernel_info_request", channel="control")
+        assert line.received == before
 
 
 async def test_interrupt_by_message(add_spec: AddSpec) -> None:
@@ -387,6 +400,7 @@ async def test_interrupt_by_message(add_spec: AddSpec) -> None:
             async for msg in execution:
                 if msg.content.get("text", "").startswith("started"):
                     await kernel.interrupt()
+                    assert "interrupted" in execution._run.hit
         assert execution.reply is not None
         assert execution.reply.content["ename"] == "KeyboardInterrupt"
 
