@@ -21,6 +21,7 @@ from enchannel import (
     open_kernel_channels,
 )
 from helpers import beating
+from raw_kernel import RawKernel
 
 pytestmark = pytest.mark.anyio
 
@@ -86,6 +87,14 @@ async def test_those_that_run_are_listed(runtime: Path) -> None:
     assert not by_file["kernel-dead.json"].alive
     assert by_file["kernel-dead.json"].kernel_name == "python3"
     assert not by_file["kernel-odd.json"].alive
+
+
+async def test_a_kernel_that_answers_nothing_until_its_cell_is_done_is_listed_as_busy(
+    runtime: Path, raw_kernel: RawKernel
+) -> None:
+    (runtime / "kernel-silent.json").write_text(json.dumps(raw_kernel.config))
+    (said,) = await list_running_kernels()
+    assert (said.alive, said.busy) == (True, True)
 
 
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])

@@ -165,7 +165,7 @@ async def test_a_subshell_answers_while_the_main_shell_is_busy(
 ) -> None:
     release = tmp_path / "release"
     code = f"import os, time\nwhile not os.path.exists({str(release)!r}): time.sleep(0.01)"
-    async with ch.open_subshell() as sub, ch.execute(code) as sleeping:
+    async with ch.execute(code) as sleeping, ch.open_subshell() as sub:
         listed = await ch.request(messages.list_subshell_request())
         assert listed.content["subshell_id"] == [sub.subshell_id]
         async with sub.execute("2 + 2") as execution:
