@@ -9,6 +9,7 @@ import weakref
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 
 from enchannel import (
@@ -444,6 +445,15 @@ async def test_a_status_that_is_held_up_says_that_a_silent_request_has_begun() -
         await anyio.sleep(50)
         assert not task.done.is_set()
         kernel.reply(asked)
+        await finished(task)
+
+
+async def test_an_interrupt_reply_may_be_empty_and_come_on_shell() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.interrupt)
+        identity, asked = await kernel.asked("control")
+        reply = message("interrupt_reply", asked)
+        kernel.end.send("shell", identity, attrs.evolve(reply, content=None))
         await finished(task)
 
 
