@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from ._kernels.opening import open_kernel
     from ._kernels.specs import KernelSpec
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Channel",
     "ChannelStatistics",
@@ -134,13 +136,16 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _LATER:
-        from importlib import import_module
+# Type checkers would take any name for one that there is.
+if not TYPE_CHECKING:
 
-        module = import_module(f".{_LATER[name]}", __name__)
-        return module if name == _LATER[name] else getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in _LATER:
+            from importlib import import_module
+
+            module = import_module(f".{_LATER[name]}", __name__)
+            return module if name == _LATER[name] else getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -90,7 +90,7 @@ class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
             KernelDied: The kernel is lost.
         """
         if self.closed or not self._may_send:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError(f"the {self.name} channel is closed for sending")
         return await _send(self._core, self.name, item)
 
     async def send_eof(self) -> None:
@@ -120,7 +120,7 @@ class MainChannel(Listener[tuple[ChannelName, Message]]):
             KernelDied: The kernel is lost.
         """
         if self.closed:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the main channel is closed")
         return await _send(self._core, channel, body)
 
     def __repr__(self) -> str:

@@ -16,4 +16,8 @@ def logger() -> Logger:
     """The logger called ``enchannel``."""
     import logging
 
-    return logging.getLogger("enchannel")
+    log = logging.getLogger("enchannel")
+    if not log.handlers:
+        # Or what is said would come out on stderr where a program has not asked for it.
+        log.addHandler(logging.NullHandler())
+    return log

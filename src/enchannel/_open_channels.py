@@ -380,11 +380,15 @@ def parse_topics(subscription: Topics) -> tuple[bytes, ...]:
     Raises:
         LocalProtocolError: One of them is no text.
     """
-    several = (subscription,) if isinstance(subscription, (str, bytes)) else tuple(subscription)
-    topics = tuple(topic.encode() if isinstance(topic, str) else topic for topic in several)
-    for topic in topics:
+    given: object = subscription
+    is_one = isinstance(given, (str, bytes)) or not isinstance(given, Iterable)
+    several: Iterable[object] = (given,) if is_one else subscription
+    topics: list[bytes] = []
+    for each in several:
+        topic = each.encode() if isinstance(each, str) else each
         if not isinstance(topic, bytes):
             raise LocalProtocolError(
                 f"subscription is a topic prefix (bytes or str) or several, not {type(topic).__name__}"
             )
-    return (b"",) if not topics or b"" in topics else topics
+        topics.append(topic)
+    return (b"",) if not topics or b"" in topics else tuple(topics)

@@ -339,10 +339,13 @@ def input_reply(value: str, request: Message) -> Message:
     return Message({"msg_type": "input_reply"}, request.header, {}, dict(content))
 
 
-def __getattr__(name: str) -> object:
-    # Sixty classes, which only type checkers and those who ask need: 3 ms of the import.
-    if name in __all__:
-        from ._protocol import contents as _contents
+# Type checkers would take any name for one that there is.
+if not TYPE_CHECKING:
 
-        return getattr(_contents, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # Sixty classes, which only type checkers and those who ask need: 3 ms of the import.
+        if name in __all__:
+            from ._protocol import contents as _contents
+
+            return getattr(_contents, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -85,7 +85,7 @@ class Comm(TiedStream[Message]):
             KernelDied: The kernel is lost.
         """
         if self._over:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the comm is closed")
         body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
         return await self._core.send("shell", self._core.prepare(body), tied=self)
 

@@ -226,6 +226,12 @@ class Execution:
     def __anext__(self) -> Coroutine[Any, Any, Message]:
         return self._run.receive()
 
+    def __repr__(self) -> str:
+        run = self._run
+        count = "" if self.execution_count is None else f" [{self.execution_count}]"
+        ended = "failed" if run.failure is not None else "left" if run.left else "running"
+        return f"<Execution{count} {'complete' if run.complete else ended}>"
+
 
 async def interrupt(conversations: Conversations) -> None:
     """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""

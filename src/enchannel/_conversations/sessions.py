@@ -132,6 +132,9 @@ class DebugSession(TiedStream[Message]):
         """Takes the debug events of what arrives; must not raise."""
         self.put([message for message in arrived if message.msg_type == "debug_event"])
 
+    def __repr__(self) -> str:
+        return f"<DebugSession of {self._conversations.core.session}>"
+
 
 @asynccontextmanager
 async def open_debug_session(conversations: Conversations) -> AsyncIterator[DebugSession]:

@@ -158,7 +158,7 @@ class Core(Seam):
             anyio.ClosedResourceError: The block was left.
         """
         if self.life.state is State.LEFT:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the block of the channels was left")
         if self.lost is not None:
             raise fresh(self.lost)
 

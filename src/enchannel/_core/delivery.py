@@ -58,7 +58,7 @@ class Listener(Stream[T]):
     def listen(self) -> None:
         """Begins to listen, and takes over what waits in the backlog of its channels."""
         if self._closed:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the stream is closed")
         if not self._listening:
             self._delivery.add(self)
             self._listening = True
@@ -118,7 +118,7 @@ class Delivery:
     def add(self, listener: Listener[Any]) -> None:
         """Registers `listener` and hands it the backlog of its channels, in the order of arrival."""
         if self.left:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the block of the channels was left")
         for channel in listener.channels:
             if channel not in self._listeners:
                 raise LocalProtocolError(

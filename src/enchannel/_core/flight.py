@@ -147,7 +147,7 @@ class Flight:
         if self._failure is not None:
             raise fresh(self._failure)
         if self._left:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the block of the request was left")
         if self._news.is_set():
             # Not otherwise: several tasks may wait for the same news.
             self._news = anyio.Event()

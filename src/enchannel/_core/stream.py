@@ -209,11 +209,11 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
                 self._room_made()
             return item
         if self._closed:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the stream is closed, or its block was left")
         self._closed = self._left
         if self._failure is not None:
             raise fresh(self._failure)
-        raise anyio.EndOfStream
+        raise anyio.EndOfStream("nothing more comes")
 
     def _stop(self) -> None:
         """Closes the memory stream; what is in it stays at hand."""

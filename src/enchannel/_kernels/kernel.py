@@ -215,13 +215,13 @@ class Kernel:
         """
         async with self._turns:
             if self._left:
-                raise anyio.ClosedResourceError
+                raise anyio.ClosedResourceError("the block of the kernel was left")
             self._restarted = anyio.Event()
             try:
                 with anyio.CancelScope() as self._restarting:
                     await self._restart()
                     return
-                raise anyio.ClosedResourceError
+                raise anyio.ClosedResourceError("the block of the kernel was left")
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._stop()

@@ -41,6 +41,10 @@ class Launch:
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
         _check(env, extra_arguments, transport, encryption, startup_timeout)
+        if not isinstance(name, (str, KernelSpec)):
+            raise LocalProtocolError(
+                f"name is that of a kernelspec, or a KernelSpec, not {type(name).__name__}"
+            )
         spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
         if transport == "auto":
             transport = "ipc" if spec.speaks_ipc else "tcp"

@@ -98,7 +98,7 @@ class Line:
             anyio.ClosedResourceError: The line is closed.
         """
         if self._core is None:
-            raise anyio.ClosedResourceError
+            raise anyio.ClosedResourceError("the kernel was stopped")
         await self._core.request("control", self._core.prepare(request))
 
     async def ask_to_shut_down(self, *, restart: bool, interrupt: bool) -> None:

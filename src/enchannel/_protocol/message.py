@@ -33,9 +33,20 @@ CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
 PROTOCOL_VERSION = "5.4"
 """What the header of a sent message says where the body names no version."""
 
+SUBSHELL_VERSION = "5.5"
+"""The same beside a ``subshell_id``, which came with that version (JEP 91)."""
+
 
 _ON_CONTROL = frozenset(
-    ("shutdown", "interrupt", "debug", "create_subshell", "delete_subshell", "list_subshell")
+    (
+        "shutdown",
+        "interrupt",
+        "debug",
+        "usage",
+        "create_subshell",
+        "delete_subshell",
+        "list_subshell",
+    )
 )
 _ON_IOPUB = frozenset(
     (
@@ -83,6 +94,9 @@ class Message:
     """What the message says; its fields depend on ``msg_type``."""
     buffers: Sequence[Buffer] = ()
     """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
+
+    def __hash__(self) -> int:
+        return hash(self.msg_id)
 
     @property
     def msg_id(self) -> str:
@@ -229,7 +243,8 @@ def prepare(body: Body, *, session: str, username: str) -> Message:
     header["username"] = username
     date = header.get("date") or datetime.now(UTC)
     header["date"] = date.isoformat() if isinstance(date, datetime) else date
-    header["version"] = _text(header, "version") or PROTOCOL_VERSION
+    newest = SUBSHELL_VERSION if "subshell_id" in header else PROTOCOL_VERSION
+    header["version"] = _text(header, "version") or newest
     if header["msg_type"] == "input_reply":
         # One kernel fails on an input_reply without a status, none minds it.
         content.setdefault("status", "ok")

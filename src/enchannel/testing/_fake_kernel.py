@@ -128,6 +128,10 @@ class FakeKernel:
         self._born = anyio.Event()
         self._revived = anyio.Event()
 
+    def __repr__(self) -> str:
+        state = "dead" if self._dead else "silent" if self._silent else "running"
+        return f"<FakeKernel over {self._transport} {state}>"
+
     # Reaching it.
 
     @property
