@@ -275,9 +275,6 @@ async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKern
     async with opening as ch:
         endpoint = raw_kernel.info.endpoint("shell")
         with anyio.fail_after(10):
-            # A channel is followed from its first use on.
-            await ch.shell.send(request("early_request"))
-            await raw_kernel.receive("shell")
             raw_kernel.close("shell")
             while not cores[0].transport.unconnected():
                 await anyio.sleep(0.001)
@@ -381,6 +378,25 @@ async def test_idle_is_waited_for_over_the_callers_own_sockets(
             assert not waiting.done.is_set()
             raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
             await waiting.result()
+        for each in sockets.values():
+            each.close(linger=0)
+
+
+async def test_the_callers_own_sockets_are_used_once_more(raw_kernel: RawKernel) -> None:
+    import zmq
+
+    with zmq.Context() as context:
+        sockets = {name: context.socket(zmq.DEALER) for name in ("shell", "control")}
+        sockets["iopub"] = context.socket(zmq.SUB)
+        for name, each in sockets.items():
+            each.connect(raw_kernel.info.endpoint(name))
+        transport = wrap_sockets(sockets, key=KEY)
+        for _ in range(2):
+            async with open_channels(transport) as ch:
+                # At once, before any task of the channels has run.
+                await ch.control.send(request("interrupt_request"))
+                assert (await raw_kernel.receive("control"))[1].msg_type == "interrupt_request"
+                await anyio.wait_all_tasks_blocked()
         for each in sockets.values():
             each.close(linger=0)
 

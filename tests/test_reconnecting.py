@@ -177,38 +177,62 @@ async def test_a_channel_that_is_used_is_watched_by_itself(
         assert ch.statistics().outages == 1
 
 
-@pytest.mark.parametrize("lost", ["shell", "control"])
-async def test_a_channel_that_went_unseen_is_whole_at_its_first_use(
-    raw_kernel: RawKernel, lost: str
-) -> None:
+async def test_control_that_went_before_its_first_use_is_whole_at_it(raw_kernel: RawKernel) -> None:
     async def answer() -> None:
         while True:
-            identity, asked = await raw_kernel.receive(lost)
-            raw_kernel.send(lost, identity, message("is_complete_reply", asked, status="complete"))
+            identity, asked = await raw_kernel.receive("control")
+            raw_kernel.send(
+                "control", identity, message("is_complete_reply", asked, status="complete")
+            )
 
     async with raw_kernel.open("me", reconnect_timeout=30) as ch:
         for _ in range(2):
-            raw_kernel.unbind(lost)
-            raw_kernel.rebind(lost, raw_kernel.info.endpoint(lost))
+            raw_kernel.unbind("control")
+            raw_kernel.rebind("control", raw_kernel.info.endpoint("control"))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(answer)
             with anyio.fail_after(30):
                 # What goes out before ZeroMQ has noticed is lost, and told.
                 with contextlib.suppress(NoReply, KernelDied):
-                    await ch.request("is_complete_request", {"code": "1"}, channel=lost)
-                reply = await ch.request("is_complete_request", {"code": "1"}, channel=lost)
+                    await ch.request("is_complete_request", {"code": "1"}, channel="control")
+                reply = await ch.request("is_complete_request", {"code": "1"}, channel="control")
             assert reply.content["status"] == "complete"
             tasks.cancel_scope.cancel()
 
 
-async def test_a_channel_that_went_unseen_and_stays_away_is_told_at_its_first_use(
-    raw_kernel: RawKernel,
+@pytest.mark.parametrize("lost", ["shell", "control"])
+async def test_a_channel_that_went_before_its_first_use_and_stays_away_is_told(
+    raw_kernel: RawKernel, lost: str
 ) -> None:
     async with raw_kernel.open("me", reconnect_timeout=0.2) as ch:
-        raw_kernel.unbind("shell")
-        with anyio.fail_after(20), pytest.raises(KernelDied, match="connection of shell") as caught:
-            await ch.request("kernel_info_request")
+        raw_kernel.unbind(lost)
+        said = f"connection of {lost}"
+        with anyio.fail_after(20), pytest.raises(KernelDied, match=said) as caught:
+            await ch.request("kernel_info_request", channel=lost)
         assert caught.value.reason == "disconnected"
+
+
+@pytest.mark.parametrize("waits", ["wait_idle", "send"])
+async def test_the_first_use_of_shell_waits_for_a_connection_that_is_away(
+    raw_kernel: RawKernel, waits: str
+) -> None:
+    async with (
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        raw_kernel.unbind("shell")
+        await anyio.sleep(0.5)
+        call = [ch.wait_idle] if waits == "wait_idle" else [ch.shell.send, request()]
+        task = start(tasks, *call)
+        await anyio.sleep(0.5)
+        assert not task.done.is_set()
+        raw_kernel.rebind("shell", raw_kernel.info.endpoint("shell"))
+        with anyio.fail_after(20):
+            identity, *frames = await raw_kernel.receive_frames("shell")
+            asked = raw_kernel.wire.decode(frames)
+            raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+            await task.result()
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawKernel) -> None:

@@ -326,7 +326,7 @@ class Core(Seam):
         await self._checkpoint_if_cancelled()
         if channel not in self.transport.followed:
             self.transport.watch(channel)
-        if message.content.get("allow_stdin"):
+        if message.content.get("allow_stdin", message.msg_type == "execute_request"):
             self.transport.watch("stdin")
         while True:
             if self.life.state is not State.LIVE:

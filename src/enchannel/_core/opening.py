@@ -73,9 +73,6 @@ async def opened(
     try:
         core = make_core(transport)
         transport.begin()
-        if core.delivery.limited:
-            # The end of iopub is not seen while its reader waits for room: what is unread holds it open.
-            transport.watch("shell")
         if on_made is not None:
             on_made(core)
         async with unwrapping_task_group() as tasks:

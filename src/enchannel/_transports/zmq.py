@@ -2,8 +2,9 @@
 
 The facts it stands on:
 
-* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then iopub has, and
-  the others from their first use on, or while one that has is away.
+* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell and iopub
+  have, and the others from their first use on, or while one that has is away. Shell must: what is first sent to a
+  connection that went unseen is not kept for the next one.
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. It ends with the program, when what was sent is out: memory that was lent to ZeroMQ is freed at a
   program's end. A context that the caller gave is never terminated, and nothing is lent to it.
@@ -34,10 +35,10 @@ LINGER = 1000
 """Milliseconds for which what was sent before closing may still go out."""
 
 MAX_SOCKETS = 16_384
-"""Sockets of the shared context. A kernel takes seven to thirteen, by how many monitors it has; the
+"""Sockets of the shared context. A kernel takes nine to thirteen, by how many monitors it has; the
 default of 1,023 would end at 78 kernels."""
 
-_FOLLOWED: tuple[ChannelName, ...] = ("iopub",)
+_FOLLOWED: tuple[ChannelName, ...] = ("shell", "iopub")
 
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 
@@ -155,6 +156,8 @@ class ZmqTransport(FrameTransport):
     # The connection.
 
     def begin(self) -> None:
+        # Those of the last use are gone.
+        self._tell = self._start = None
         for link in self._links.values():
             link.begin()
 
@@ -179,8 +182,8 @@ class ZmqTransport(FrameTransport):
         link = self._links.get(channel)
         if link is None or channel in self.followed:
             return
-        self.followed = (*self.followed, channel)
         self._watch(link, doubted=False)
+        self.followed = (*self.followed, channel)
 
     def _watch_no_more_than_needed(self) -> None:
         if not self.unconnected():
