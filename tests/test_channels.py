@@ -391,12 +391,12 @@ async def test_the_callers_own_sockets_are_used_once_more(raw_kernel: RawKernel)
         for name, each in sockets.items():
             each.connect(raw_kernel.info.endpoint(name))
         transport = wrap_sockets(sockets, key=KEY)
-        for _ in range(2):
-            async with open_channels(transport) as ch:
-                # At once, before any task of the channels has run.
-                await ch.control.send(request("interrupt_request"))
-                assert (await raw_kernel.receive("control"))[1].msg_type == "interrupt_request"
-                await anyio.wait_all_tasks_blocked()
+        async with open_channels(transport):
+            await anyio.wait_all_tasks_blocked()
+        async with open_channels(transport) as ch:
+            # At once, before any task of the channels has run.
+            await ch.control.send(request("interrupt_request"))
+            assert (await raw_kernel.receive("control"))[1].msg_type == "interrupt_request"
         for each in sockets.values():
             each.close(linger=0)
 
