@@ -274,8 +274,8 @@ async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKern
     opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
     async with opening as ch:
         endpoint = raw_kernel.info.endpoint("shell")
+        raw_kernel.close("shell")
         with anyio.fail_after(10):
-            raw_kernel.close("shell")
             while not cores[0].transport.unconnected():
                 await anyio.sleep(0.001)
             async with anyio.create_task_group() as tasks:

@@ -221,10 +221,12 @@ async def test_the_first_use_of_shell_waits_for_a_connection_that_is_away(
         anyio.create_task_group() as tasks,
     ):
         raw_kernel.unbind("shell")
-        await anyio.sleep(0.5)
+        with anyio.fail_after(20):
+            while not ch._core.life.away:
+                await anyio.sleep(0.001)
         call = [ch.wait_idle] if waits == "wait_idle" else [ch.shell.send, request()]
         task = start(tasks, *call)
-        await anyio.sleep(0.5)
+        await anyio.wait_all_tasks_blocked()
         assert not task.done.is_set()
         raw_kernel.rebind("shell", raw_kernel.info.endpoint("shell"))
         with anyio.fail_after(20):

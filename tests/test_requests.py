@@ -63,6 +63,16 @@ async def finished(task: Task) -> Any:
     return await task.result()
 
 
+async def replied_without_idle(kernel: Kernel, task: Task) -> tuple[bytes, Message]:
+    """Answers what `task` asks but for the idle status, and returns it when that is done."""
+    asked = await kernel.asked()
+    kernel.status(asked[1], "busy")
+    await anyio.wait_all_tasks_blocked()
+    kernel.reply(asked)
+    await finished(task)
+    return asked
+
+
 # An execution that has its reply, and not its idle status.
 
 
@@ -530,11 +540,7 @@ async def test_a_kernel_that_is_done_with_a_later_request_is_done_with_the_earli
 async def test_the_idle_of_our_own_question_may_never_come() -> None:
     async with conversation() as (ch, kernel, tasks):
         waiting = start(tasks, ch.wait_idle)
-        asked = await kernel.asked()
-        kernel.status(asked[1], "busy")
-        await anyio.wait_all_tasks_blocked()
-        kernel.reply(asked)
-        await finished(waiting)
+        await replied_without_idle(kernel, waiting)
         assert ch.status == "idle"
 
 
@@ -579,11 +585,7 @@ async def test_a_request_that_is_over_is_busy_no_longer() -> None:
     async with conversation() as (ch, kernel, tasks):
         kernel.status(message("execute_request"), "busy")
         task = start(tasks, ch.request, "inspect_request", {})
-        asked = await kernel.asked()
-        kernel.status(asked[1], "busy")
-        await anyio.wait_all_tasks_blocked()
-        kernel.reply(asked)
-        await finished(task)
+        asked = await replied_without_idle(kernel, task)
         # What the main shell had begun before is over with it.
         assert ch.status == "idle"
         kernel.status(asked[1], "busy")
