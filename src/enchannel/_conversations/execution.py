@@ -229,8 +229,13 @@ class Execution:
     def __repr__(self) -> str:
         run = self._run
         count = "" if self.execution_count is None else f" [{self.execution_count}]"
-        ended = "failed" if run.failure is not None else "left" if run.left else "running"
-        return f"<Execution{count} {'complete' if run.complete else ended}>"
+        if run.complete:
+            state = "complete"
+        elif run.failure is not None:
+            state = "failed"
+        else:
+            state = "left" if run.left else "running"
+        return f"<Execution{count} {state}>"
 
 
 async def interrupt(conversations: Conversations) -> None:

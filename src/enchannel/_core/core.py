@@ -122,7 +122,7 @@ class Core(Seam):
             self.patience.cancel()
         if self.life.state is not before:
             self.wakeup.ring()
-        self.tell()
+        self.changed.ring()
 
     def lose(self, died: KernelDied, cause: BaseException | None = None) -> None:
         """The kernel is known to be gone."""
@@ -134,10 +134,6 @@ class Core(Seam):
         self.happen(Event.LEAVE)
         for scope in tuple(self.scopes):
             scope.cancel()
-
-    def tell(self) -> None:
-        """Wakes who waits for a change."""
-        self.changed.ring()
 
     async def opened(self) -> None:
         """Waits until something may be sent. Not always a checkpoint.
@@ -216,14 +212,14 @@ class Core(Seam):
             self._held_back = held_back
             if not self.iopub_proven:
                 self.iopub_proven = True
-                self.tell()
+                self.changed.ring()
         # In C: most batches hold nothing that concerns us.
         kinds = [message.header.get("msg_type") for message in messages]
         if "status" in kinds or self.status.curious:
             heard = self.status.heard
             self.status.observe(messages)
             if self.status.heard != heard:
-                self.tell()
+                self.changed.ring()
         if "iopub_welcome" in kinds:
             # It belongs to the opening of channels, and kernels repeat it for every other client.
             messages = [

@@ -119,9 +119,8 @@ class Status:
             if len(self._busy) > BUSY:
                 del self._busy[next(iter(self._busy))]
             self.word = "busy"
-        elif state == "idle" and parent in self._busy:
-            self.over(parent)
         elif state == "idle":
+            self.over(parent)
             self._settle()
 
     def _is_elsewhere(self, message: Message) -> bool:

@@ -53,10 +53,11 @@ async def tend(core: Core) -> None:
             tasks.start_soon(readers.read, channel, name=f"enchannel {channel}")
 
         def start(follow: Callable[..., Awaitable[None]], *args: object) -> None:
-            tasks.start_soon(_follow, core, follow, *args, name="enchannel the connection")
+            failed = "the connection can no longer be followed"
+            tasks.start_soon(_run, core, failed, follow, *args, name="enchannel the connection")
 
         core.transport.follow(partial(_hear, core), start)
-        await keep(core)
+        await _run(core, "the kernel can no longer be followed", keep, core)
 
 
 class _Readers:
@@ -122,22 +123,17 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
         core.transport.reconnect(channels)
     elif event is ConnectionEvent.GONE:
         core.lose(KernelDied(said, "disconnected"))
-    core.tell()
+    core.changed.ring()
 
 
-async def _follow(core: Core, follow: Callable[..., Awaitable[None]], *args: object) -> None:
+async def _run(
+    core: Core, failed: str, function: Callable[..., Awaitable[None]], *args: object
+) -> None:
+    """Runs `function`; `failed` is what an error of it means."""
     try:
-        await follow(*args)
+        await function(*args)
     except Exception as error:  # noqa: BLE001
-        _record(core, "the connection can no longer be followed", error)
-
-
-async def keep(core: Core) -> None:
-    """For as long as the kernel is there: one outage after the other, and what is due in between."""
-    try:
-        await _keep(core)
-    except Exception as error:  # noqa: BLE001
-        _record(core, "the kernel can no longer be followed", error)
+        _record(core, failed, error)
 
 
 def _record(core: Core, failed: str, error: Exception) -> None:
@@ -145,7 +141,8 @@ def _record(core: Core, failed: str, error: Exception) -> None:
     core.lose(KernelDied(f"{failed}: {error!r}"), error)
 
 
-async def _keep(core: Core) -> None:
+async def keep(core: Core) -> None:
+    """For as long as the kernel is there: one outage after the other, and what is due in between."""
     beat_at = -math.inf if core.transport.has_heartbeat else math.inf
     while not core.life.over:
         if core.life.away:

@@ -23,6 +23,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 import zmq
@@ -35,7 +36,7 @@ from .addresses import is_its_own_peer
 from .base import ConnectionEvent
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
-from .zmq_monitor import ENDED, SEEN, Monitor, descriptor
+from .zmq_monitor import ENDED, SEEN, Monitor, descriptor, is_readable
 
 __all__ = ["BATCH", "RETRY_INTERVAL", "Link"]
 
@@ -61,7 +62,6 @@ ATTEMPT = 1.0
 # Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
 _NOBLOCK = int(zmq.NOBLOCK)
 _SNDMORE = int(zmq.SNDMORE)
-_POLLIN = int(zmq.POLLIN)
 _POLLOUT = int(zmq.POLLOUT)
 _EVENTS = int(zmq.EVENTS)
 
@@ -100,6 +100,7 @@ class Link:
         give_back: Callable[[], object] | None = None,
     ) -> None:
         self.socket: zmq.Socket[bytes] = socket
+        self._readable = partial(is_readable, socket)
         self.monitored: bool = monitored
         self.connected: bool = not (monitored and owned)
         self.seen: str = "nothing answered"
@@ -225,9 +226,6 @@ class Link:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
         if self._readiness is not None:
             self._readiness.recheck()
-
-    def _readable(self) -> bool:
-        return bool(int(self.socket.get(_EVENTS)) & _POLLIN)
 
     def _takes_messages(self) -> bool:
         # A queue without a bound takes them for as long as ZeroMQ is connected or tries to be.

@@ -196,9 +196,6 @@ class MemoryTransport(FrameTransport):
     def _say(self, event: ConnectionEvent, channels: Sequence[ChannelName], said: str) -> None:
         if self._tell is not None and not self._abandoned:
             self._tell(event, channels, said)
-        self._notify()
-
-    def _notify(self) -> None:
         self._news.ring()
 
     def forget(self, channel: ChannelName) -> None:
@@ -206,7 +203,7 @@ class MemoryTransport(FrameTransport):
 
     def abandon(self) -> None:
         self._abandoned = True
-        self._notify()
+        self._news.ring()
         for pipe in self.inbound.values():
             pipe.wake()
 
@@ -224,7 +221,7 @@ class MemoryTransport(FrameTransport):
     def lose(self, reason: str) -> None:
         """The kernel is gone."""
         self._gone = reason
-        self._notify()
+        self._news.ring()
 
     def blink(self) -> None:
         """The kernel was gone for a moment."""
