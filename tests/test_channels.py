@@ -27,7 +27,7 @@ from enchannel import (
 from enchannel._core.core import Core
 from enchannel._open_channels import open_some_channels
 from enchannel._protocol.connection_info import CHANNELS
-from enchannel._transports.zmq_link import BATCH
+from enchannel._transports.zmq_carrier import BATCH
 from helpers import numbered, take, texts
 from memory_kernel import start
 from raw_kernel import KEY, RawKernel, message, request
@@ -274,6 +274,8 @@ async def test_a_send_waits_for_a_connection_that_comes_back(raw_kernel: RawKern
     opening = open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append)
     async with opening as ch:
         endpoint = raw_kernel.info.endpoint("shell")
+        await ch.shell.send(request("early_request"))
+        await raw_kernel.receive("shell")
         raw_kernel.close("shell")
         with anyio.fail_after(10):
             while not cores[0].transport.unconnected():

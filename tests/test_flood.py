@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from enchannel import Message, open_channels, wrap_sockets
 from enchannel._core.stream import TURN
 from enchannel._protocol.wire import Wire
-from enchannel._transports.zmq_link import BATCH
+from enchannel._transports.zmq_carrier import BATCH
 from helpers import arrived, numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 

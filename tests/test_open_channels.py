@@ -14,6 +14,7 @@ import pytest
 from enchannel import KernelConnectError, Message, get_username, open_kernel_channels
 from enchannel._protocol.wire import Wire
 from enchannel._transports.addresses import is_its_own_peer
+from enchannel._transports.zmq_link import Link
 from enchannel._transports.zmq_open import connect_endpoints, connect_zmq
 from helpers import numbered
 from raw_kernel import RawKernel, message, request
@@ -266,22 +267,21 @@ async def test_only_the_channel_that_is_missing_is_named(raw_kernel: RawKernel) 
     assert list(caught.value.unconnected) == ["stdin"]
 
 
-async def test_a_connection_with_itself_is_none() -> None:
+async def test_a_connection_with_itself_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # ZeroMQ takes the address of our own end before the semicolon.
     endpoint = f"tcp://127.0.0.1:{port};127.0.0.1:{port}"
     transport = connect_endpoints({"shell": [endpoint]}, Wire(""), b"me")
-    (link,) = transport._links.values()
-    told, met, reconnect = [], 0, link.reconnect
+    told, met, reconnect = [], 0, Link.reconnect
 
-    def meet() -> None:
+    def meet(link: Link) -> None:
         nonlocal met
         met += 1
-        reconnect()
+        reconnect(link)
 
-    link.reconnect = meet  # type: ignore[method-assign]
+    monkeypatch.setattr(Link, "reconnect", meet)
 
     async def read() -> None:
         while True:

@@ -23,8 +23,8 @@ from enchannel import Message, RemoteProtocolError, wrap_sockets
 from enchannel._protocol.connection_info import ChannelName
 from enchannel._protocol.wire import DELIMITER, Wire
 from enchannel._transports.zmq import ZmqTransport
+from enchannel._transports.zmq_carrier import BATCH
 from enchannel._transports.zmq_frames import COPIED
-from enchannel._transports.zmq_link import BATCH
 from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]

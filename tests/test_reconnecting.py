@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,6 +20,8 @@ from enchannel import (
     open_channels,
     wrap_sockets,
 )
+from enchannel._open_channels import open_some_channels
+from enchannel._transports.addresses import connection_id
 from enchannel.testing import open_fake_kernel
 from helpers import numbered, texts
 from memory_kernel import Task, start
@@ -177,27 +180,77 @@ async def test_a_channel_that_is_used_is_watched_by_itself(
         assert ch.statistics().outages == 1
 
 
-async def test_control_that_went_before_its_first_use_is_whole_at_it(raw_kernel: RawKernel) -> None:
-    async def answer() -> None:
-        while True:
-            identity, asked = await raw_kernel.receive("control")
-            raw_kernel.send(
-                "control", identity, message("is_complete_reply", asked, status="complete")
-            )
+async def until_its_connection_is_gone(ch: KernelChannels, channel: str) -> None:
+    """Unseen: nothing is expected of `channel` yet."""
+    link = ch._core.transport._links[channel]
+    with anyio.fail_after(20):
+        while connection_id(link._descriptor) == link._connection:
+            await anyio.sleep(0.001)
+    assert not ch._core.life.away
 
-    async with raw_kernel.open("me", reconnect_timeout=30) as ch:
+
+@pytest.mark.parametrize("lost", ["shell", "control"])
+async def test_a_channel_that_went_before_its_first_use_is_whole_at_it(
+    raw_kernel: RawKernel, lost: str
+) -> None:
+    async with (
+        raw_kernel.open("me", reconnect_timeout=30) as ch,
+        anyio.create_task_group() as tasks,
+    ):
         for _ in range(2):
-            raw_kernel.unbind("control")
-            raw_kernel.rebind("control", raw_kernel.info.endpoint("control"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(answer)
-            with anyio.fail_after(30):
-                # What goes out before ZeroMQ has noticed is lost, and told.
-                with contextlib.suppress(NoReply, KernelDied):
-                    await ch.request("is_complete_request", {"code": "1"}, channel="control")
-                reply = await ch.request("is_complete_request", {"code": "1"}, channel="control")
-            assert reply.content["status"] == "complete"
-            tasks.cancel_scope.cancel()
+            raw_kernel.unbind(lost)
+            raw_kernel.rebind(lost, raw_kernel.info.endpoint(lost))
+        await until_its_connection_is_gone(ch, lost)
+        task = start(tasks, partial(ch.request, channel=lost), "is_complete_request")
+        with anyio.fail_after(20):
+            identity, *frames = await raw_kernel.receive_frames(lost)
+            asked = raw_kernel.wire.decode(frames)
+            raw_kernel.send(lost, identity, message("is_complete_reply", asked, status="complete"))
+            assert (await task.result()).content["status"] == "complete"
+        assert ch.statistics().outages == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_channel_that_held_until_its_first_use_is_used_at_once(
+    raw_kernel: RawKernel,
+) -> None:
+    async with raw_kernel.open("me") as ch:
+        transport = ch._core.transport
+        assert transport.followed == ("iopub",)
+        for channel in ("shell", "control", "stdin"):
+            transport.watch(channel)
+        assert not transport.unconnected()
+        assert not ch._core.life.away
+
+
+async def test_where_connections_cannot_be_told_apart_all_are_watched(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enchannel._transports.zmq_link.connection_id", lambda _: None)
+    async with raw_kernel.open("me", reconnect_timeout=30) as ch:
+        for channel in ("shell", "control", "stdin"):
+            await come_back(raw_kernel, ch, (channel,))
+        assert ch.statistics().outages == 3
+
+
+@pytest.mark.parametrize("channels", [("shell", "iopub"), ("control", "iopub")])
+async def test_bounded_streams_see_that_the_kernel_is_gone_before_any_channel_is_used(
+    raw_kernel: RawKernel, channels: tuple[str, ...]
+) -> None:
+    opening = open_some_channels(
+        raw_kernel.config, *channels, max_buffer_size=2, reconnect_timeout=0.2
+    )
+    async with opening as ch, ch.subscribe("iopub") as stream:
+        for number in range(5000):
+            raw_kernel.publish(message("stream", number=number, text="x" * 10_000))
+        await anyio.wait_all_tasks_blocked()
+        raw_kernel.vanish()
+        with anyio.fail_after(20):
+            while ch._core.lost is None:
+                await anyio.sleep(0.001)
+        with pytest.raises(KernelDied):
+            while True:
+                await stream.receive()
 
 
 @pytest.mark.parametrize("lost", ["shell", "control"])
@@ -206,6 +259,7 @@ async def test_a_channel_that_went_before_its_first_use_and_stays_away_is_told(
 ) -> None:
     async with raw_kernel.open("me", reconnect_timeout=0.2) as ch:
         raw_kernel.unbind(lost)
+        await until_its_connection_is_gone(ch, lost)
         said = f"connection of {lost}"
         with anyio.fail_after(20), pytest.raises(KernelDied, match=said) as caught:
             await ch.request("kernel_info_request", channel=lost)
@@ -221,9 +275,7 @@ async def test_the_first_use_of_shell_waits_for_a_connection_that_is_away(
         anyio.create_task_group() as tasks,
     ):
         raw_kernel.unbind("shell")
-        with anyio.fail_after(20):
-            while not ch._core.life.away:
-                await anyio.sleep(0.001)
+        await until_its_connection_is_gone(ch, "shell")
         call = [ch.wait_idle] if waits == "wait_idle" else [ch.shell.send, request()]
         task = start(tasks, *call)
         await anyio.wait_all_tasks_blocked()

@@ -320,10 +320,9 @@ class Core(Seam):
             tied: What it belongs to: not sent where that has ended.
         """
         await self._checkpoint_if_cancelled()
-        if channel not in self.transport.followed:
-            self.transport.watch(channel)
+        self._expect(channel)
         if message.content.get("allow_stdin", message.msg_type == "execute_request"):
-            self.transport.watch("stdin")
+            self._expect("stdin")
         while True:
             if self.life.state is not State.LIVE:
                 await self.opened()
@@ -346,6 +345,11 @@ class Core(Seam):
             await cancel_shielded_checkpoint()
         return message
 
+    def _expect(self, channel: ChannelName) -> None:
+        """Something is about to come on `channel`, or to be missed there. May find that its connection is away."""
+        if channel not in self.transport.followed:
+            self.transport.watch(channel)
+
     async def _wait_writable(self, channel: ChannelName) -> None:
         with anyio.CancelScope() as scope:
             self.scopes.add(scope)
@@ -358,6 +362,8 @@ class Core(Seam):
         """Sends without waiting, or not at all."""
         message = self.prepare(body)
         with contextlib.suppress(anyio.WouldBlock, EnchannelError):
+            if not self.life.over:
+                self._expect(channel)
             if not (self.life.away or self.life.over):
                 self.transport.send_nowait(channel, message)
                 self.sent[channel] += 1
@@ -395,6 +401,9 @@ class Core(Seam):
         if subshell is not None:
             request.header["subshell_id"] = subshell
         prepared = self.prepare(request)
+        # Until it is live all are watched, and what its opening asks is no use of a channel.
+        if self.life.state is not State.OPENING:
+            self._expect(channel)
         self.transport.send_nowait(channel, prepared)
         return prepared
 

@@ -87,6 +87,8 @@ class _Readers:
                 pass
             else:
                 await core.deliver(channel, messages)
+                # They may be large, and the next may be long in coming.
+                del messages
                 if channel != "iopub":
                     # A reply, and who waits for it goes first: to prepare the next wait takes 10 µs
                     # on Trio, of a round trip of 300. Trio runs the tasks of one turn in any order,

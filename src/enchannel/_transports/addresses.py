@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
+import stat
 import struct
 from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 
 import anyio
 import anyio.to_thread
 
-__all__ = ["is_its_own_peer", "resolve"]
+__all__ = ["connection_id", "is_its_own_peer", "resolve"]
 
 
 async def resolve(host: str) -> list[str]:
@@ -38,6 +40,16 @@ async def resolve(host: str) -> list[str]:
         limiter=anyio.CapacityLimiter(1),
     )
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def connection_id(descriptor: int) -> object:
+    """What the system calls a socket, and nothing else for as long as it runs; None where that is not known."""
+    try:
+        seen = os.fstat(descriptor)
+    except OSError:
+        return None
+    # Linux numbers its sockets; others call each of them 0.
+    return (seen.st_dev, seen.st_ino) if stat.S_ISSOCK(seen.st_mode) and seen.st_ino else None
 
 
 def is_its_own_peer(descriptor: int) -> bool:

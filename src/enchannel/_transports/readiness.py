@@ -32,6 +32,8 @@ class Readiness:
         waiting: Whether a task does, as that task says.
     """
 
+    __slots__ = ("_fd", "_readable", "waiting")
+
     def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         self._fd = fd
         self._readable = readable
@@ -58,6 +60,8 @@ class Readiness:
 
 class _TrioReadiness(Readiness):
     # What AnyIO does with it, without its two coroutines, which every reader keeps and every wait resumes.
+    __slots__ = ("_wait", "_woken")
+
     def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         import trio
 
@@ -71,6 +75,8 @@ class _TrioReadiness(Readiness):
 
 
 class _AsyncioReadiness(Readiness):
+    __slots__ = ("_give_back", "_loop", "_waiter")
+
     def __init__(
         self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None
     ) -> None:

@@ -2,9 +2,8 @@
 
 The facts it stands on:
 
-* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then shell and iopub
-  have, and the others from their first use on, or while one that has is away. Shell must: what is first sent to a
-  connection that went unseen is not kept for the next one.
+* A monitor costs 17 kB and two descriptors. While the connection is made all channels have one; then iopub has, and
+  the others from their first use on, or while one that has is away. A caller's own sockets have theirs all the time.
 * One context serves the whole process (each costs two threads), with room for the sockets of many
   kernels. It ends with the program, when what was sent is out: memory that was lent to ZeroMQ is freed at a
   program's end. A context that the caller gave is never terminated, and nothing is lent to it.
@@ -37,8 +36,6 @@ LINGER = 1000
 MAX_SOCKETS = 16_384
 """Sockets of the shared context. A kernel takes nine to thirteen, by how many monitors it has; the
 default of 1,023 would end at 78 kernels."""
-
-_FOLLOWED: tuple[ChannelName, ...] = ("shell", "iopub")
 
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
 
@@ -76,9 +73,10 @@ class ZmqTransport(FrameTransport):
     ) -> None:
         super().__init__(tuple(links), wire)
         self._links = links
-        self.followed: Sequence[ChannelName] = tuple(
-            name for name in _FOLLOWED if name in links
-        ) or tuple(links)
+        own = all(link.owned for link in links.values())
+        self.followed: Sequence[ChannelName] = (
+            ("iopub",) if own and "iopub" in links else tuple(links)
+        )
         self.iopub_needs_proof: bool = topics is not None and "iopub" in links
         # Until iopub is proven it is subscribed to everything, for the proof may have any topic. What the
         # caller did not subscribe to is held back here, then and later: it may be on its way still.
@@ -173,8 +171,9 @@ class ZmqTransport(FrameTransport):
             for other in self._links.values():
                 other.assume_connected_like(link)
             self._watch_no_more_than_needed()
-        elif event is ConnectionEvent.DISCONNECTED and channel in self.followed:
-            self._watch_all()
+        elif event is ConnectionEvent.DISCONNECTED:
+            for other in self._links.values():
+                self._watch(other)
         if self._tell is not None:
             self._tell(event, (channel,), f"{link.endpoint} ({link.seen})")
 
@@ -182,22 +181,17 @@ class ZmqTransport(FrameTransport):
         link = self._links.get(channel)
         if link is None or channel in self.followed:
             return
-        self._watch(link, doubted=False)
+        self._watch(link)
         self.followed = (*self.followed, channel)
 
     def _watch_no_more_than_needed(self) -> None:
         if not self.unconnected():
             for name, link in self._links.items():
                 if name not in self.followed:
-                    link.unwatch()
+                    link.rest()
 
-    def _watch_all(self) -> None:
-        for name, link in self._links.items():
-            if name not in self.followed:
-                self._watch(link, doubted=True)
-
-    def _watch(self, link: Link, *, doubted: bool) -> None:
-        if link.watch(doubted=doubted) and self._start is not None:
+    def _watch(self, link: Link) -> None:
+        if link.watch() and self._start is not None:
             self._start(link.follow, self._hear)
 
     def unconnected(self) -> Mapping[str, str]:

@@ -1,10 +1,12 @@
-"""One channel over ZeroMQ: its socket, and what the socket's monitor says of the connection.
+"""The connection of one channel over ZeroMQ: what the socket's monitor says of it.
 
 The facts it stands on:
 
 * ``connect()`` says nothing of the peer. The monitor does: a channel is connected from ``HANDSHAKE_SUCCEEDED`` to
   ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then on ZeroMQ tries to reconnect by itself.
   A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected.
+* A connection is recognised by what the system calls it: where that is still there, it is connected and was all the time.
+  So it need not be watched for as long as nothing is expected of it.
 * What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not connect
   again by itself, and says so by saying nothing.
 * Where nobody listens, the system may give our own end the very port that it connects to: the connection
@@ -13,8 +15,6 @@ The facts it stands on:
   What the monitor still says of one that was left concerns nobody.
 * What a connection has not carried when it ends waits in ZeroMQ for the next one, which may be another kernel's. So it is
   dropped, behind what has arrived, by connecting anew.
-* Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the reader may be
-  waiting has it look again.
 """
 
 from __future__ import annotations
@@ -23,26 +23,17 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import anyio
 import zmq
 from anyio.lowlevel import checkpoint
 
-from .._bell import Bell
-from .._exceptions import KernelDied
-from .._protocol.wire import Frame
-from .addresses import is_its_own_peer
+from .addresses import connection_id, is_its_own_peer
 from .base import ConnectionEvent
-from .readiness import Readiness, stay_ready
-from .zmq_frames import read_by_shape, read_exactly, send_frame
-from .zmq_monitor import ENDED, SEEN, Monitor, descriptor, is_readable
+from .zmq_carrier import Carrier
+from .zmq_monitor import ENDED, SEEN, Monitor
 
-__all__ = ["BATCH", "RETRY_INTERVAL", "Link"]
-
-BATCH = 64
-"""How many messages are taken from a socket before others run: large enough that the scheduler costs
-little per message, small enough that a flood on one channel delays the others by a millisecond."""
+__all__ = ["RETRY_INTERVAL", "Link"]
 
 RETRY_INTERVAL = 20
 """Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
@@ -53,24 +44,18 @@ GIVEN_UP = 0.25
 ZeroMQ has given up. Where it has not, it says within a millisecond that it tries again."""
 
 UNDOUBTED = 0.1
-"""Seconds of silence after which a channel that is watched anew is one that was connected all the time: where it
-was not, ZeroMQ tries again and again."""
+"""Seconds of silence after which a channel that went unseen, and is watched anew, is one that is connected again: where
+it is not, ZeroMQ tries again and again."""
 
 ATTEMPT = 1.0
 """Seconds for one of several addresses to answer before the next one is tried."""
-
-# Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
-_NOBLOCK = int(zmq.NOBLOCK)
-_SNDMORE = int(zmq.SNDMORE)
-_POLLOUT = int(zmq.POLLOUT)
-_EVENTS = int(zmq.EVENTS)
 
 _MAPPED = re.compile(r"\[::ffff:([\d.]+)\]")
 
 TellLink = Callable[["Link", ConnectionEvent], None]
 
 
-class Link:
+class Link(Carrier):
     """One channel's socket and its monitor.
 
     Args:
@@ -78,15 +63,31 @@ class Link:
         socket: It, connected by :meth:`connect` or by its owner.
         endpoints: Where it connects to: the first, or another one where that does not answer.
         monitored: Whether there is a connection to watch.
-        owned: Whether it is closed here.
+        owned: Whether it was made, and is closed, here.
         give_back: Called when the event loop watches it no more.
 
     Attributes:
-        connected: Whether it is.
-        seen: What was last seen of it.
-        by_shape: Whether the batch at hand was read by shape.
-        trusted: Whether the next one may be.
+        seen: What was last seen of the connection.
     """
+
+    __slots__ = (
+        "_at",
+        "_connection",
+        "_context",
+        "_descriptor",
+        "_ended",
+        "_endpoints",
+        "_followed",
+        "_in_doubt",
+        "_monitor",
+        "_sends",
+        "_tell",
+        "_to_itself",
+        "_unsent",
+        "monitored",
+        "seen",
+        "shakes_no_hands",
+    )
 
     def __init__(
         self,
@@ -99,37 +100,25 @@ class Link:
         lend: bool = False,
         give_back: Callable[[], object] | None = None,
     ) -> None:
-        self.socket: zmq.Socket[bytes] = socket
-        self._readable = partial(is_readable, socket)
+        super().__init__(socket, owned=owned, lend=lend, give_back=give_back)
         self.monitored: bool = monitored
-        self.connected: bool = not (monitored and owned)
+        self.connected = not (monitored and owned)
         self.seen: str = "nothing answered"
-        self.trusted: bool = False
-        self.by_shape: bool = False
         self._context = context
         self._endpoints = tuple(endpoints)
         self._at = 0
-        self._owned = owned
         self._sends = owned and socket.get(zmq.TYPE) == zmq.DEALER
-        self._lend = lend
-        self._give_back = give_back
         self._monitor: Monitor | None = None
         self._tell: TellLink | None = None
         self.shakes_no_hands: bool = False
         """Whether its peer speaks ZMTP 2.0, of which the monitor says only that it has accepted."""
-        self.accepted: bool = False
-        """Whether the peer is there, and has not been seen to shake hands."""
+        self._descriptor = -1
+        self._connection: object = None
         self._in_doubt = False
         self._ended = False
         self._unsent = False
         self._to_itself = False
-        self._closed = False
-        self._abandoned = False
         self._followed = False
-        # Made by the task that waits first: a transport may be made before any event loop runs.
-        self._readiness: Readiness | None = None
-        self._limit = BATCH
-        self._writable = Bell()
 
     @property
     def endpoint(self) -> str:
@@ -146,106 +135,12 @@ class Link:
             self._monitor = Monitor(self._context, self.socket)
         self.socket.connect(self.endpoint)
 
-    # Receiving and sending.
-
-    def receive(self) -> list[list[Frame]]:
-        """The frames of what has arrived, a batch at most; empty where nothing has.
-
-        The first message behind a wait comes alone: most often there is no other, and whoever waits for
-        it need not wait until that is known (a vain read takes 8 µs).
-        """
-        if self._closed:
-            return []
-        self.by_shape = self.trusted
-        read = read_by_shape if self.by_shape else read_exactly
-        batch: list[list[Frame]] = []
-        limit, self._limit = self._limit, BATCH
-        try:
-            while len(batch) < limit:
-                batch.append(read(self.socket))
-        except zmq.Again:
-            pass
-        if self._abandoned and not batch:
-            self.forget()
-        elif self._readiness is not None and self._readiness.waiting:
-            self._readiness.recheck()
-        return batch
-
-    def has_arrived(self) -> bool:
-        """Whether something can be received now."""
-        if self._closed:
-            return False
-        arrived = self._readable()
-        self.recheck()
-        return arrived
-
-    async def wait_readable(self) -> None:
-        """Waits until something may have arrived, or nothing more will."""
-        if self._abandoned:
-            await checkpoint()
-            return
-        readiness = self._readiness
-        if readiness is None:
-            readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
-            self._readiness = readiness
-        # A call since the last look may have eaten the edge.
-        if self._readable():
-            await checkpoint()
-            return
-        readiness.waiting = True
-        try:
-            await readiness.wait()
-        finally:
-            readiness.waiting = False
-        self._limit = 1
-        self._writable.ring()
-
-    def send(self, frames: Sequence[Frame]) -> None:
-        """Sends all of `frames` as one message, or none of them.
-
-        Raises:
-            anyio.WouldBlock: It cannot be sent now.
-            KernelDied: The socket cannot be used any more.
-        """
-        if self._abandoned or not (self.connected or self.accepted):
-            raise anyio.WouldBlock
-        try:
-            try:
-                # Again can only come of the first frame; once it is taken, so are the others.
-                for frame in frames[:-1]:
-                    send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=self._lend)
-                send_frame(self.socket, frames[-1], _NOBLOCK, lend=self._lend)
-            finally:
-                self.recheck()
-        except zmq.Again:
-            raise anyio.WouldBlock from None
-        except zmq.ZMQError as error:
-            raise KernelDied(f"{self.endpoint} can no longer be sent to: {error}") from error
-
-    def recheck(self) -> None:
-        """Wakes the reader where the call just made has eaten the edge that it waits for."""
-        if self._readiness is not None:
-            self._readiness.recheck()
-
-    def _takes_messages(self) -> bool:
-        # A queue without a bound takes them for as long as ZeroMQ is connected or tries to be.
-        takes = bool(int(self.socket.get(_EVENTS)) & _POLLOUT)
-        self.recheck()
-        return takes
-
-    async def wait_writable(self) -> None:
-        """Waits until something may be sent; may return too early."""
-        # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
-        # look again now and then; this happens only while there is no connection.
-        with anyio.move_on_after(0.05):
-            await self._writable.wait()
-
     # The connection.
 
     def begin(self) -> None:
         """It is used, perhaps once more."""
         self._abandoned = self._followed = False
-        if not self._owned:
+        if not self.owned:
             # What it went through meanwhile nobody has seen; where it is away, its next monitor says so.
             self.connected, self._in_doubt, self._ended, self.accepted = True, False, False, False
 
@@ -282,18 +177,16 @@ class Link:
     def _holds_unsent(self) -> bool:
         return self._unsent and not self._abandoned
 
-    def watch(self, *, doubted: bool) -> bool:
-        """Has it watched, where it is not; whether it is to be followed for that.
-
-        Args:
-            doubted: Whether it counts as connected only when its monitor says so, or says nothing.
-        """
+    def watch(self) -> bool:
+        """Has it watched, where it is not; whether it is to be followed for that. Tells what went unseen."""
         if not self.monitored or self._monitor is not None or self._abandoned:
             return False
-        if doubted:
-            self._in_doubt = True
-            self.connected = False
+        # Before the look: what ends behind it is seen.
         self._monitor = Monitor(self._context, self.socket)
+        if not self._is_still_there():
+            self._note(zmq.EVENT_DISCONNECTED)
+            # It may be back, of which this monitor says nothing.
+            self._in_doubt = True
         if self._sends and not self._takes_messages():
             # ZeroMQ has given up, and nobody has seen it.
             self.reconnect()
@@ -301,13 +194,16 @@ class Link:
         followed, self._followed = self._followed, True
         return not followed
 
+    def _is_still_there(self) -> bool:
+        return self._connection is not None and connection_id(self._descriptor) == self._connection
+
     def _patience(self) -> float:
         """How long the monitor's silence means nothing."""
         if self._in_doubt:
             return UNDOUBTED
         if self.connected:
             return math.inf
-        if self._ended and self._owned:
+        if self._ended and self.owned:
             return GIVEN_UP
         return ATTEMPT if len(self._endpoints) > 1 else math.inf
 
@@ -327,7 +223,8 @@ class Link:
             if self._is_left(address):
                 continue
             if event == zmq.EVENT_CONNECTED:
-                self._to_itself = self._owned and is_its_own_peer(value)
+                self._descriptor, self._connection = value, connection_id(value)
+                self._to_itself = self.owned and is_its_own_peer(value)
             with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
             refused = event == zmq.EVENT_CONNECT_RETRIED
             if not with_itself:
@@ -345,7 +242,7 @@ class Link:
         return named != self.endpoint and named in self._endpoints
 
     def _note(self, event: int) -> None:
-        was_connected, doubted = self.connected, self._in_doubt
+        was_connected = self.connected
         self._ended = event in ENDED
         self._in_doubt = False
         self.accepted = event == zmq.EVENT_CONNECTED
@@ -359,7 +256,7 @@ class Link:
         if was_connected or event != zmq.EVENT_DISCONNECTED:
             self.seen = SEEN[zmq.Event(event)]
         # A caller's socket counts as connected, and its monitor may say so only later.
-        if doubted or (was_connected and event != zmq.EVENT_CONNECTED):
+        if was_connected and event != zmq.EVENT_CONNECTED:
             self.connected, self._unsent = False, self._sends
             if self._tell is not None:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
@@ -378,7 +275,7 @@ class Link:
 
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now, and drops what has not gone out."""
-        if self._owned and not self._abandoned:
+        if self.owned and not self._abandoned:
             self._disconnect()
             self._connect()
 
@@ -404,34 +301,17 @@ class Link:
         self.socket.connect(self.endpoint)
         self.recheck()
 
+    def rest(self) -> None:
+        """Nothing is expected of it: it need not be watched, where its connection can be recognised."""
+        if self._connection is not None:
+            self.unwatch()
+
     def unwatch(self) -> None:
         """Ends the monitor, and whoever follows it."""
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             monitor.close()
 
-    # Its end.
-
     def abandon(self) -> None:
-        """Lets go of the connection; what has arrived can be received, and then the socket is closed."""
-        self._abandoned = True
         self.unwatch()
-        self._writable.ring()
-        if self._readiness is not None:
-            readiness, self._readiness = self._readiness, None
-            readiness.wake()
-            readiness.close()
-
-    def forget(self) -> None:
-        """The last word is read, and nobody is there who could read ours."""
-        if self._owned:
-            self._closed = True
-            self.socket.close(linger=0)
-
-    def close(self) -> None:
-        """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
-        self.abandon()
-        if self._owned:
-            self._closed = True
-            # Where nobody is connected nothing can go out, and the program's end would wait for it.
-            self.socket.close(linger=None if self.connected else 0)
+        super().abandon()

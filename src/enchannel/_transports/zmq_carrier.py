@@ -1,0 +1,210 @@
+"""One ZeroMQ socket that frames are received and sent over.
+
+The facts it stands on:
+
+* Any call on a socket may consume the edge that its reader waits for. So whoever calls one while the reader may be
+  waiting has it look again.
+* ZeroMQ takes what is sent while nobody is connected, and gives it to whoever comes. So a send waits for a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import anyio
+import zmq
+from anyio.lowlevel import checkpoint
+
+from .._bell import Bell
+from .._exceptions import KernelDied
+from .._protocol.wire import Frame
+from .readiness import Readiness, stay_ready
+from .zmq_frames import read_by_shape, read_exactly, send_frame
+from .zmq_monitor import descriptor, is_readable
+
+__all__ = ["BATCH", "Carrier"]
+
+BATCH = 64
+"""How many messages are taken from a socket before others run: large enough that the scheduler costs
+little per message, small enough that a flood on one channel delays the others by a millisecond."""
+
+# Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
+_NOBLOCK = int(zmq.NOBLOCK)
+_SNDMORE = int(zmq.SNDMORE)
+_POLLOUT = int(zmq.POLLOUT)
+_EVENTS = int(zmq.EVENTS)
+
+
+class Carrier:
+    """One socket, and whoever waits for it.
+
+    Args:
+        socket: It.
+        owned: Whether it was made, and is closed, here.
+        lend: Whether ZeroMQ may read buffers of ours where they are.
+        give_back: Called when the event loop watches it no more.
+
+    Attributes:
+        connected: Whether it is.
+        accepted: Whether the peer is there, and has not been seen to shake hands.
+        by_shape: Whether the batch at hand was read by shape.
+        trusted: Whether the next one may be.
+    """
+
+    # A class whose instances have thirty attributes keeps a table of their names for each: 1.6 kB.
+    __slots__ = (
+        "_abandoned",
+        "_closed",
+        "_give_back",
+        "_lend",
+        "_limit",
+        "_readable",
+        "_readiness",
+        "_writable",
+        "accepted",
+        "by_shape",
+        "connected",
+        "owned",
+        "socket",
+        "trusted",
+    )
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        *,
+        owned: bool,
+        lend: bool,
+        give_back: Callable[[], object] | None,
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = socket
+        self.owned: bool = owned
+        self.connected: bool = True
+        self.accepted: bool = False
+        self.trusted: bool = False
+        self.by_shape: bool = False
+        self._readable = partial(is_readable, socket)
+        self._lend = lend
+        self._give_back = give_back
+        self._closed = False
+        self._abandoned = False
+        # Made by the task that waits first: a transport may be made before any event loop runs.
+        self._readiness: Readiness | None = None
+        self._limit = BATCH
+        self._writable = Bell()
+
+    def receive(self) -> list[list[Frame]]:
+        """The frames of what has arrived, a batch at most; empty where nothing has.
+
+        The first message behind a wait comes alone: most often there is no other, and whoever waits for
+        it need not wait until that is known (a vain read takes 8 µs).
+        """
+        if self._closed:
+            return []
+        self.by_shape = self.trusted
+        read = read_by_shape if self.by_shape else read_exactly
+        batch: list[list[Frame]] = []
+        limit, self._limit = self._limit, BATCH
+        try:
+            while len(batch) < limit:
+                batch.append(read(self.socket))
+        except zmq.Again:
+            pass
+        if self._abandoned and not batch:
+            self.forget()
+        elif self._readiness is not None and self._readiness.waiting:
+            self._readiness.recheck()
+        return batch
+
+    def has_arrived(self) -> bool:
+        """Whether something can be received now."""
+        if self._closed:
+            return False
+        arrived = self._readable()
+        self.recheck()
+        return arrived
+
+    async def wait_readable(self) -> None:
+        """Waits until something may have arrived, or nothing more will."""
+        if self._abandoned:
+            await checkpoint()
+            return
+        readiness = self._readiness
+        if readiness is None:
+            readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
+            self._readiness = readiness
+        # A call since the last look may have eaten the edge.
+        if self._readable():
+            await checkpoint()
+            return
+        readiness.waiting = True
+        try:
+            await readiness.wait()
+        finally:
+            readiness.waiting = False
+        self._limit = 1
+        self._writable.ring()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Sends all of `frames` as one message, or none of them.
+
+        Raises:
+            anyio.WouldBlock: It cannot be sent now.
+            KernelDied: The socket cannot be used any more.
+        """
+        if self._abandoned or not (self.connected or self.accepted):
+            raise anyio.WouldBlock
+        try:
+            try:
+                # Again can only come of the first frame; once it is taken, so are the others.
+                for frame in frames[:-1]:
+                    send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=self._lend)
+                send_frame(self.socket, frames[-1], _NOBLOCK, lend=self._lend)
+            finally:
+                self.recheck()
+        except zmq.Again:
+            raise anyio.WouldBlock from None
+        except zmq.ZMQError as error:
+            raise KernelDied(f"the kernel can no longer be sent to: {error}") from error
+
+    def recheck(self) -> None:
+        """Wakes the reader where the call just made has eaten the edge that it waits for."""
+        if self._readiness is not None:
+            self._readiness.recheck()
+
+    def _takes_messages(self) -> bool:
+        # A queue without a bound takes them for as long as ZeroMQ is connected or tries to be.
+        takes = bool(int(self.socket.get(_EVENTS)) & _POLLOUT)
+        self.recheck()
+        return takes
+
+    async def wait_writable(self) -> None:
+        """Waits until something may be sent; may return too early."""
+        # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
+        # look again now and then; this happens only while there is no connection.
+        with anyio.move_on_after(0.05):
+            await self._writable.wait()
+
+    def abandon(self) -> None:
+        """Lets go of the connection; what has arrived can be received, and then the socket is closed."""
+        self._abandoned = True
+        self._writable.ring()
+        if self._readiness is not None:
+            readiness, self._readiness = self._readiness, None
+            readiness.wake()
+            readiness.close()
+
+    def forget(self) -> None:
+        """The last word is read, and nobody is there who could read ours."""
+        if self.owned:
+            self._closed = True
+            self.socket.close(linger=0)
+
+    def close(self) -> None:
+        """Closes what was opened here; again, or behind a caller who closed his own, it does no harm."""
+        self.abandon()
+        if self.owned:
+            self._closed = True
+            # Where nobody is connected nothing can go out, and the program's end would wait for it.
+            self.socket.close(linger=None if self.connected else 0)
