@@ -70,6 +70,9 @@ class Link(Carrier):
         seen: What was last seen of the connection.
     """
 
+    connected: bool
+    accepted: bool
+
     __slots__ = (
         "_at",
         "_connection",
@@ -102,7 +105,7 @@ class Link(Carrier):
     ) -> None:
         super().__init__(socket, owned=owned, lend=lend, give_back=give_back)
         self.monitored: bool = monitored
-        self.connected = not (monitored and owned)
+        self.connected: bool = not (monitored and owned)
         self.seen: str = "nothing answered"
         self._context = context
         self._endpoints = tuple(endpoints)
