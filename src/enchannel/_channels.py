@@ -11,7 +11,8 @@ import anyio.abc
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._conversations.conversations import Conversations
-from ._conversations.execution import Execution, OnInput, execute_code, interrupt
+from ._conversations.execution import Execution, OnInput, execute_code
+from ._conversations.stopping import interrupt
 from ._core.core import Core
 from ._core.delivery import Listener
 from ._core.life import State
@@ -223,7 +224,8 @@ class KernelChannels:
                     print(msg.msg_type)
             print(execution.outputs, execution.reply.content["status"])
 
-        Cancelled, the block is left at once; the code goes on in the kernel unless it is interrupted.
+        Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
+        would hold up the kernel for ever.
 
         Args:
             code: What to run.
@@ -233,8 +235,10 @@ class KernelChannels:
             stop_on_error: Whether an error aborts the requests that wait behind it.
             on_input: Answers the code's prompts: called with the prompt and with whether a password is
                 asked for, it returns the text, or an awaitable of it. Without it the code may not ask.
-            interrupt_on_cancel: Whether to interrupt the kernel where the block is left by a cancellation
-                or an exception before the execution is complete; bounded by two seconds.
+            interrupt_on_cancel: Whether to interrupt the code where the block is left before it has run, in whatever
+                way. This code is interrupted and no other: what waits behind somebody else's cell is when it begins. That
+                holds up leaving for two seconds at most, and goes on behind it while the channels are open. Kernels
+                interrupt their main shell only: in a subshell it does nothing.
             metadata: Of the request, for example a ``cellId``.
             subshell_id: The subshell that runs it.
             channel: ``"shell"``, or ``"control"`` for kernels that execute there.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,15 +17,15 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .. import messages
-from .._core.flight import Flight
+from .._bell import Bell
 from .._core.stream import Stream
 from .._exceptions import KernelDied, LocalProtocolError
-from .._groups import closing_within, unwrapping_task_group
+from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import Message
 from .._protocol.outputs import OutputList
-from .replies import interrupt_reply
+from .stopping import Code, leave
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,10 +33,7 @@ if TYPE_CHECKING:
     from .._protocol.connection_info import ChannelName
     from .conversations import Conversations
 
-__all__ = ["Execution", "OnInput", "execute_code", "interrupt"]
-
-INTERRUPT_DEADLINE = 2.0
-"""Seconds that interrupting the kernel may take on the way out of a cancelled execution."""
+__all__ = ["Execution", "OnInput", "execute_code"]
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
@@ -55,10 +51,8 @@ class _Messages(Stream[Message]):
         return run.complete or run.left or run.failure is not None or super()._done()
 
 
-class _Run(Flight):
+class _Run(Code):
     """An execution in flight: collects what the kernel says for it, and answers what it asks."""
-
-    wants_idle = True
 
     def __init__(
         self,
@@ -73,8 +67,7 @@ class _Run(Flight):
         self._on_input = on_input
         self._messages = _Messages(self)
         self._iterated = False
-        self._prompts: deque[Message] = deque()
-        self._prompted = anyio.Event()
+        self._prompted = Bell()
         self._answering = anyio.CancelScope()
 
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
@@ -85,14 +78,10 @@ class _Run(Flight):
             self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None:
             self._messages.put(messages)
-            if not self._iterated:
-                self._prompts.extend(messages)
-        elif channel == "stdin":
-            self._prompts.extend(messages)
-            self._prompted.set()
-            # Code that asks anew has given up on what it asked before: it was interrupted.
-            self._answering.cancel()
         super().take(channel, messages)
+        if channel == "stdin":
+            self._answering.cancel()
+            self._prompted.ring()
 
     def tell(self) -> None:
         """Has whoever waits look."""
@@ -108,14 +97,9 @@ class _Run(Flight):
         """Waits until it is complete; see :meth:`Execution.wait`."""
         await checkpoint()
         while not self.complete:
-            if self._prompts and self._on_input is None:
-                prompt = self._prompts.popleft()
-                try:
-                    await self._answer_in_vain(prompt)
-                except BaseException:
-                    # For whoever waits next: nothing was sent.
-                    self._prompts.appendleft(prompt)
-                    raise
+            question = self.question
+            if question is not None and self._on_input is None and not self._iterated:
+                await self._answer_in_vain(question)
             else:
                 await self.wait_news()
         assert self.reply is not None
@@ -127,7 +111,6 @@ class _Run(Flight):
             if self._on_input is None:
                 # Whoever iterates has the questions of the kernel.
                 self._iterated = True
-                self._prompts.clear()
             try:
                 return await self._messages.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
@@ -139,20 +122,19 @@ class _Run(Flight):
     async def answer_prompts(self) -> None:
         """Answers what the code asks, for as long as it is in flight."""
         while True:
-            await self._prompted.wait()
-            self._prompted = anyio.Event()
-            while self._prompts:
-                prompt = self._prompts.popleft()
-                with anyio.CancelScope() as self._answering:
-                    await self._answer(prompt)
+            question = self.question
+            if question is None:
+                await self._prompted.wait()
+                continue
+            with anyio.CancelScope() as self._answering:
+                await self._answer(question)
 
     async def _answer_in_vain(self, prompt: Message) -> None:
         logger().warning(
             "the kernel asks for input although it may not (%r): it is given an empty text",
             text_of(prompt.content.get("prompt")),
         )
-        reply = messages.input_reply("", prompt)
-        await self._core.send("stdin", self._core.prepare(reply), tied=self)
+        await self._reply("", prompt)
 
     async def _answer(self, prompt: Message) -> None:
         assert self._on_input is not None
@@ -163,8 +145,13 @@ class _Run(Flight):
             raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
         # Who waits for the execution is told of the loss.
         with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
-            reply = messages.input_reply(value, prompt)
-            await self._core.send("stdin", self._core.prepare(reply), tied=self)
+            await self._reply(value, prompt)
+
+    async def _reply(self, value: str, prompt: Message) -> None:
+        reply = self._core.prepare(messages.input_reply(value, prompt))
+        await self._core.send("stdin", reply, tied=self)
+        if self.question is prompt:
+            self.question = None
 
 
 class Execution:
@@ -238,18 +225,6 @@ class Execution:
         return f"<Execution{count} {state}>"
 
 
-async def interrupt(conversations: Conversations) -> None:
-    """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""
-    core = conversations.core
-    core.requests.interrupted()
-    if core.interrupter is not None:
-        core.raise_if_over()
-        await checkpoint()
-        core.interrupter()
-        return
-    await interrupt_reply(conversations.request(messages.interrupt_request()))
-
-
 @asynccontextmanager
 async def _execute(
     conversations: Conversations,
@@ -269,21 +244,12 @@ async def _execute(
             await core.send(channel, request, flight=run)
             try:
                 yield Execution(run)
-            except BaseException:
-                if interrupt_on_cancel and not run.complete and run.failure is None:
-                    await _interrupt(conversations, run)
-                raise
+            finally:
+                await leave(conversations, run, unwanted=interrupt_on_cancel)
         finally:
             core.requests.remove(run)
             run.close()
             tasks.cancel_scope.cancel()
-
-
-async def _interrupt(conversations: Conversations, run: _Run) -> None:
-    """Interrupts the kernel and waits until it is done with this; bounded, and never raises."""
-    with closing_within(INTERRUPT_DEADLINE):
-        await interrupt(conversations)
-        await run.wait()
 
 
 def execute_code(

@@ -23,7 +23,7 @@ from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Body, Message, prepare
-from .._transports.base import Transport
+from .._transports.base import Start, Transport
 from .delivery import Delivery
 from .flight import Flight, Tied
 from .heartbeat import Heartbeat
@@ -86,6 +86,8 @@ class Core(Seam):
         self.outage: Outage = Outage(reconnect_timeout)
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.interrupter: Callable[[], None] | None = None
+        self.start: Start = _too_early
+        """Starts a task that ends with the connection."""
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.iopub_proven: bool = False
@@ -332,6 +334,8 @@ class Core(Seam):
                 self.requests.file(flight)
             try:
                 self.transport.send_nowait(channel, message)
+                if flight is not None:
+                    flight.sent = True
                 break
             except anyio.WouldBlock:
                 if flight is not None:
@@ -440,3 +444,7 @@ class Core(Seam):
         if flight is not None and "subshell_id" not in flight.request.header:
             return flight.channel
         return self.requests.asked_on(msg_id)
+
+
+def _too_early(*_: object) -> None:
+    """Nothing is started before the connection's own tasks are."""

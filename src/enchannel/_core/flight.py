@@ -57,6 +57,8 @@ class Flight:
         self.reply: Message | None = None
         self.idle: bool = False
         self.concluded: bool = False
+        self.sent: bool = False
+        """Whether it was sent."""
         self.heard: bool = False
         """Whether anything is here that belongs to it."""
         self.in_doubt: bool = False
@@ -86,6 +88,12 @@ class Flight:
         if self.missing is not None:
             self.stir()
         self.tell()
+
+    def take_over(self, other: Flight) -> None:
+        """What is known of `other`, which is the same request, is known of this one."""
+        for name in ("reply", "idle", "sent", "heard", "in_doubt", "question_lost", "hit"):
+            setattr(self, name, getattr(other, name))
+        self.dropped_before, self.stir = other.dropped_before, other.stir
 
     @property
     def missing(self) -> Missing | None:

@@ -31,6 +31,7 @@ from .._protocol.message import ChannelName, Message
 from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, QUESTION, UNANSWERED
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
+from .left import Left
 from .no_reply import no_reply
 from .seam import Seam
 
@@ -38,9 +39,6 @@ __all__ = ["ABORTED", "Requests"]
 
 EXCLUSIVE = 1_000
 """Questions of our own that may be unanswered at once; the oldest are forgotten."""
-
-ANSWERED = 10_000
-"""Requests that were answered before their idle came, and whose idle is not worth keeping for anybody."""
 
 _QUESTION_LOST = (
     "the connection of stdin to the kernel was away for a moment, and the code says nothing any more: what it asked may "
@@ -58,7 +56,7 @@ class Requests:
         self._seam = seam
         self._filed: dict[str, Flight | Probe] = {}
         self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
-        self._answered: dict[str, None] = {}
+        self._left = Left()
         self._tied: dict[Tied, None] = {}
         self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
         self._waiting: set[Inquiry] = set()
@@ -91,12 +89,15 @@ class Requests:
         if self._filed.get(msg_id) is not flight:
             return
         del self._filed[msg_id]
+        self._left.add(flight)
         if flight.reply is not None:
-            if not flight.idle:
-                self._answered[msg_id] = None
-                if len(self._answered) > ANSWERED:
-                    del self._answered[next(iter(self._answered))]
             self._seam.over(flight.channel, flight.request)
+
+    def hand_over(self, flight: Flight, to: Flight) -> None:
+        """From now on `to` gets what would have come for `flight`."""
+        if self._filed.get(flight.request.msg_id) is flight:
+            to.take_over(flight)
+            self._filed[flight.request.msg_id] = to
 
     def tie(self, tied: Tied) -> None:
         """Tells `tied` of the next loss or restart."""
@@ -127,7 +128,7 @@ class Requests:
     def is_answered(self, msg_id: str) -> bool:
         """Whether this is a request of ours whose reply came before its idle status."""
         asked = self._asked.get(msg_id)
-        return msg_id in self._answered or (asked is not None and asked[1].answered)
+        return self._left.is_answered(msg_id) or (asked is not None and asked[1].answered)
 
     # Routing.
 
@@ -160,18 +161,12 @@ class Requests:
             self._hear(taker, channel, run)
 
     def untaken(self, messages: Iterable[Message]) -> list[Message]:
-        """Those of `messages` that belong to no request in flight, and are no late status of an answered one."""
-        kept = []
-        for message in messages:
-            parent = message.parent_id
-            if parent in self._filed:
-                continue
-            if parent in self._answered and message.msg_type == "status":
-                if message.content.get("execution_state") == "idle":
-                    del self._answered[parent]
-                continue
-            kept.append(message)
-        return kept
+        """Those of `messages` that belong to no request in flight, and to none that was taken back."""
+        return [
+            message
+            for message in messages
+            if message.parent_id not in self._filed and not self._left.concerns(message)
+        ]
 
     # Asking behind.
 

@@ -53,9 +53,10 @@ async def tend(core: Core) -> None:
             tasks.start_soon(readers.read, channel, name=f"enchannel {channel}")
 
         def start(follow: Callable[..., Awaitable[None]], *args: object) -> None:
-            failed = "the connection can no longer be followed"
+            failed = "a task of the connection has failed"
             tasks.start_soon(_run, core, failed, follow, *args, name="enchannel the connection")
 
+        core.start = start
         core.transport.follow(partial(_hear, core), start)
         await _run(core, "the kernel can no longer be followed", keep, core)
 

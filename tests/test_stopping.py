@@ -1,0 +1,262 @@
+"""Executions that are left before they are complete: what is interrupted, when, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import KernelChannels, LocalProtocolError, Message
+from memory_kernel import Kernel, conversation
+from raw_kernel import message
+
+pytestmark = pytest.mark.anyio
+
+OTHERS = message("execute_request", session="somebody else")
+
+
+@asynccontextmanager
+async def running(
+    *, behind: bool = False, **options: Any
+) -> AsyncIterator[tuple[KernelChannels, Kernel, Any]]:
+    """A kernel that says what it does, busy with somebody else's cell where ours is to wait behind it."""
+    async with conversation(**options) as (ch, kernel, tasks):
+        kernel.status(OTHERS, "busy")
+        if not behind:
+            kernel.status(OTHERS, "idle")
+        with anyio.fail_after(10):
+            while ch.status != ("busy" if behind else "idle"):
+                await anyio.sleep(0.001)
+        yield ch, kernel, tasks
+
+
+def begin(kernel: Kernel, asked: tuple[bytes, Message]) -> None:
+    kernel.status(asked[1], "busy")
+    kernel.say("execute_input", asked[1], code="1", execution_count=1)
+
+
+def end(kernel: Kernel, asked: tuple[bytes, Message], status: str = "error") -> None:
+    kernel.reply(asked, status=status)
+    kernel.status(asked[1], "idle")
+
+
+async def interrupted(kernel: Kernel) -> None:
+    asked = await kernel.asked("control")
+    assert asked[1].msg_type == "interrupt_request"
+    kernel.reply(asked, "control")
+
+
+async def is_not_interrupted(ch: KernelChannels, kernel: Kernel) -> None:
+    """What comes on control is what is sent there now, and nothing before it."""
+    await anyio.wait_all_tasks_blocked()
+    await ch.control.send({"header": {"msg_type": "x_request"}})
+    assert (await kernel.asked("control"))[1].msg_type == "x_request"
+
+
+async def test_what_waits_behind_somebody_elses_cell_is_interrupted_when_it_begins() -> None:
+    async with running(behind=True) as (ch, kernel, _):
+        with anyio.fail_after(1), anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                asked = await kernel.asked()
+                scope.cancel()
+                await execution.wait()
+        assert not execution.complete
+        await is_not_interrupted(ch, kernel)
+        kernel.status(OTHERS, "idle")
+        begin(kernel, asked)
+        await interrupted(kernel)
+        end(kernel, asked)
+        await anyio.wait_all_tasks_blocked()
+        assert not len(ch._core.requests)
+
+
+async def test_it_is_not_where_it_is_over_by_then() -> None:
+    async with running(behind=True) as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True):
+                asked = await kernel.asked()
+                scope.cancel()
+        kernel.status(OTHERS, "idle")
+        begin(kernel, asked)
+        end(kernel, asked)
+        await is_not_interrupted(ch, kernel)
+
+
+async def test_an_end_that_has_arrived_and_was_not_read_counts() -> None:
+    async with running() as (ch, kernel, _):
+        async with ch.execute("1", interrupt_on_cancel=True) as execution:
+            asked = await kernel.asked()
+            begin(kernel, asked)
+            await anext(execution)
+            end(kernel, asked, "ok")
+        assert execution.complete
+        await is_not_interrupted(ch, kernel)
+
+
+async def test_an_interrupt_waits_for_the_first_line() -> None:
+    async with running() as (ch, kernel, tasks):
+
+        async def obey(asked: tuple[bytes, Message]) -> None:
+            # ipykernel ignores what comes between the two.
+            kernel.status(asked[1], "busy")
+            await anyio.sleep(0.02)
+            with pytest.raises(anyio.WouldBlock):
+                kernel.end.take("control")
+            kernel.say("execute_input", asked[1], code="1", execution_count=1)
+            await interrupted(kernel)
+            end(kernel, asked)
+
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                tasks.start_soon(obey, await kernel.asked())
+                scope.cancel()
+                await execution.wait()
+        assert execution.complete
+
+
+@pytest.mark.parametrize("way", ["break", "exception", "cancellation"])
+async def test_it_is_interrupted_in_whatever_way_it_is_left(way: str) -> None:
+    async with running() as (ch, kernel, tasks):
+
+        async def obey(asked: tuple[bytes, Message]) -> None:
+            await interrupted(kernel)
+            end(kernel, asked)
+
+        with anyio.CancelScope() as scope:
+            try:
+                async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                    asked = await kernel.asked()
+                    begin(kernel, asked)
+                    tasks.start_soon(obey, asked)
+                    async for _ in execution:
+                        if way == "exception":
+                            raise ZeroDivisionError
+                        if way == "cancellation":
+                            scope.cancel()
+                            continue
+                        break
+            except ZeroDivisionError:
+                pass
+        assert execution.complete
+
+
+async def test_an_interrupt_that_is_lost_is_sent_again() -> None:
+    async with running() as (ch, kernel, tasks):
+
+        async def obey(asked: tuple[bytes, Message]) -> None:
+            for _ in range(2):
+                await interrupted(kernel)
+            end(kernel, asked)
+
+        async with ch.execute("1", interrupt_on_cancel=True) as execution:
+            asked = await kernel.asked()
+            begin(kernel, asked)
+            tasks.start_soon(obey, asked)
+        assert execution.complete
+
+
+async def test_a_subshell_is_not_interrupted_for_that_would_hit_the_main_shell() -> None:
+    async with running() as (ch, kernel, _):
+        code = {"interrupt_on_cancel": True, "subshell_id": "sub"}
+        async with ch.execute("1", **code) as execution:
+            asked = await kernel.asked()
+            begin(kernel, asked)
+            await anext(execution)
+        await is_not_interrupted(ch, kernel)
+
+
+class Refusal(Exception):
+    pass
+
+
+def refuses(prompt: str, password: bool) -> str:
+    raise Refusal
+
+
+def says_nothing(prompt: str, password: bool) -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("on_input", "error"), [(refuses, Refusal), (says_nothing, LocalProtocolError)]
+)
+async def test_a_prompt_that_gets_no_answer_does_not_hold_up_the_kernel(
+    on_input: Any, error: type[Exception]
+) -> None:
+    async with running() as (ch, kernel, tasks):
+
+        async def ask() -> None:
+            asked = await kernel.asked()
+            begin(kernel, asked)
+            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="?"))
+            await interrupted(kernel)
+            end(kernel, asked)
+
+        tasks.start_soon(ask)
+        with pytest.raises(error):
+            async with ch.execute("input()", on_input=on_input) as execution:
+                await execution.wait()
+        assert execution.complete
+
+
+@pytest.mark.parametrize("subshell_id", [None, "sub"])
+async def test_code_that_was_left_and_asks_does_not_hold_up_the_kernel(
+    subshell_id: str | None,
+) -> None:
+    async with running() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=refuses, subshell_id=subshell_id):
+            asked = await kernel.asked()
+        begin(kernel, asked)
+        kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="?"))
+        if subshell_id is None:
+            await interrupted(kernel)
+        else:
+            assert (await kernel.asked("stdin"))[1].content["value"] == ""
+        end(kernel, asked)
+        await anyio.wait_all_tasks_blocked()
+        assert not len(ch._core.requests)
+
+
+async def test_of_two_prompts_in_one_batch_the_last_counts() -> None:
+    prompts = []
+
+    def answer(prompt: str, password: bool) -> str:
+        prompts.append(prompt)
+        return prompt
+
+    async with running() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=answer):
+            identity, asked = await kernel.asked()
+            for prompt in ("stale", "fresh"):
+                kernel.end.send("stdin", identity, message("input_request", asked, prompt=prompt))
+            assert (await kernel.asked("stdin"))[1].content["value"] == "fresh"
+            end(kernel, (identity, asked))
+    assert prompts == ["fresh"]
+
+
+@pytest.mark.parametrize("what", ["execution", "request"])
+async def test_what_answers_something_that_was_left_waits_for_nobody(what: str) -> None:
+    async with running() as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            if what == "execution":
+                async with ch.execute("1"):
+                    asked = await kernel.asked()
+            else:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(ch.request, "is_complete_request")
+                    asked = await kernel.asked()
+                    scope.cancel()
+        begin(kernel, asked)
+        end(kernel, asked)
+        another = (asked[0], message("x_request"))
+        kernel.reply(another)
+        kernel.say("stream", another[1], text="other")
+        # Whoever listens gets all of it; here nobody does.
+        await anyio.wait_all_tasks_blocked()
+        assert (await ch.shell.receive()).msg_type == "x_reply"
+        while (msg := await ch.iopub.receive()).msg_type == "status":
+            assert msg.parent_id != asked[1].msg_id
+        assert msg.content["text"] == "other"
