@@ -24,7 +24,7 @@ PACKAGE = "enchannel"
 ROOMS = (
     ("_protocol",),
     ("messages", "operators"),
-    ("_log", "_exceptions", "_groups", "_bell"),
+    ("_log", "_exceptions", "_groups", "_bell", "_trio"),
     ("_transports",),
     ("_core",),
     ("_conversations",),

@@ -54,6 +54,8 @@ class _Messages(Stream[Message]):
 class _Run(Code):
     """An execution in flight: collects what the kernel says for it, and answers what it asks."""
 
+    question: Message | None
+
     def __init__(
         self,
         conversations: Conversations,

@@ -24,6 +24,7 @@ from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Body, Message, prepare
 from .._transports.base import Start, Transport
+from .._trio import uncut
 from .delivery import Delivery
 from .flight import Flight, Tied
 from .heartbeat import Heartbeat
@@ -86,8 +87,8 @@ class Core(Seam):
         self.outage: Outage = Outage(reconnect_timeout)
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.interrupter: Callable[[], None] | None = None
-        self.start: Start = _too_early
-        """Starts a task that ends with the connection."""
+        self.start: Start = lambda *_: None
+        """Starts a task that ends with the connection, once it runs."""
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; must not raise."""
         self.iopub_proven: bool = False
@@ -107,6 +108,7 @@ class Core(Seam):
 
     # The life of the connection.
 
+    @uncut
     def happen(self, event: Event, died: KernelDied | None = None) -> None:
         """Something happened to the connection: does what that means.
 
@@ -444,7 +446,3 @@ class Core(Seam):
         if flight is not None and "subshell_id" not in flight.request.header:
             return flight.channel
         return self.requests.asked_on(msg_id)
-
-
-def _too_early(*_: object) -> None:
-    """Nothing is started before the connection's own tasks are."""

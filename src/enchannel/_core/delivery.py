@@ -29,6 +29,7 @@ from .._exceptions import KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
+from .._trio import uncut
 from .requests import Requests
 from .stream import Stream
 
@@ -115,6 +116,7 @@ class Delivery:
 
     # What the streams call.
 
+    @uncut
     def add(self, listener: Listener[Any]) -> None:
         """Registers `listener` and hands it the backlog of its channels, in the order of arrival."""
         if self.left:
@@ -133,6 +135,7 @@ class Delivery:
         for channel in listener.channels:
             self._listeners[channel].append(listener)
 
+    @uncut
     def remove(self, listener: Listener[Any]) -> None:
         """Takes :meth:`add` back; no error where it is back already."""
         for channel in listener.channels:

@@ -34,6 +34,7 @@ from .._exceptions import KernelConnectError
 from .._groups import unwrapping_task_group
 from .._log import logger
 from .._transports.base import Transport
+from .._trio import protect
 from .core import Core
 from .life import Event
 from .proof import ask_anyhow, prove_iopub
@@ -68,6 +69,7 @@ async def opened(
         owned: Whether the transport is closed behind the block.
         on_made: Called with the core before anything is waited for.
     """
+    protect()
     deadline = anyio.current_time() + connect_timeout
     transport = await _made(make_transport, connect_timeout)
     try:

@@ -28,6 +28,7 @@ from .._bell import Bell
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
+from .._trio import uncut
 from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, QUESTION, UNANSWERED
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
@@ -67,6 +68,7 @@ class Requests:
 
     # Filing.
 
+    @uncut
     def file(self, flight: Flight) -> None:
         """Hands `flight` every message whose parent it is, until :meth:`remove`.
 
@@ -83,6 +85,7 @@ class Requests:
         flight.dropped_before = self._seam.refused
         self._seam.stir()
 
+    @uncut
     def remove(self, flight: Flight) -> None:
         """Takes :meth:`file` back; no error where it is back already."""
         msg_id = flight.request.msg_id
@@ -93,6 +96,7 @@ class Requests:
         if flight.reply is not None:
             self._seam.over(flight.channel, flight.request)
 
+    @uncut
     def hand_over(self, flight: Flight, to: Flight) -> None:
         """From now on `to` gets what would have come for `flight`."""
         if self._filed.get(flight.request.msg_id) is flight:

@@ -28,7 +28,7 @@ import anyio.abc
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._exceptions import EnchannelError
-from .._transports.readiness import in_trio
+from .._trio import in_trio, uncut
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -139,6 +139,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
 
     # What the core calls.
 
+    @uncut
     def put(self, batch: Sequence[T]) -> None:
         """Adds `batch`, which must not change any more; nothing where this has ended."""
         if self._ended or self._closed or not batch:
@@ -170,6 +171,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
         """Whether a wait is over although nothing is there."""
         return self._ended or self._closed
 
+    @uncut
     def _more(self) -> bool:
         """Whether something is at hand, or could be fetched."""
         if not self._at_hand and self._behind:
@@ -202,6 +204,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
         finally:
             self._receiving = False
 
+    @uncut
     def _take(self) -> T:
         if self._at_hand or self._more():
             item = self._at_hand.popleft()
@@ -215,6 +218,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
             raise fresh(self._failure)
         raise anyio.EndOfStream("nothing more comes")
 
+    @uncut
     def _stop(self) -> None:
         """Closes the memory stream; what is in it stays at hand."""
         if self._batches is not None and self._behind:

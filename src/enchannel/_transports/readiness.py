@@ -13,12 +13,13 @@ not watch beside us, not even a copy of the descriptor, for it calls the socket 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 
 import anyio
 
-__all__ = ["Readiness", "in_trio", "stay_ready"]
+from .._trio import in_trio
+
+__all__ = ["Readiness", "stay_ready"]
 
 
 class Readiness:
@@ -132,9 +133,3 @@ def stay_ready(
     with contextlib.suppress(NotImplementedError):
         return _AsyncioReadiness(fd, readable, give_back)
     return Readiness(fd, readable)
-
-
-def in_trio() -> bool:
-    """Whether Trio runs the current task; asyncio may run beneath it."""
-    trio = sys.modules.get("trio")
-    return trio is not None and trio.lowlevel.in_trio_task()

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from .._bell import Bell
 from .._exceptions import KernelDied
 from .._protocol.wire import Frame
+from .._trio import uncut
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
 from .zmq_monitor import descriptor, is_readable
@@ -94,6 +95,7 @@ class Carrier:
         self._limit = BATCH
         self._writable = Bell()
 
+    @uncut
     def receive(self) -> list[list[Frame]]:
         """The frames of what has arrived, a batch at most; empty where nothing has.
 
@@ -146,6 +148,7 @@ class Carrier:
         self._limit = 1
         self._writable.ring()
 
+    @uncut
     def send(self, frames: Sequence[Frame]) -> None:
         """Sends all of `frames` as one message, or none of them.
 

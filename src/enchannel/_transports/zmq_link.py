@@ -28,6 +28,7 @@ import anyio
 import zmq
 from anyio.lowlevel import checkpoint
 
+from .._trio import uncut
 from .addresses import connection_id, is_its_own_peer
 from .base import ConnectionEvent
 from .zmq_carrier import Carrier
@@ -180,6 +181,7 @@ class Link(Carrier):
     def _holds_unsent(self) -> bool:
         return self._unsent and not self._abandoned
 
+    @uncut
     def watch(self) -> bool:
         """Has it watched, where it is not; whether it is to be followed for that. Tells what went unseen."""
         if not self.monitored or self._monitor is not None or self._abandoned:

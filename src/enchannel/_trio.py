@@ -1,0 +1,38 @@
+"""What Trio needs and AnyIO does not know of.
+
+Trio raises ``KeyboardInterrupt`` wherever the program is when Ctrl-C comes, except in code that says that it must not be
+cut in two: there it waits for the next checkpoint. On asyncio Ctrl-C cancels the main task, which cuts nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["in_trio", "protect", "uncut"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_uncut: list[Callable[..., object]] = []
+
+
+def in_trio() -> bool:
+    """Whether Trio runs the current task; asyncio may run beneath it."""
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
+def uncut(function: F) -> F:
+    """A state change: Ctrl-C cuts neither it nor what it calls. It must not wait."""
+    # Trio is not imported for it, nor is there a call around it.
+    _uncut.append(function)
+    return function
+
+
+def protect() -> None:
+    """Tells Trio, where that runs, of what is :func:`uncut`."""
+    if _uncut and in_trio():
+        for function in _uncut:
+            sys.modules["trio"].lowlevel.enable_ki_protection(function)
+        _uncut.clear()
