@@ -7,7 +7,14 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelDied, LocalProtocolError, NotImplementedByKernel, open_channels
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    LocalProtocolError,
+    Message,
+    NotImplementedByKernel,
+    open_channels,
+)
 from enchannel.testing import FakeKernel, memory_transport_pair, open_fake_kernel
 from memory_kernel import conversation, start
 from raw_kernel import message
@@ -61,6 +68,11 @@ async def test_one_task_at_a_time_receives_from_a_comm() -> None:
             assert [msg.content["data"]["n"] for msg in got] == [0, 1]
 
 
+def ours(ch: KernelChannels) -> Message:
+    """What the kernel answers when it opens a comm for us."""
+    return ch._core.prepare({"header": {"msg_type": "execute_request"}})
+
+
 async def test_a_cancelled_comm_is_closed() -> None:
     async with conversation() as (ch, kernel, _):
         with anyio.CancelScope() as scope:
@@ -81,7 +93,7 @@ async def test_a_lost_kernel_ends_its_comms() -> None:
 
 async def test_comms_of_the_kernel_go_to_who_accepts_their_target() -> None:
     async with conversation() as (ch, kernel, _):
-        parent = message("execute_request")
+        parent = ours(ch)
         kernel.say("comm_open", parent, comm_id="0", target_name="mine", data={})
         await anyio.wait_all_tasks_blocked()
         async with ch.accept_comms("mine") as incoming:
@@ -126,7 +138,7 @@ async def test_who_waits_for_comms_is_told_when_no_more_are_accepted() -> None:
 
 async def test_an_accepted_comm_is_closed_by_hand_and_may_come_again() -> None:
     async with conversation() as (ch, kernel, _):
-        parent = message("execute_request")
+        parent = ours(ch)
         async with ch.accept_comms("mine") as incoming:
             kernel.say("comm_open", parent, comm_id="1", target_name="mine")
             async with await incoming.receive() as comm:
@@ -146,7 +158,7 @@ async def test_accepted_comms_that_are_closed_do_not_pile_up() -> None:
         for number in range(10):
             # Kernels say nothing of a comm that we have closed, and may use its id again.
             opening = {"comm_id": str(number % 2), "target_name": "mine"}
-            kernel.say("comm_open", message("execute_request"), **opening)
+            kernel.say("comm_open", ours(ch), **opening)
             await (await incoming.receive()).aclose()
             assert (await kernel.asked())[1].msg_type == "comm_close"
         assert incoming.offered == {}
@@ -157,13 +169,13 @@ async def test_who_waits_for_a_comm_is_told_when_no_more_are_accepted() -> None:
     async with conversation() as (ch, kernel, tasks):
         opening = {"comm_id": "1", "target_name": "mine"}
         async with ch.accept_comms("mine") as incoming:
-            kernel.say("comm_open", message("execute_request"), **opening)
+            kernel.say("comm_open", ours(ch), **opening)
             waiting = start(tasks, (await incoming.receive()).receive)
             await anyio.wait_all_tasks_blocked()
         with pytest.raises(anyio.EndOfStream):
             await waiting.result()
         async with ch.accept_comms("mine") as incoming:
-            kernel.say("comm_open", message("execute_request"), **opening)
+            kernel.say("comm_open", ours(ch), **opening)
             waiting = start(tasks, (await incoming.receive()).receive)
             await anyio.wait_all_tasks_blocked()
             # In the moment of a loss, whose last words nobody has read.
@@ -186,10 +198,68 @@ async def test_comms_need_the_shell_channel() -> None:
 
 async def test_without_anybody_accepting_the_comms_of_the_kernel_are_left_alone() -> None:
     async with conversation() as (ch, kernel, _):
-        kernel.say("comm_open", message("execute_request"), comm_id="1", target_name="x", data={})
+        kernel.say("comm_open", ours(ch), comm_id="1", target_name="x", data={})
         assert (await ch.iopub.receive()).msg_type == "comm_open"
         await ch.shell.send({"header": {"msg_type": "x_request"}})
         assert (await kernel.asked())[1].msg_type == "x_request"
+
+
+async def test_comms_that_the_kernel_opens_for_another_client_are_left_alone() -> None:
+    async with conversation() as (ch, kernel, _):
+        theirs = message("execute_request")
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", theirs, comm_id="1", target_name="mine")
+            kernel.say("comm_open", theirs, comm_id="2", target_name="nobody's")
+            kernel.say("comm_open", Message({}, {}, {}), comm_id="3", target_name="nobody's")
+            kernel.say("comm_open", ours(ch), comm_id="4", target_name="mine")
+            assert (await incoming.receive()).comm_id == "4"
+        assert (await kernel.asked())[1].content["comm_id"] == "4"
+        await ch.shell.send({"header": {"msg_type": "x_request"}})
+        assert (await kernel.asked())[1].msg_type == "x_request"
+
+
+async def test_leaving_many_comms_in_an_outage_takes_one_deadline() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.accept_comms("mine") as incoming:
+            for number in range(20):
+                kernel.say("comm_open", ours(ch), comm_id=str(number), target_name="mine")
+                await incoming.receive()
+            kernel.client.cut("shell", "iopub")
+            before = anyio.current_time()
+        assert anyio.current_time() - before < 5
+
+
+@pytest.mark.parametrize("answered", ["before", "behind"])
+async def test_a_subshell_whose_creation_was_cancelled_is_deleted(answered: str) -> None:
+    async with conversation() as (ch, kernel, tasks):
+
+        async def answer_info() -> tuple[bytes, Message]:
+            kernel.reply(
+                await kernel.asked("control"),
+                "control",
+                supported_features=["kernel subshells"],
+            )
+            return await kernel.asked("control")
+
+        scope = anyio.CancelScope()
+
+        async def enter() -> None:
+            with scope:
+                async with ch.open_subshell():
+                    pytest.fail("the block was entered")
+
+        entering = start(tasks, enter)
+        creating = await answer_info()
+        assert creating[1].msg_type == "create_subshell_request"
+        if answered == "before":
+            kernel.reply(creating, "control", subshell_id="sub")
+        scope.cancel()
+        await entering.result()
+        if answered == "behind":
+            kernel.reply(creating, "control", subshell_id="sub")
+        _, deleting = await kernel.asked("control")
+        assert deleting.msg_type == "delete_subshell_request"
+        assert deleting.content["subshell_id"] == "sub"
 
 
 async def test_a_target_is_a_name() -> None:

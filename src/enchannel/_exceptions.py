@@ -143,5 +143,5 @@ class ReplyError(EnchannelError):
         super().__init__(
             f"{self.ename}: {self.evalue}"
             if self.ename
-            else f"the request was not successful: {text_of(reply.get('status'))}"
+            else f"the request was not successful: {self.evalue or text_of(reply.get('status'))}"
         )

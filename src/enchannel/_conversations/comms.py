@@ -3,7 +3,7 @@
 A comm is an object stream of :class:`Message`, closed on the kernel's side when its block is left. Comms that
 the *kernel* opens are offered to whoever accepts their target; while somebody accepts any, a target that
 nobody accepts is answered with ``comm_close``, as the specification asks. Without that the kernel's comms are
-left alone: another client may be their other end.
+left alone, and those that it opens for another client always: what they answer says whose they are.
 
 Source: "Custom Messages" of the Jupyter messaging specification.
 """
@@ -107,14 +107,18 @@ class Comm(TiedStream[Message]):
 
     async def close_kernels_side(self) -> None:
         """Ends the stream, and tells the kernel, where it is there and does not know; bounded, and never raises."""
+        with closing_within(CLOSE_DEADLINE):
+            await self.tell_kernel()
+
+    async def tell_kernel(self) -> None:
+        """The same, without a bound. Raises what a send does."""
         # The loss may not be told yet, and from here on nobody tells this one.
         self.end(self._core.lost)
         if self._over or self.failure is not None or self._core.life.over:
             return
         self._over = True
-        with closing_within(CLOSE_DEADLINE):
-            closing = self._core.prepare(messages.comm_close(self.comm_id))
-            await self._core.send("shell", closing, tied=self)
+        closing = self._core.prepare(messages.comm_close(self.comm_id))
+        await self._core.send("shell", closing, tied=self)
 
     def __repr__(self) -> str:
         return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._over else ''}>"
@@ -159,12 +163,15 @@ class Comms:
                 self.forget(comm)
 
     def _offer(self, comm_id: str, opening: Message) -> None:
+        asked_by = opening.parent_header.get("session")
+        if asked_by and asked_by != self.core.session:
+            return
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
         if incoming is not None:
             comm = self._add(opening)
             incoming.offered[comm_id] = comm
             incoming.put([comm])
-        elif self._targets:
+        elif self._targets and asked_by:
             self.core.post("shell", messages.comm_close(comm_id))
 
     def _add(self, opening: Message) -> Comm:
@@ -213,9 +220,15 @@ class Comms:
             del self._targets[target_name]
             self.core.requests.untie(incoming)
             incoming.end(left=True)
-            for comm in tuple(incoming.offered.values()):
+            offered = tuple(incoming.offered.values())
+            for comm in offered:
                 self.forget(comm)
-                await comm.close_kernels_side()
+            # One deadline for all: in an outage each would wait for its own.
+            with closing_within(CLOSE_DEADLINE):
+                for comm in offered:
+                    await comm.tell_kernel()
+            for comm in offered:
+                comm.end()
 
 
 def new_comm(

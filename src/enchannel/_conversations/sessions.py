@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import anyio
 import attrs
 
 from .. import messages
-from .._exceptions import NotImplementedByKernel
+from .._exceptions import EnchannelError, NotImplementedByKernel, ReplyError
 from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
@@ -91,13 +92,55 @@ async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]
         raise NotImplementedByKernel(
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
-    reply = raise_for_status(await conversations.request(messages.create_subshell_request()))
-    subshell_id = text_of(reply.content.get("subshell_id"))
+    subshell_id = await _create_subshell(conversations)
     try:
         yield Subshell(conversations, subshell_id)
     finally:
         with closing_within(CLOSE_DEADLINE):
             await conversations.request(messages.delete_subshell_request(subshell_id))
+
+
+async def _create_subshell(conversations: Conversations) -> str:
+    """Creates one, and deletes it where it comes when nobody waits for it any more."""
+    creation = _Creation(conversations)
+    conversations.core.start(creation.run)
+    try:
+        await creation.done.wait()
+        if creation.failure is not None:
+            raise creation.failure
+        conversations.core.raise_if_over()
+    except BaseException:
+        creation.wanted = False
+        if creation.subshell_id is not None:
+            with closing_within(CLOSE_DEADLINE):
+                await conversations.request(messages.delete_subshell_request(creation.subshell_id))
+        raise
+    assert creation.subshell_id is not None
+    return creation.subshell_id
+
+
+class _Creation:
+    """A subshell that is being created; whoever asked for it may be cancelled, and the kernel cannot be told."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+        self.wanted = True
+        self.subshell_id: str | None = None
+        self.failure: EnchannelError | anyio.ClosedResourceError | None = None
+        self.done = anyio.Event()
+
+    async def run(self) -> None:
+        """Creates it."""
+        try:
+            request = self._conversations.request
+            reply = raise_for_status(await request(messages.create_subshell_request()))
+            self.subshell_id = text_of(reply.content.get("subshell_id"))
+            if not self.wanted:
+                await request(messages.delete_subshell_request(self.subshell_id))
+        except (EnchannelError, anyio.ClosedResourceError) as failure:
+            self.failure = failure
+        finally:
+            self.done.set()
 
 
 class DebugSession(TiedStream[Message]):
@@ -125,7 +168,11 @@ class DebugSession(TiedStream[Message]):
             KernelDied: The kernel is lost.
         """
         request = messages.debug_request(command, arguments, seq=next(self._numbers))
-        reply = raise_for_status(await self._conversations.request(request))
+        reply = await self._conversations.request(request)
+        if reply.content.get("success") is False and not reply.content.get("message"):
+            said = f"the debugger refused {command!r} without a word: is another client debugging?"
+            raise ReplyError({**reply.content, "evalue": said})
+        raise_for_status(reply)
         return reply.content.get("body") or {}
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
@@ -149,8 +196,9 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
     core.requests.tie(session)
     try:
         await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
+        # Until it is attached it may be somebody else's, who would be disconnected.
+        await session.request("attach", {})
         try:
-            await session.request("attach", {})
             yield session
         finally:
             with closing_within(CLOSE_DEADLINE):
