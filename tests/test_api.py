@@ -13,9 +13,15 @@ import attrs
 import pytest
 
 import enchannel
-from enchannel import LocalProtocolError, Message, open_kernel, open_kernel_channels
+from enchannel import (
+    LocalProtocolError,
+    Message,
+    open_channels,
+    open_kernel,
+    open_kernel_channels,
+)
 from enchannel.messages import create_subshell_request, message
-from enchannel.testing import open_fake_kernel
+from enchannel.testing import memory_transport_pair, open_fake_kernel
 
 INFO = dict.fromkeys(("shell_port", "control_port", "stdin_port", "iopub_port", "hb_port"), 1)
 
@@ -87,3 +93,14 @@ async def test_what_a_subshell_is_to_handle_says_the_version_that_has_subshells(
         assert plain.header["version"] == "5.4"
         sub = await ch.shell.send(message("inspect_request", {}, subshell_id="1"))
         assert sub.header["version"] == "5.5"
+
+
+@pytest.mark.anyio
+async def test_a_transport_carries_one_block_of_channels_at_a_time() -> None:
+    transport, _ = memory_transport_pair()
+    async with open_channels(transport):
+        with pytest.raises(LocalProtocolError, match="over this transport already"):
+            async with open_channels(transport):
+                pytest.fail("the block was entered")
+    async with open_channels(transport):
+        pass

@@ -173,3 +173,19 @@ def test_a_curve_key_that_is_none_is_named_and_not_shown(key: Any) -> None:
     with pytest.raises(ConnectionFileError, match="curve_publickey is no key: a Z85") as caught:
         ConnectionInfo.parse({**CONFIG, "curve_publickey": key})
     assert str(key) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"shell_port": 70_000}, "shell_port"),
+        ({"iopub_port": "5"}, "iopub_port"),
+        ({"key": "text"}, "key is str, not bytes"),
+        ({"transport": "udp"}, "transport is 'udp'"),
+        ({"signature_scheme": "hmac-nonsense"}, "nonsense"),
+    ],
+)
+def test_one_that_is_made_by_hand_is_checked_as_well(wrong: dict[str, Any], said: str) -> None:
+    ports = {f"{name}_port": 1 for name in ("shell", "control", "stdin", "iopub", "hb")}
+    with pytest.raises(ConnectionFileError, match=said):
+        ConnectionInfo(**{**ports, **wrong})

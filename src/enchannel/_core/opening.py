@@ -30,7 +30,7 @@ from typing import TypeAlias
 
 import anyio
 
-from .._exceptions import KernelConnectError
+from .._exceptions import KernelConnectError, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._log import logger
 from .._transports.base import Transport
@@ -72,6 +72,11 @@ async def opened(
     protect()
     deadline = anyio.current_time() + connect_timeout
     transport = await _made(make_transport, connect_timeout)
+    if transport.in_use:
+        raise LocalProtocolError(
+            "channels are open over this transport already: each block takes one of its own"
+        )
+    transport.in_use = True
     try:
         core = make_core(transport)
         transport.begin()
@@ -85,6 +90,7 @@ async def opened(
             finally:
                 core.leave()
     finally:
+        transport.in_use = False
         if owned:
             await _close(transport)
 

@@ -56,6 +56,14 @@ class ConnectionInfo:
     curve_secretkey: bytes = attrs.field(default=b"", repr=False)
     """The kernel's secret key, which a connection file holds for the kernel; a client has its own."""
 
+    def __attrs_post_init__(self) -> None:
+        given = attrs.asdict(self)
+        checked = _checked(given, "connection info")
+        for name in given:
+            if given[name] != checked[name] and given[name]:
+                wrong = f"{type(given[name]).__name__}, not {type(checked[name]).__name__}"
+                raise ConnectionFileError(f"connection info: {name} is {wrong}")
+
     @classmethod
     def parse(cls, config: Config) -> ConnectionInfo:
         """The connection info that `config` is, holds, or is the path of.
@@ -108,37 +116,7 @@ class ConnectionInfo:
         Raises:
             ConnectionFileError: A port is missing, or a field has a value that cannot be used.
         """
-        if not isinstance(data, Mapping):
-            raise ConnectionFileError(f"{source}: holds no JSON object")
-        ports = {f"{name}_port": _port(data, f"{name}_port", source) for name in SOCKETS}
-        transport = _text(data, "transport", source) or "tcp"
-        if transport not in ("tcp", "ipc"):
-            raise ConnectionFileError(
-                f"{source}: transport is {transport!r}; enchannel knows 'tcp' and 'ipc'"
-            )
-        ip = _text(data, "ip", source)
-        if transport == "ipc" and not ip:
-            raise ConnectionFileError(
-                f"{source}: ip is missing; with ipc it is the path of the sockets"
-            )
-        key = data.get("key") or b""
-        if not isinstance(key, (str, bytes)):
-            raise ConnectionFileError(f"{source}: key is text, not {type(key).__name__}")
-        scheme = _text(data, "signature_scheme", source) or "hmac-sha256"
-        try:
-            Wire(key, scheme)
-        except LocalProtocolError as error:
-            raise ConnectionFileError(f"{source}: {error}") from None
-        return cls(
-            transport=transport,
-            ip=ip or "127.0.0.1",
-            key=key.encode() if isinstance(key, str) else key,
-            signature_scheme=scheme,
-            kernel_name=_text(data, "kernel_name", source) or "",
-            curve_publickey=_curve_key(data, "curve_publickey", source),
-            curve_secretkey=_curve_key(data, "curve_secretkey", source),
-            **ports,
-        )
+        return cls(**_checked(data, source))
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that a connection file holds, keys and all."""
@@ -185,6 +163,41 @@ class ConnectionInfo:
 
 Config: TypeAlias = "ConnectionInfo | Mapping[str, Any] | str | os.PathLike[str]"
 """What names a kernel to connect to."""
+
+
+def _checked(data: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The fields of a connection file, of which errors speak as `source`."""
+    if not isinstance(data, Mapping):
+        raise ConnectionFileError(f"{source}: holds no JSON object")
+    ports = {f"{name}_port": _port(data, f"{name}_port", source) for name in SOCKETS}
+    transport = _text(data, "transport", source) or "tcp"
+    if transport not in ("tcp", "ipc"):
+        raise ConnectionFileError(
+            f"{source}: transport is {transport!r}; enchannel knows 'tcp' and 'ipc'"
+        )
+    ip = _text(data, "ip", source)
+    if transport == "ipc" and not ip:
+        raise ConnectionFileError(
+            f"{source}: ip is missing; with ipc it is the path of the sockets"
+        )
+    key = data.get("key") or b""
+    if not isinstance(key, (str, bytes)):
+        raise ConnectionFileError(f"{source}: key is text, not {type(key).__name__}")
+    scheme = _text(data, "signature_scheme", source) or "hmac-sha256"
+    try:
+        Wire(key, scheme)
+    except LocalProtocolError as error:
+        raise ConnectionFileError(f"{source}: {error}") from None
+    return dict(
+        transport=transport,
+        ip=ip or "127.0.0.1",
+        key=key.encode() if isinstance(key, str) else key,
+        signature_scheme=scheme,
+        kernel_name=_text(data, "kernel_name", source) or "",
+        curve_publickey=_curve_key(data, "curve_publickey", source),
+        curve_secretkey=_curve_key(data, "curve_secretkey", source),
+        **ports,
+    )
 
 
 def _port(data: Mapping[str, Any], field: str, source: str) -> int:

@@ -75,6 +75,9 @@ class Transport(ABC):
     held_back: int = 0
     """How many genuine messages arrived that the subscription does not cover; they are proof all the same."""
 
+    in_use: bool = False
+    """Whether a block of channels is open over it."""
+
     has_heartbeat: bool = False
     """Whether :meth:`beat` does anything."""
 
