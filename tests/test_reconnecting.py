@@ -189,6 +189,12 @@ async def until_its_connection_is_gone(ch: KernelChannels, channel: str) -> None
     assert not ch._core.life.away
 
 
+async def answer_next(kernel: RawKernel, channel: str, msg_type: str, **content: Any) -> None:
+    """Answers whatever comes next, questions of the client's own among it."""
+    identity, *frames = await kernel.receive_frames(channel)
+    kernel.send(channel, identity, message(msg_type, kernel.wire.decode(frames), **content))
+
+
 @pytest.mark.parametrize("lost", ["shell", "control"])
 async def test_a_channel_that_went_before_its_first_use_is_whole_at_it(
     raw_kernel: RawKernel, lost: str
@@ -203,9 +209,7 @@ async def test_a_channel_that_went_before_its_first_use_is_whole_at_it(
         await until_its_connection_is_gone(ch, lost)
         task = start(tasks, partial(ch.request, channel=lost), "is_complete_request")
         with anyio.fail_after(20):
-            identity, *frames = await raw_kernel.receive_frames(lost)
-            asked = raw_kernel.wire.decode(frames)
-            raw_kernel.send(lost, identity, message("is_complete_reply", asked, status="complete"))
+            await answer_next(raw_kernel, lost, "is_complete_reply", status="complete")
             assert (await task.result()).content["status"] == "complete"
         assert ch.statistics().outages == 1
         tasks.cancel_scope.cancel()
@@ -282,9 +286,7 @@ async def test_the_first_use_of_shell_waits_for_a_connection_that_is_away(
         assert not task.done.is_set()
         raw_kernel.rebind("shell", raw_kernel.info.endpoint("shell"))
         with anyio.fail_after(20):
-            identity, *frames = await raw_kernel.receive_frames("shell")
-            asked = raw_kernel.wire.decode(frames)
-            raw_kernel.send("shell", identity, message("kernel_info_reply", asked, status="ok"))
+            await answer_next(raw_kernel, "shell", "kernel_info_reply", status="ok")
             await task.result()
         tasks.cancel_scope.cancel()
 

@@ -223,12 +223,11 @@ class Comms:
             offered = tuple(incoming.offered.values())
             for comm in offered:
                 self.forget(comm)
+                comm.end(self.core.lost)
             # One deadline for all: in an outage each would wait for its own.
             with closing_within(CLOSE_DEADLINE):
                 for comm in offered:
                     await comm.tell_kernel()
-            for comm in offered:
-                comm.end()
 
 
 def new_comm(

@@ -26,7 +26,9 @@ def raise_for_status(reply: Message) -> Message:
     """
     status = reply.content.get("status", "ok")
     if reply.content.get("success") is False:  # a debug_reply
-        raise ReplyError({**reply.content, "evalue": reply.content.get("message")})
+        command = reply.content.get("command")
+        silence = f"the debugger refused {command!r} without a word: is another client debugging?"
+        raise ReplyError({**reply.content, "evalue": reply.content.get("message") or silence})
     if status == "error" or status in ABORTED:
         raise ReplyError(reply.content)
     return reply

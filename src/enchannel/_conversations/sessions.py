@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from .. import messages
-from .._exceptions import EnchannelError, NotImplementedByKernel, ReplyError
+from .._exceptions import EnchannelError, NotImplementedByKernel
 from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
@@ -168,11 +168,7 @@ class DebugSession(TiedStream[Message]):
             KernelDied: The kernel is lost.
         """
         request = messages.debug_request(command, arguments, seq=next(self._numbers))
-        reply = await self._conversations.request(request)
-        if reply.content.get("success") is False and not reply.content.get("message"):
-            said = f"the debugger refused {command!r} without a word: is another client debugging?"
-            raise ReplyError({**reply.content, "evalue": said})
-        raise_for_status(reply)
+        reply = raise_for_status(await self._conversations.request(request))
         return reply.content.get("body") or {}
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:

@@ -77,6 +77,10 @@ class Code(Flight):
         """Whether the kernel has run it."""
         return self.reply is not None or self.idle
 
+    def is_settled(self) -> bool:
+        """Whether it is, or never will be."""
+        return self.is_over() or self.failure is not None
+
     @property
     def asks(self) -> bool:
         """Whether it waits for an answer of its user, or may do so."""
@@ -93,6 +97,7 @@ class _Unwanted(Code):
 
     def __init__(self, code: Code) -> None:
         super().__init__(code.channel, code.request)
+        self.take_over(code)
         self.begun, self.runs, self.question = code.begun, code.runs, code.question
 
 
@@ -116,23 +121,17 @@ async def leave(conversations: Conversations, code: Code, *, unwanted: bool) -> 
         code: It.
         unwanted: Whether it is to be stopped where it is not over.
     """
-    requests = conversations.core.requests
-    if (
-        not code.is_over()
-        and code.failure is None
-        and (unwanted or code.request.content["allow_stdin"])
-    ):
-        if _may_be_stopped_soon(conversations, code, unwanted=unwanted):
-            with closing_within(STOP_DEADLINE):
-                await _stop(conversations, code, unwanted=unwanted)
-                while not code.complete:
-                    await code.wait_news()
-        if not code.is_over() and code.failure is None:
-            left = _Unwanted(code)
-            requests.hand_over(code, left)
-            conversations.core.start(_stop_later, conversations, left, unwanted)
-            return
-    requests.remove(code)
+    if code.is_settled() or not (unwanted or code.request.content["allow_stdin"]):
+        return
+    if _may_be_stopped_soon(conversations, code, unwanted=unwanted):
+        with closing_within(STOP_DEADLINE):
+            await _stop(conversations, code, unwanted=unwanted)
+            while not code.complete:
+                await code.wait_news()
+    if not code.is_settled():
+        left = _Unwanted(code)
+        conversations.core.requests.hand_over(code, left)
+        conversations.core.start(_stop_later, conversations, left, unwanted)
 
 
 def _may_be_stopped_soon(conversations: Conversations, code: Code, *, unwanted: bool) -> bool:

@@ -324,9 +324,9 @@ class Core(Seam):
             tied: What it belongs to: not sent where that has ended.
         """
         await self._checkpoint_if_cancelled()
-        self._expect(channel)
+        self.transport.watch(channel)
         if message.content.get("allow_stdin", message.msg_type == "execute_request"):
-            self._expect("stdin")
+            self.transport.watch("stdin")
         while True:
             if self.life.state is not State.LIVE:
                 await self.opened()
@@ -351,11 +351,6 @@ class Core(Seam):
             await cancel_shielded_checkpoint()
         return message
 
-    def _expect(self, channel: ChannelName) -> None:
-        """Something is about to come on `channel`, or to be missed there. May find that its connection is away."""
-        if channel not in self.transport.followed:
-            self.transport.watch(channel)
-
     async def _wait_writable(self, channel: ChannelName) -> None:
         with anyio.CancelScope() as scope:
             self.scopes.add(scope)
@@ -368,9 +363,10 @@ class Core(Seam):
         """Sends without waiting, or not at all."""
         message = self.prepare(body)
         with contextlib.suppress(anyio.WouldBlock, EnchannelError):
-            if not self.life.over:
-                self._expect(channel)
-            if not (self.life.away or self.life.over):
+            if self.life.over:
+                return
+            self.transport.watch(channel)
+            if not self.life.away:
                 self.transport.send_nowait(channel, message)
                 self.sent[channel] += 1
 
@@ -409,7 +405,7 @@ class Core(Seam):
         prepared = self.prepare(request)
         # Until it is live all are watched, and what its opening asks is no use of a channel.
         if self.life.state is not State.OPENING:
-            self._expect(channel)
+            self.transport.watch(channel)
         self.transport.send_nowait(channel, prepared)
         return prepared
 

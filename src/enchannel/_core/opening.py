@@ -143,10 +143,6 @@ async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> 
         )
     transport.narrow()
     core.happen(Event.OPENED)
-    if core.delivery.limited:
-        # While iopub's reader waits for room, ZeroMQ reads no more of its socket and does not see its end.
-        for channel in core.channels[:1]:
-            transport.watch(channel)
 
 
 async def _connect(core: Core) -> None:

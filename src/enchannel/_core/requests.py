@@ -100,7 +100,6 @@ class Requests:
     def hand_over(self, flight: Flight, to: Flight) -> None:
         """From now on `to` gets what would have come for `flight`."""
         if self._filed.get(flight.request.msg_id) is flight:
-            to.take_over(flight)
             self._filed[flight.request.msg_id] = to
 
     def tie(self, tied: Tied) -> None:

@@ -60,6 +60,7 @@ class ConnectionInfo:
         given = attrs.asdict(self)
         checked = _checked(given, "connection info")
         for name in given:
+            # A file may leave out, and write as text, what is filled in and read there; here only an empty field is.
             if given[name] != checked[name] and given[name]:
                 wrong = f"{type(given[name]).__name__}, not {type(checked[name]).__name__}"
                 raise ConnectionFileError(f"connection info: {name} is {wrong}")

@@ -70,13 +70,17 @@ class ZmqTransport(FrameTransport):
         wire: Wire,
         topics: tuple[bytes, ...] | None,
         heart: Link | None = None,
+        *,
+        bounded: bool = False,
     ) -> None:
         super().__init__(tuple(links), wire)
         self._links = links
         own = all(link.owned for link in links.values())
-        self.followed: Sequence[ChannelName] = (
-            ("iopub",) if own and "iopub" in links else tuple(links)
-        )
+        self.followed: Sequence[ChannelName] = tuple(links)
+        if own and "iopub" in links:
+            # While iopub's reader waits for room ZeroMQ reads no more of its socket, and does not see its end.
+            another = tuple(links)[:1] if bounded else ()
+            self.followed = tuple(dict.fromkeys((*another, "iopub")))
         self.iopub_needs_proof: bool = topics is not None and "iopub" in links
         # Until iopub is proven it is subscribed to everything, for the proof may have any topic. What the
         # caller did not subscribe to is held back here, then and later: it may be on its way still.

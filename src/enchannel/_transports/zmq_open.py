@@ -109,7 +109,7 @@ def connect_endpoints(
             link.close()
         raise
     carried: dict[ChannelName, Link] = {name: links[name] for name in CHANNELS if name in links}
-    return ZmqTransport(carried, wire, topics, links.get("hb"))
+    return ZmqTransport(carried, wire, topics, links.get("hb"), bounded=max_buffer_size < math.inf)
 
 
 def _curve_keys(server_key: bytes) -> dict[int, bytes]:
