@@ -9,7 +9,6 @@ import anyio
 import pytest
 
 from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
-from enchannel._core import delivery
 from enchannel._core.stream import TURN
 from enchannel.testing import MemoryKernelEnd
 from helpers import arrived, leaves_as_itself, numbered, take, texts
@@ -139,10 +138,9 @@ async def test_what_other_clients_ask_at_their_opening_is_not_kept(peer: Peer) -
 
 
 async def test_a_full_backlog_drops_the_oldest_and_says_so(
-    peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(delivery, "BACKLOG", 10)
-    async with peer.open() as ch:
+    async with peer.open(max_backlog_size=10) as ch:
         peer.publish(*numbered(25))
         await arrived(ch, "iopub", 25)
         assert ch.statistics().backlog_dropped == 15
@@ -316,7 +314,8 @@ async def test_a_channel_named_twice_is_heard_once(peer: Peer) -> None:
 
 
 async def test_a_bound_holds_nobody_up_where_nobody_listens(peer: Peer) -> None:
-    async with peer.open(max_buffer_size=1) as ch:
+    async with peer.open(max_buffer_size=2) as ch:
         peer.publish(*numbered(100))
         await arrived(ch, "iopub", 100)
-        assert texts(await take(ch.iopub, 100)) == list(range(100))
+        assert ch.statistics().backlog_dropped == 98
+        assert texts(await take(ch.iopub, 2)) == [98, 99]

@@ -229,10 +229,15 @@ async def test_nothing_is_lent_to_a_context_of_the_caller(raw_kernel: RawKernel)
 
 
 @pytest.mark.parametrize("size", [10, 2 * MEBIBYTE])
-async def test_a_buffer_may_be_changed_once_it_was_sent(raw_kernel: RawKernel, size: int) -> None:
+@pytest.mark.parametrize(
+    "view", [bytearray, memoryview, lambda data: memoryview(data).toreadonly()[::1]]
+)
+async def test_a_buffer_may_be_changed_once_it_was_sent(
+    raw_kernel: RawKernel, size: int, view: Any
+) -> None:
     data = bytearray(b"x" * size)
     async with raw_kernel.open() as ch:
-        await ch.shell.send({**request(), "buffers": [data]})
+        await ch.shell.send({**request(), "buffers": [data if view is bytearray else view(data)]})
         data[:] = b"y" * size
         _, received = await raw_kernel.receive("shell")
         assert received.buffers == (b"x" * size,)

@@ -28,9 +28,10 @@ from enchannel import (
     wrap_sockets,
 )
 from enchannel._protocol.wire import DELIMITER, Wire
+from enchannel._transports import zmq_frames
 from enchannel.testing import open_fake_kernel
 from helpers import numbered, take, texts
-from raw_kernel import KEY, RawKernel, message
+from raw_kernel import KEY, RawKernel, message, request
 
 pytestmark = pytest.mark.anyio
 
@@ -376,3 +377,55 @@ async def test_a_context_with_a_bound_costs_the_connection_for_a_moment(
             raw_kernel.publish(*numbered(1, start=2))
             assert texts([msg for _, msg in await take(stream, 1)]) == [2]
             tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("bound", "size", "count"),
+    [
+        ({"max_buffer_bytes": 1_000_000}, 100_000, 500),
+        ({"max_buffer_size": 10}, 100_000, 500),
+        ({"max_buffer_size": 1}, 100_000, 500),
+        ({}, 4_000_000, 50),
+    ],
+    ids=str,
+)
+async def test_sending_to_a_kernel_that_reads_nothing_is_bounded(
+    raw_kernel: RawKernel, bound: Any, size: int, count: int
+) -> None:
+    endpoint = raw_kernel.info.endpoint("shell")
+    raw_kernel.unbind("shell")
+    # It takes one, and the network holds some megabytes more.
+    raw_kernel.rebind("shell", endpoint, most_waiting=1)
+    async with raw_kernel.open(**bound) as ch:
+        sent: list[str] = []
+
+        async def send() -> None:
+            for number in range(count):
+                message = await ch.shell.send({**request(number=number), "buffers": [bytes(size)]})
+                sent.append(message.msg_id)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            before = -1
+            while len(sent) > before:
+                before = len(sent)
+                await anyio.sleep(0.5)
+            # The network holds some 10 MB.
+            assert len(sent) < count / 2
+            # Who waits may be cancelled, and it goes on when the kernel reads.
+            with anyio.move_on_after(0.01) as scope:
+                await ch.shell.send(request("cancelled"))
+            assert scope.cancelled_caught
+            received = [(await raw_kernel.receive("shell"))[1] for _ in range(count)]
+        assert [each.msg_id for each in received] == sent
+
+
+async def test_without_pyzmqs_private_names_all_works(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("zmq.backend.Socket", raising=True)
+    monkeypatch.setattr("enchannel._transports.zmq_frames._send_frame", zmq_frames.find_send())
+    async with raw_kernel.open() as ch:
+        await ch.shell.send({**request(), "buffers": [b"x", bytes(1 << 21)]})
+        _, received = await raw_kernel.receive("shell")
+        assert [len(each) for each in received.buffers] == [1, 1 << 21]

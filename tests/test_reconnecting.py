@@ -297,7 +297,7 @@ async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawK
     # It takes one, and the network holds some megabytes more.
     raw_kernel.rebind("shell", endpoint, most_waiting=1)
     async with in_flight(raw_kernel) as (ch, _, _, _):
-        for _ in range(50):
+        for _ in range(25):
             await ch.shell.send({**request(), "buffers": [bytes(2**21)]})
         await come_back(raw_kernel, ch, ("shell",))
         await ch.shell.send(request("is_complete_request"))

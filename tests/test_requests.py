@@ -23,6 +23,7 @@ from enchannel import (
     messages,
     open_channels,
 )
+from enchannel._core.bound import STALLED
 from enchannel._core.life import Event
 from enchannel.testing import memory_transport_pair, open_fake_kernel, stream
 from memory_kernel import Kernel, Task, answer_questions, conversation, executed, start
@@ -693,7 +694,7 @@ async def test_a_stream_that_nobody_reads_holds_up_nobody_again_and_again() -> N
             kernel.say("stream", asked[1], name="stdout", text="x")
             await anyio.wait_all_tasks_blocked()
             if number == 4:
-                await anyio.sleep(2)
+                await anyio.sleep(2 * STALLED)
             elif number > 4:
                 # It is known to be full, and that it holds up nobody.
                 assert ch.statistics().received["iopub"] == number + 1

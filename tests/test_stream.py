@@ -60,15 +60,6 @@ async def test_what_is_held_is_counted_message_by_message(stream: Stream[int]) -
     assert stream.buffered == 5
 
 
-async def test_room_is_told_of_at_each_message() -> None:
-    told: list[int] = []
-    stream: Stream[int] = Stream(lambda: told.append(stream.buffered))
-    stream.put([0, 1, 2])
-    assert await held(stream) == [0, 1, 2]
-    assert told == [2, 1, 0]
-    stream.close()
-
-
 # Cancellation.
 
 

@@ -191,6 +191,16 @@ def test_so_is_the_size() -> None:
         Wire(KEY, max_size=size - 1).decode(frames)
 
 
+def test_frames_without_content_count_as_well() -> None:
+    """ZeroMQ takes 64 bytes for each."""
+    wire = Wire(KEY)
+    frames = [bytes(each) for each in wire.encode(attrs.evolve(MESSAGE, buffers=[b""] * 300_000))]
+    with pytest.raises(MessageTooLarge, match="in 300006 frames"):
+        Wire(KEY, max_size=10_000).decode(frames)
+    assert len(Wire(KEY, max_size=10_000).decode(frames[:100]).buffers) == 94
+    assert len(Wire(KEY).decode(frames).buffers) == 300_000
+
+
 @pytest.mark.parametrize(
     "parts",
     [

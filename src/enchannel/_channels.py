@@ -49,9 +49,11 @@ class ChannelStatistics(NamedTuple):
     backlog: Mapping[str, int]
     """Messages that wait for somebody to listen, by channel."""
     backlog_dropped: int
-    """Messages that nobody listened for until the backlog was full."""
+    """Messages that nobody listened for, and for which the backlog had no room."""
     listeners: int
     """Streams that are listening."""
+    buffer_dropped: int = 0
+    """Messages that a full stream lost, because who reads it was waiting for what came behind."""
     restarts: int = 0
     """How often the kernel was restarted."""
     outages: int = 0
@@ -406,16 +408,17 @@ class KernelChannels:
     def statistics(self) -> ChannelStatistics:
         """Counts of what happened so far."""
         core = self._core
-        backlog, listeners = core.delivery.statistics()
+        waiting = core.delivery.backlog.counts()
         return ChannelStatistics(
             iopub_proven=core.iopub_proven or not core.transport.iopub_needs_proof,
             received=_by_channel(core.received),
             sent=_by_channel(core.sent),
             dropped=core.transport.dropped(),
             repaired=core.transport.repaired,
-            backlog=_by_channel(backlog),
-            backlog_dropped=core.delivery.backlog_dropped,
-            listeners=listeners,
+            backlog={str(name): waiting.get(name, 0) for name in core.channels},
+            backlog_dropped=core.delivery.backlog.dropped,
+            listeners=core.delivery.listening(),
+            buffer_dropped=core.bound.dropped,
             restarts=core.life.epoch,
             outages=core.outage.times,
             outage_seconds=core.outage.seconds,

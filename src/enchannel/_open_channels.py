@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
 
 from ._channels import Channel, KernelChannels
+from ._core.bound import Limits
 from ._core.core import Core
 from ._core.delivery import Listener
 from ._core.opening import OnMade, opened
@@ -44,6 +45,9 @@ __all__ = [
 RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 10.0, 30.0
 """The defaults, in seconds."""
 
+BACKLOG_SIZE, BACKLOG_BYTES = 100_000, 64 << 20
+"""The same, in messages and in bytes."""
+
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
 
@@ -67,6 +71,9 @@ def open_kernel_channels(
     subscription: Topics = b"",
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    max_buffer_bytes: float = math.inf,
+    max_backlog_size: float = BACKLOG_SIZE,
+    max_backlog_bytes: float = BACKLOG_BYTES,
     max_message_size: float = math.inf,
     reconnect_timeout: float = RECONNECT_TIMEOUT,
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
@@ -93,11 +100,17 @@ def open_kernel_channels(
         subscription: The topic prefix for iopub, or several. A narrower one takes effect once iopub
             is proven live.
         connect_timeout: Seconds until every channel must be connected and iopub proven.
-        max_buffer_size: How many messages a listening stream may hold. ``math.inf`` loses nothing and
-            lets memory grow; a number makes the readers wait for the slowest listener.
-        max_message_size: Bytes that a message which arrives may have, in all its frames. A larger one is
-            dropped and counted as ``"MessageTooLarge"``, and costs no other message; ZeroMQ has it in memory
-            until then.
+        max_buffer_size: How many messages a stream may hold: a listener, an execution, a comm, a debug session; and
+            how many may wait to go out. ``math.inf`` loses nothing and lets memory grow; a number makes the readers
+            wait for the slowest. A full stream that who reads it cannot read, because it waits for what comes
+            behind, loses its oldest messages, counted in ``statistics().buffer_dropped``.
+        max_buffer_bytes: The same in bytes, as they are on the wire; a stream holds one message more.
+        max_backlog_size: How many messages may wait for somebody to listen; 0 for none. The oldest go first,
+            counted. Never more than `max_buffer_size`.
+        max_backlog_bytes: The same in bytes.
+        max_message_size: Bytes that a message which arrives may have, in all its frames, and one frame for each 64
+            of them. A larger one is dropped and counted as ``"MessageTooLarge"``, and costs no other message;
+            ZeroMQ has it in memory until then.
         reconnect_timeout: Seconds that a lost connection may take to come back before the kernel counts as
             lost. Until then streams and senders wait, so that a restart by somebody else is sat out; what is in
             flight raises ``KernelDied`` within 0.9 s.
@@ -120,6 +133,9 @@ def open_kernel_channels(
         subscription=subscription,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        max_buffer_bytes=max_buffer_bytes,
+        max_backlog_size=max_backlog_size,
+        max_backlog_bytes=max_backlog_bytes,
         max_message_size=max_message_size,
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
@@ -134,6 +150,9 @@ def open_channels(
     username: str | None = None,
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    max_buffer_bytes: float = math.inf,
+    max_backlog_size: float = BACKLOG_SIZE,
+    max_backlog_bytes: float = BACKLOG_BYTES,
     reconnect_timeout: float = RECONNECT_TIMEOUT,
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
@@ -155,7 +174,10 @@ def open_channels(
         session: See :func:`open_kernel_channels`.
         username: See :func:`open_kernel_channels`.
         connect_timeout: See :func:`open_kernel_channels`.
-        max_buffer_size: See :func:`open_kernel_channels`.
+        max_buffer_size: See :func:`open_kernel_channels`; what waits to go out is the transport's to bound.
+        max_buffer_bytes: See :func:`open_kernel_channels`.
+        max_backlog_size: See :func:`open_kernel_channels`.
+        max_backlog_bytes: See :func:`open_kernel_channels`.
         reconnect_timeout: See :func:`open_kernel_channels`.
         heartbeat_timeout: See :func:`open_kernel_channels`.
         owned: Whether leaving the block closes the transport; by default it stays the caller's.
@@ -171,26 +193,37 @@ def open_channels(
         username=username,
         connect_timeout=connect_timeout,
         max_buffer_size=max_buffer_size,
+        max_buffer_bytes=max_buffer_bytes,
+        max_backlog_size=max_backlog_size,
+        max_backlog_bytes=max_backlog_bytes,
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
     )
 
 
-class OpenOptions(TypedDict, total=False):
+class OneChannelOptions(TypedDict, total=False):
     """The keyword arguments that every opener takes; see :func:`open_kernel_channels`."""
 
     session: str | None
     username: str | None
     connect_timeout: float
     max_buffer_size: float
+    max_buffer_bytes: float
+    max_backlog_size: float
+    max_backlog_bytes: float
     max_message_size: float
     reconnect_timeout: float
-    heartbeat_timeout: float
     context: zmq.Context[zmq.Socket[bytes]] | None
 
 
+class OpenOptions(OneChannelOptions, total=False):
+    """Those of the openers that see the kernel's status, without which a heartbeat proves nothing."""
+
+    heartbeat_timeout: float
+
+
 def open_shell_channel(
-    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+    identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
     """Opens the shell channel alone; options and errors are those of :func:`open_kernel_channels`."""
     opening = _open_zmq(("shell",), identity, config, **options)
@@ -198,7 +231,7 @@ def open_shell_channel(
 
 
 def open_control_channel(
-    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+    identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
     """Opens the control channel alone; options and errors are those of :func:`open_kernel_channels`."""
     opening = _open_zmq(("control",), identity, config, **options)
@@ -206,7 +239,7 @@ def open_control_channel(
 
 
 def open_stdin_channel(
-    identity: Identity, config: Config, **options: Unpack[OpenOptions]
+    identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
     """Opens the stdin channel alone; options and errors are those of :func:`open_kernel_channels`.
 
@@ -227,9 +260,9 @@ def open_iopub_channel(
     """Opens the iopub channel alone; options and errors are those of :func:`open_kernel_channels`.
 
     Shell and control are connected beside it, under `identity`, because only a request can prove that
-    iopub is live.
+    iopub is live, and the heartbeat.
     """
-    channels = ("shell", "control", "iopub")
+    channels = ("shell", "control", "iopub", "hb")
     opening = _open_zmq(channels, identity, config, subscription=subscription, **options)
     return _part(opening, lambda channels: channels.iopub)
 
@@ -292,6 +325,7 @@ def _open_zmq(
             topics=topics,
             context=context,
             max_buffer_size=options.get("max_buffer_size", math.inf),
+            max_buffer_bytes=options.get("max_buffer_bytes", math.inf),
             max_message_size=max_message_size,
         )
 
@@ -303,6 +337,9 @@ class _ChannelOptions(TypedDict, total=False):
     username: str | None
     connect_timeout: float
     max_buffer_size: float
+    max_buffer_bytes: float
+    max_backlog_size: float
+    max_backlog_bytes: float
     reconnect_timeout: float
     heartbeat_timeout: float
 
@@ -314,6 +351,9 @@ def _open(
     username: str | None = None,
     connect_timeout: float = 10.0,
     max_buffer_size: float = math.inf,
+    max_buffer_bytes: float = math.inf,
+    max_backlog_size: float = BACKLOG_SIZE,
+    max_backlog_bytes: float = BACKLOG_BYTES,
     reconnect_timeout: float = RECONNECT_TIMEOUT,
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
@@ -329,15 +369,21 @@ def _open(
     ):
         if not is_number(seconds) or not seconds > 0:
             raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
-    if not is_number(max_buffer_size) or not max_buffer_size >= 1:
-        raise LocalProtocolError(
-            f"max_buffer_size is a number of messages, 1 or more, or math.inf, not {max_buffer_size!r}"
-        )
+    for name, limit, least, unit in (
+        ("max_buffer_size", max_buffer_size, 1, "messages"),
+        ("max_buffer_bytes", max_buffer_bytes, 1, "bytes"),
+        ("max_backlog_size", max_backlog_size, 0, "messages"),
+        ("max_backlog_bytes", max_backlog_bytes, 0, "bytes"),
+    ):
+        if not is_number(limit) or not limit >= least:
+            raise LocalProtocolError(
+                f"{name} is a number of {unit}, {least} or more, or math.inf, not {limit!r}"
+            )
     make_core = partial(
         Core,
         session=str(uuid.uuid4()) if session is None else session,
         username=get_username() if username is None else username,
-        max_buffer_size=max_buffer_size,
+        limits=Limits(max_buffer_size, max_buffer_bytes, max_backlog_size, max_backlog_bytes),
         reconnect_timeout=reconnect_timeout,
         heartbeat_timeout=heartbeat_timeout,
     )

@@ -66,13 +66,13 @@ async def test_every_transport_keeps_the_rules(make: Any) -> None:
 
 def receives_twice(transport: Any) -> None:
     take = transport.take
-    transport.take = lambda channel: [frames for frames in take(channel) for _ in range(2)]
+    transport.take = lambda *args: [frames for frames in take(*args) for _ in range(2)]
     transport.wire._replays.add = lambda digest: True
 
 
 def receives_backwards(transport: Any) -> None:
     take = transport.take
-    transport.take = lambda channel: take(channel)[::-1]
+    transport.take = lambda *args: take(*args)[::-1]
 
 
 def is_never_readable(transport: Any) -> None:
@@ -101,11 +101,11 @@ def says_nothing_of_a_loss(transport: Any) -> None:
 def gives_all_at_once(transport: Any) -> None:
     take = transport.take
 
-    def take_all(channel: Any) -> list[Any]:
-        taken = take(channel)
+    def take_all(*args: Any) -> list[Any]:
+        taken = take(*args)
         with contextlib.suppress(anyio.WouldBlock):
             while True:
-                taken += take(channel)
+                taken += take(*args)
         return taken
 
     transport.take = take_all

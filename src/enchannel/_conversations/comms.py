@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from .. import messages
+from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
 from .._core.stream import Stream
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = ["Comm", "Comms", "IncomingComms", "TiedStream", "new_comm"]
+
+_CHANNELS: tuple[ChannelName, ...] = ("iopub",)
 
 CLOSE_DEADLINE = 1.0
 """Seconds that telling the kernel of a comm's end may take on the way out."""
@@ -61,8 +64,8 @@ class Comm(TiedStream[Message]):
         closing: The kernel's ``comm_close``, once it is in.
     """
 
-    def __init__(self, comms: Comms, opening: Message) -> None:
-        super().__init__()
+    def __init__(self, comms: Comms, opening: Message, held: Held | None) -> None:
+        super().__init__(held)
         self._comms = comms
         self._core = comms.core
         self._over = False
@@ -129,9 +132,13 @@ class IncomingComms(TiedStream[Comm]):
 
     outlives_restarts = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, held: Held | None) -> None:
+        super().__init__(held)
         self.offered: dict[str, Comm] = {}
+
+    def held_by_another(self) -> Held | None:
+        """For a comm that is offered."""
+        return self._held.like() if self._held is not None else None
 
 
 class Comms:
@@ -143,39 +150,43 @@ class Comms:
         self._targets: dict[str, IncomingComms] = {}
         core.observers.append(self.observe)
 
-    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
-        """Hands each comm what is its own; must not raise."""
-        for message in arrived:
-            if message.msg_type.startswith("comm_"):
-                self._see(message)
+    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> list[Message]:
+        """Hands each comm what is its own, and returns that; must not raise."""
+        return [
+            message
+            for message in arrived
+            if message.msg_type.startswith("comm_") and self._takes(message)
+        ]
 
-    def _see(self, message: Message) -> None:
+    def _takes(self, message: Message) -> bool:
         comm_id = message.content.get("comm_id")
         if not isinstance(comm_id, str):
-            return
+            return False
         if message.msg_type == "comm_open":
-            if comm_id not in self._comms:
-                self._offer(comm_id, message)
-        elif comm_id in self._comms:
-            comm = self._comms[comm_id]
-            comm.take(message)
-            if message.msg_type == "comm_close":
-                self.forget(comm)
+            return comm_id not in self._comms and self._offer(comm_id, message)
+        if comm_id not in self._comms:
+            return False
+        comm = self._comms[comm_id]
+        comm.take(message)
+        if message.msg_type == "comm_close":
+            self.forget(comm)
+        return True
 
-    def _offer(self, comm_id: str, opening: Message) -> None:
+    def _offer(self, comm_id: str, opening: Message) -> bool:
         asked_by = opening.parent_header.get("session")
         if asked_by and asked_by != self.core.session:
-            return
+            return False
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
         if incoming is not None:
-            comm = self._add(opening)
+            comm = self._add(opening, incoming.held_by_another())
             incoming.offered[comm_id] = comm
             incoming.put([comm])
         elif self._targets and asked_by:
             self.core.post("shell", messages.comm_close(comm_id))
+        return incoming is not None
 
-    def _add(self, opening: Message) -> Comm:
-        comm = Comm(self, opening)
+    def _add(self, opening: Message, held: Held | None) -> Comm:
+        comm = Comm(self, opening, held)
         self._comms[comm.comm_id] = comm
         self.core.requests.tie(comm)
         return comm
@@ -194,7 +205,7 @@ class Comms:
     async def open(self, opening: Message) -> AsyncIterator[Comm]:
         """The scope of a comm that is opened here."""
         await self.core.opened()
-        comm = self._add(opening)
+        comm = self._add(opening, self.core.bound.hold(_CHANNELS))
         try:
             comm.opening = await self.core.send("shell", self.core.prepare(opening), tied=comm)
             try:
@@ -211,7 +222,7 @@ class Comms:
         if target_name in self._targets:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
         await checkpoint_if_cancelled()
-        incoming = IncomingComms()
+        incoming = IncomingComms(self.core.bound.hold(_CHANNELS))
         self._targets[target_name] = incoming
         self.core.requests.tie(incoming)
         try:

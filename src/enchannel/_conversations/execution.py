@@ -18,22 +18,24 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._bell import Bell
+from .._core.bound import Held
 from .._core.stream import Stream
 from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
-from .._protocol.message import Message
+from .._protocol.message import ChannelName, Message
 from .._protocol.outputs import OutputList
 from .stopping import Code, leave
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from .._protocol.connection_info import ChannelName
     from .conversations import Conversations
 
 __all__ = ["Execution", "OnInput", "execute_code"]
+
+_PUBLISHED: tuple[ChannelName, ...] = ("iopub", "stdin")
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
@@ -42,9 +44,14 @@ OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 class _Messages(Stream[Message]):
     """The messages of an execution; a wait is over when it is complete as well."""
 
-    def __init__(self, run: _Run) -> None:
-        super().__init__()
+    def __init__(self, run: _Run, held: Held | None) -> None:
+        super().__init__(held)
         self._run = run
+
+    @property
+    def dropped(self) -> int:
+        """How many were lost because it was full."""
+        return self._held.dropped if self._held is not None else 0
 
     def _done(self) -> bool:
         run = self._run
@@ -67,7 +74,7 @@ class _Run(Code):
         self.outputs: OutputList = OutputList(conversations.displays)
         self._core = conversations.core
         self._on_input = on_input
-        self._messages = _Messages(self)
+        self._messages = _Messages(self, conversations.core.bound.hold(_PUBLISHED, told=False))
         self._iterated = False
         self._prompted = Bell()
         self._answering = anyio.CancelScope()
@@ -89,6 +96,11 @@ class _Run(Code):
         """Has whoever waits look."""
         super().tell()
         self._messages.wake()
+
+    @property
+    def dropped(self) -> int:
+        """See :attr:`Execution.dropped`."""
+        return self._messages.dropped
 
     def close(self) -> None:
         """Its block is left."""
@@ -182,6 +194,14 @@ class Execution:
     def outputs(self) -> list[dict[str, Any]]:
         """The outputs so far in nbformat's shape, as a notebook shows them."""
         return self._run.outputs.outputs
+
+    @property
+    def dropped(self) -> int:
+        """How many of its messages can not be iterated any more: they went beyond ``max_buffer_size`` while nobody did.
+
+        :attr:`outputs` and :attr:`reply` miss nothing of them.
+        """
+        return self._run.dropped
 
     @property
     def execution_count(self) -> int | None:

@@ -147,7 +147,7 @@ class DebugSession(TiedStream[Message]):
     """Commands of the Debug Adapter Protocol, and the stream of the kernel's ``debug_event``."""
 
     def __init__(self, conversations: Conversations) -> None:
-        super().__init__()
+        super().__init__(conversations.core.bound.hold(("iopub",)))
         self._conversations = conversations
         self._numbers = itertools.count(1)
 
@@ -171,9 +171,11 @@ class DebugSession(TiedStream[Message]):
         reply = raise_for_status(await self._conversations.request(request))
         return reply.content.get("body") or {}
 
-    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> None:
-        """Takes the debug events of what arrives; must not raise."""
-        self.put([message for message in arrived if message.msg_type == "debug_event"])
+    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> list[Message]:
+        """Takes the debug events of what arrives, and returns them; must not raise."""
+        events = [message for message in arrived if message.msg_type == "debug_event"]
+        self.put(events)
+        return events
 
     def __repr__(self) -> str:
         return f"<DebugSession of {self._conversations.core.session}>"

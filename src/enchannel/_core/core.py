@@ -25,6 +25,8 @@ from .._protocol.connection_info import ChannelName
 from .._protocol.message import Body, Message, prepare
 from .._transports.base import Start, Transport
 from .._trio import uncut
+from .backlog import Backlog
+from .bound import Bound, Limits
 from .delivery import Delivery
 from .flight import Flight, Tied
 from .heartbeat import Heartbeat
@@ -37,7 +39,7 @@ from .stream import TURN, fresh, native_checkpoint_if_cancelled
 
 __all__ = ["Core"]
 
-Observer = Callable[[ChannelName, Sequence[Message]], None]
+Observer = Callable[[ChannelName, Sequence[Message]], Collection[Message]]
 
 
 class Core(Seam):
@@ -47,7 +49,7 @@ class Core(Seam):
         transport: What carries its messages.
         session: The session id in the header of each sent message.
         username: The user name there.
-        max_buffer_size: Messages that a listening stream may hold.
+        limits: How much may be held.
         reconnect_timeout: Seconds that a lost connection may take to come back.
         heartbeat_timeout: Seconds of silence behind which an idle kernel counts as lost.
 
@@ -67,7 +69,7 @@ class Core(Seam):
         *,
         session: str,
         username: str,
-        max_buffer_size: float,
+        limits: Limits,
         reconnect_timeout: float,
         heartbeat_timeout: float,
     ) -> None:
@@ -78,7 +80,10 @@ class Core(Seam):
         self.life: Life = Life()
         self.lost: KernelDied | None = None
         self.requests: Requests = Requests(self)
-        self.delivery: Delivery = Delivery(transport.channels, max_buffer_size, self.requests)
+        self.bound: Bound = Bound(limits, lambda: self.requests.asking)
+        self.delivery: Delivery = Delivery(
+            transport.channels, self.bound, Backlog(limits), self.requests
+        )
         self.received: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.status: Status = Status(
             self._sent_on, self.requests.is_answered, partial(self.happen, Event.NEW_SESSION)
@@ -90,7 +95,7 @@ class Core(Seam):
         self.start: Start = lambda *_: None
         """Starts a task that ends with the connection, once it runs."""
         self.observers: list[Observer] = []
-        """Called with every batch that arrives, before anybody gets it; must not raise."""
+        """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
         self.iopub_proven: bool = False
         self.changed: Bell = Bell()
         """Rings whenever the connection or its state changes."""
@@ -190,7 +195,7 @@ class Core(Seam):
             last_words: Seconds that they may take.
         """
         # Bounded streams would keep them back, and with them the end of the connection.
-        self.delivery.lift_bound()
+        self.bound.lifted = True
         with anyio.move_on_after(last_words):
             await self.disconnected()
         self.lose(died)
@@ -200,14 +205,13 @@ class Core(Seam):
         while not set(self.transport.followed) <= set(self.transport.unconnected()):
             await self.changed.wait()
 
-    async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+    def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """What a reader has read."""
         self.received[channel] += len(messages)
         if channel == "iopub":
             messages = self._hear(messages)
-        for observe in self.observers:
-            observe(channel, messages)
-        await self.delivery.deliver(channel, messages)
+        taken = [each for observe in self.observers for each in observe(channel, messages)]
+        self.delivery.deliver(channel, messages, taken)
 
     def _hear(self, messages: Sequence[Message]) -> Sequence[Message]:
         """What iopub says of itself and of the kernel; returns what others get of it."""
@@ -237,13 +241,13 @@ class Core(Seam):
 
     def _hold(self) -> None:
         self.requests.paused = True
-        self.delivery.lift_bound()
+        self.bound.lifted = True
 
     def _resume(self) -> None:
         self.outage.end()
         self.requests.paused = False
         self.heartbeat.excuse()
-        self.delivery.restore_bound()
+        self.bound.lifted = False
         self.stir()
 
     def _tell_disconnected(self) -> None:
@@ -261,7 +265,7 @@ class Core(Seam):
             self.status.forget([busy for busy in self.status.busy if self.requests.find(busy)])
 
     def _abandon(self) -> None:
-        self.delivery.lift_bound()
+        self.bound.lifted = True
         self.transport.abandon()
 
     def _end(self) -> None:

@@ -2,44 +2,35 @@
 
 1. Every *listening* stream that covers the channel gets every message on it, in order. A stream listens
    from its first receive (a subscription from its entry) until it is closed.
-2. A message that belongs to a request in flight goes to it as well (:mod:`~enchannel._core.requests`), and before
-   any bound of a stream is looked at: who reads a stream may be waiting for that very reply. For the same reason a
-   full stream from which nobody takes anything holds up a reader for a second at most while anything is asked.
-3. A message that nobody listened for and no request took waits for the first stream that listens. This
-   backlog holds :data:`BACKLOG` messages a channel; the oldest go first, counted and logged. The statuses for other
-   clients' ``kernel_info_request`` are not kept: each client that opens channels asks some, and they say nothing.
+2. A message that belongs to a request in flight goes to it as well (:mod:`~enchannel._core.requests`), and one for
+   an open comm or debug session to that.
+3. A message that nobody listened for and no conversation took waits for the first stream that listens
+   (:mod:`~enchannel._core.backlog`). The statuses for other clients' ``kernel_info_request`` do not: each client that
+   opens channels asks some, and they say nothing.
 
 What answers questions of our own reaches no stream, and neither does ``iopub_welcome`` (:mod:`~enchannel._core.core`).
+How much may be held says :mod:`~enchannel._core.bound`.
 
 There is no input or output here, and no task: the reader tasks call :meth:`Delivery.deliver`.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import anyio
 
-from .._bell import Bell
 from .._exceptions import KernelDied, LocalProtocolError
-from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
 from .._trio import uncut
+from .backlog import Backlog
+from .bound import Bound
 from .requests import Requests
 from .stream import Stream
 
 __all__ = ["Delivery", "Listener"]
-
-BACKLOG = 100_000
-"""Messages a channel that wait for somebody to listen."""
-
-STALLED = 1.0
-"""Seconds without anybody taking anything, behind which a full stream holds up nobody who waits for an answer."""
 
 T = TypeVar("T")
 
@@ -50,7 +41,7 @@ class Listener(Stream[T]):
     def __init__(
         self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
     ) -> None:
-        super().__init__(delivery.room_made if delivery.limited else None)
+        super().__init__()
         self.channels: tuple[ChannelName, ...] = tuple(channels)
         self.tagged = tagged
         self._delivery = delivery
@@ -61,6 +52,7 @@ class Listener(Stream[T]):
         if self._closed:
             raise anyio.ClosedResourceError("the stream is closed")
         if not self._listening:
+            self._held = self._delivery.bound.hold(self.channels)
             self._delivery.add(self)
             self._listening = True
 
@@ -87,32 +79,26 @@ class Delivery:
 
     Args:
         channels: The channels that are carried.
-        max_buffer_size: How many messages a listening stream may hold before the reader tasks wait.
+        bound: How much each stream may hold.
+        backlog: What waits for somebody to listen.
         requests: The requests in flight.
 
     Attributes:
-        limited: Whether the listening streams have a bound.
-        backlog_dropped: How many messages nobody listened for until the backlog was full.
+        bound: How much each stream may hold.
+        backlog: What waits for somebody to listen.
         left: Whether the block was left.
     """
 
     def __init__(
-        self, channels: Sequence[ChannelName], max_buffer_size: float, requests: Requests
+        self, channels: Sequence[ChannelName], bound: Bound, backlog: Backlog, requests: Requests
     ) -> None:
-        self.backlog_dropped: int = 0
-        self.limited: bool = max_buffer_size < math.inf
-        self._bounded = self.limited
-        self._max_buffer_size = max_buffer_size
+        self.bound = bound
+        self.backlog = backlog
+        self.left: bool = False
         self._requests = requests
         self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
-        # One for each channel that anything waits on: an empty one takes 600 bytes.
-        self._backlog: dict[ChannelName, deque[tuple[int, ChannelName, Message]]] = {}
-        self._arrivals = itertools.count()
-        self._room_made = Bell()
-        self._stalled = False
         self._ended = False
         self._failure: KernelDied | None = None
-        self.left: bool = False
 
     # What the streams call.
 
@@ -126,10 +112,8 @@ class Delivery:
                 raise LocalProtocolError(
                     f"there is no {channel} channel here; there are {', '.join(self._listeners)}"
                 )
-        backlogs = [self._backlog.pop(channel, ()) for channel in listener.channels]
-        # No two arrivals are equal, so that nothing else is compared.
-        waiting = sorted(itertools.chain.from_iterable(backlogs))
-        listener.put([each[1:] if listener.tagged else each[2] for each in waiting])
+        waiting = self.backlog.take(listener.channels)
+        listener.put(waiting if listener.tagged else [message for _, message in waiting])
         if self._ended:
             listener.end(self._failure)
         for channel in listener.channels:
@@ -141,58 +125,23 @@ class Delivery:
         for channel in listener.channels:
             if listener in self._listeners.get(channel, ()):
                 self._listeners[channel].remove(listener)
-        self.room_made()
-
-    def room_made(self) -> None:
-        """A reader task that waits for room looks again."""
-        self._stalled = False
-        self._room_made.ring()
 
     # What the reader tasks call.
 
-    async def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
-        """Hands on `messages`, waiting for the slowest listener where the buffers are bounded."""
+    def deliver(
+        self, channel: ChannelName, messages: Sequence[Message], taken: Collection[Message] = ()
+    ) -> None:
+        """Hands on `messages`, of which conversations have `taken` some."""
         messages = self._requests.route(channel, messages)
-        while messages:
-            listeners = self._listeners[channel]
-            if not self._bounded or not listeners or self._is_awaited(channel):
-                self._hand_over(channel, messages)
-                return
-            room = int(self._max_buffer_size - max(listener.buffered for listener in listeners))
-            if room >= 1:
-                self._hand_over(channel, messages[:room])
-                messages = messages[room:]
-            elif self._stalled and self._requests.asking:
-                # Who is to read it may be waiting for what comes behind.
-                self._hand_over(channel, messages)
-                return
-            else:
-                self._stalled = not await self._room()
+        if messages:
+            self._hand_over(channel, messages, taken)
 
-    async def _room(self) -> bool:
-        """Waits until something was taken; false where nothing was for a while."""
-        with anyio.move_on_after(STALLED):
-            await self._room_made.wait()
-            return True
-        return False
-
-    def _is_awaited(self, channel: ChannelName) -> bool:
-        """Whether the next reply may be what the slowest listener waits for; these are never a flood."""
-        return channel != "iopub" and self._requests.asking
-
-    def lift_bound(self) -> None:
-        """From here on the streams take whatever comes, until :meth:`restore_bound`."""
-        self._bounded = False
-        self.room_made()
-
-    def restore_bound(self) -> None:
-        """The streams are bounded again, where the user wants them to be."""
-        self._bounded = self.limited
-
-    def _hand_over(self, channel: ChannelName, messages: Sequence[Message]) -> None:
+    def _hand_over(
+        self, channel: ChannelName, messages: Sequence[Message], taken: Collection[Message]
+    ) -> None:
         listeners = self._listeners[channel]
         if not listeners:
-            self._keep(channel, messages)
+            self._keep(channel, messages, taken)
             return
         tagged: Sequence[tuple[ChannelName, Message]] | None = None
         for listener in listeners:
@@ -202,23 +151,17 @@ class Delivery:
             else:
                 listener.put(messages)
 
-    def _keep(self, channel: ChannelName, messages: Sequence[Message]) -> None:
-        kept = [each for each in self._requests.untaken(messages) if not _says_nothing(each)]
-        if not kept:
-            return
-        backlog = self._backlog.setdefault(channel, deque())
-        for message in kept:
-            if len(backlog) >= BACKLOG:
-                backlog.popleft()
-                if not self.backlog_dropped:
-                    logger().warning(
-                        "nobody listens on %s: dropped the oldest of %d waiting messages; "
-                        "further ones are only counted",
-                        channel,
-                        BACKLOG,
-                    )
-                self.backlog_dropped += 1
-            backlog.append((next(self._arrivals), channel, message))
+    def _keep(
+        self, channel: ChannelName, messages: Sequence[Message], taken: Collection[Message]
+    ) -> None:
+        known = set(map(id, taken))
+        kept = [
+            each
+            for each in self._requests.untaken(messages)
+            if id(each) not in known and not _says_nothing(each)
+        ]
+        if kept:
+            self.backlog.keep(channel, kept)
 
     # How it ends.
 
@@ -230,15 +173,10 @@ class Delivery:
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.end(failure, left=left)
-        self.room_made()
 
-    def statistics(self) -> tuple[dict[ChannelName, int], int]:
-        """How many messages wait in the backlog of each channel, and how many streams listen."""
-        listening = {id(one) for listeners in self._listeners.values() for one in listeners}
-        waiting: dict[ChannelName, int] = {
-            name: len(self._backlog.get(name, ())) for name in self._listeners
-        }
-        return waiting, len(listening)
+    def listening(self) -> int:
+        """How many streams listen."""
+        return len({id(one) for listeners in self._listeners.values() for one in listeners})
 
 
 def _says_nothing(message: Message) -> bool:

@@ -19,6 +19,7 @@ from .stream import fresh
 
 if TYPE_CHECKING:
     from .._protocol.connection_info import ChannelName
+    from .bound import Bound
 
 __all__ = ["Flight", "Missing", "Tied"]
 
@@ -73,6 +74,8 @@ class Flight:
         self.inquiry: Inquiry | None = None
         """What was asked behind it."""
         self.stir: Callable[[], None] = _nothing
+        self.bound: Bound | None = None
+        """What is to know who waits, where there is any."""
         self._failure: EnchannelError | None = None
         self._left = False
         self._news = anyio.Event()
@@ -94,6 +97,7 @@ class Flight:
         for name in ("reply", "idle", "sent", "heard", "in_doubt", "question_lost", "hit"):
             setattr(self, name, getattr(other, name))
         self.dropped_before, self.stir = other.dropped_before, other.stir
+        self.bound = other.bound
 
     @property
     def missing(self) -> Missing | None:
@@ -159,7 +163,11 @@ class Flight:
         if self._news.is_set():
             # Not otherwise: several tasks may wait for the same news.
             self._news = anyio.Event()
-        await self._news.wait()
+        if self.bound is None:
+            await self._news.wait()
+            return
+        with self.bound.waiting((self.channel, "iopub") if self.wants_idle else (self.channel,)):
+            await self._news.wait()
 
     async def wait_reply(self) -> Message:
         """The reply; raises what :meth:`wait_news` does."""

@@ -82,6 +82,7 @@ class Requests:
             )
         self._filed[msg_id] = flight
         flight.stir = self._seam.stir
+        flight.bound = self._seam.bound if self._seam.bound.limited else None
         flight.dropped_before = self._seam.refused
         self._seam.stir()
 
@@ -271,7 +272,8 @@ class Requests:
     async def _finished(self, inquiry: Inquiry) -> None:
         self._waiting.add(inquiry)
         try:
-            await inquiry.wait()
+            with self._seam.bound.waiting((inquiry.channel,)):
+                await inquiry.wait()
         finally:
             self._waiting.discard(inquiry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .._protocol.message import ChannelName, Message
+from .bound import Bound
 
 __all__ = ["Seam"]
 
@@ -14,6 +15,7 @@ class Seam:
 
     channels: Sequence[ChannelName]
     received: dict[ChannelName, int]
+    bound: Bound
 
     def ask(self, channel: ChannelName, subshell: str | None) -> Message:
         """Sends a ``kernel_info_request``, now or not at all.

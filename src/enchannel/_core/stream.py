@@ -9,6 +9,7 @@ The rules:
   drops the item. Whoever waits is woken, and takes for himself; so a cancelled receive loses nothing.
 * Every receive is a checkpoint. The scheduler gets its turn at every wait, and at least once in :data:`TURN`.
 * One task receives at a time; another one gets ``BusyResourceError``.
+* How much it may hold says :mod:`~enchannel._core.bound`.
 * How a stream ends: what it holds can still be received. Then it raises what it was ended with, as often as it
   is asked; where nothing went wrong that is ``EndOfStream``, and where its block was left that comes once, and
   ``ClosedResourceError`` from then on.
@@ -21,6 +22,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -33,6 +35,8 @@ from .._trio import in_trio, uncut
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+    from .bound import Held
+
 __all__ = ["TURN", "Stream", "fresh", "native_checkpoint_if_cancelled"]
 
 TURN = 64
@@ -41,6 +45,8 @@ point; the scheduler, at some 4 µs a turn, is paid for once in so many."""
 
 # An empty deque takes 600 bytes, and most streams of most kernels hold nothing. It is never added to.
 _NOTHING: deque[Any] = deque(maxlen=0)
+
+_UNBOUNDED = nullcontext()
 
 T = TypeVar("T")
 E = TypeVar("E", bound=EnchannelError)
@@ -66,11 +72,11 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
     """A stream that reader tasks fill and one task at a time empties; iterate it, or call :meth:`receive`.
 
     Args:
-        room_made: Called when something was taken.
+        held: How much of it is held, where that is bounded.
     """
 
-    def __init__(self, room_made: Callable[[], None] | None = None) -> None:
-        self._room_made = room_made
+    def __init__(self, held: Held | None = None) -> None:
+        self._held = held
         # Made when the first batch comes: most streams of most kernels never get one.
         self._gives: MemoryObjectSendStream[Sequence[T]] | None = None
         self._batches: MemoryObjectReceiveStream[Sequence[T]] | None = None
@@ -148,6 +154,10 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
             self._gives, self._batches = anyio.create_memory_object_stream[Sequence[T]](math.inf)
         self._behind += len(batch)
         self._gives.send_nowait(batch)
+        if self._held is not None:
+            self._held.put(batch)
+            while self._held.too_much and self._more():
+                self._held.drop(self._at_hand.popleft())
         self.wake()
 
     def end(self, failure: EnchannelError | None = None, *, left: bool = False) -> None:
@@ -192,24 +202,28 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
                 return
             await self._checkpoint_if_cancelled()
             waited = False
-            while not self._more() and not self._done():
-                waited = True
-                self._wakeup = anyio.Event()
-                try:
-                    await self._wakeup.wait()
-                finally:
-                    self._wakeup = None
+            with self._waiting():
+                while not self._more() and not self._done():
+                    waited = True
+                    self._wakeup = anyio.Event()
+                    try:
+                        await self._wakeup.wait()
+                    finally:
+                        self._wakeup = None
             if not waited:
                 await checkpoint()
         finally:
             self._receiving = False
 
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._held.waiting() if self._held is not None else _UNBOUNDED
+
     @uncut
     def _take(self) -> T:
         if self._at_hand or self._more():
             item = self._at_hand.popleft()
-            if self._room_made is not None:
-                self._room_made()
+            if self._held is not None:
+                self._held.took(item)
             return item
         if self._closed:
             raise anyio.ClosedResourceError("the stream is closed, or its block was left")
@@ -230,4 +244,6 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
         if self._gives is not None and self._batches is not None:
             self._gives.close()
             self._batches.close()
+        if self._held is not None:
+            self._held.release()
         self.wake()

@@ -25,7 +25,6 @@ from .._protocol.connection_info import ChannelName
 from .._transports.base import ConnectionEvent
 from .core import Core
 from .deadlines import TICK
-from .delivery import BACKLOG
 from .life import Event, State
 from .proof import prove_iopub
 
@@ -37,7 +36,7 @@ PROOF_DEADLINE = 5.0
 SESSION_GRACE = 1.0
 """Seconds for the kernel to say its session once iopub is live."""
 
-LAST_WORDS = BACKLOG
+LAST_WORDS = 100_000
 """Messages of each channel that are read behind the loss of the kernel."""
 
 
@@ -81,13 +80,17 @@ class _Readers:
 
     async def _read(self, channel: ChannelName) -> None:
         core, transport = self._core, self._core.transport
+        bound = core.bound
+        room: tuple[float, ...] = ()
         while not core.life.over:
+            if bound.limited:
+                room = await bound.room(channel)
             try:
-                messages = transport.receive_nowait(channel)
+                messages = transport.receive_nowait(channel, *room)
             except anyio.WouldBlock:
                 pass
             else:
-                await core.deliver(channel, messages)
+                core.deliver(channel, messages)
                 # They may be large, and the next may be long in coming.
                 del messages
                 if channel != "iopub":
@@ -109,7 +112,7 @@ class _Readers:
                 messages = self._core.transport.receive_nowait(channel)
             except anyio.WouldBlock:
                 return
-            await self._core.deliver(channel, messages)
+            self._core.deliver(channel, messages)
             left -= len(messages) or 1
             await checkpoint()
         self._core.transport.forget(channel)

@@ -94,6 +94,8 @@ class Message:
     """What the message says; its fields depend on ``msg_type``."""
     buffers: Sequence[Buffer] = ()
     """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
+    size: int = attrs.field(default=0, eq=False)
+    """Bytes that it had on the wire, in all its frames; 0 for one that did not arrive."""
 
     def __hash__(self) -> int:
         return hash(self.msg_id)

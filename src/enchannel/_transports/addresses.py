@@ -11,12 +11,16 @@ import ipaddress
 import os
 import stat
 import struct
+import sys
 from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getaddrinfo, socket
 
 import anyio
 import anyio.to_thread
 
 __all__ = ["connection_id", "is_its_own_peer", "resolve"]
+
+LINGER = "hh" if sys.platform == "win32" else "ii"
+"""The layout of C's ``struct linger``."""
 
 
 async def resolve(host: str) -> list[str]:
@@ -63,7 +67,7 @@ def is_its_own_peer(descriptor: int) -> bool:
                 and connection.getsockname() == connection.getpeername()
             ):
                 # Otherwise the system keeps the port for a minute, and no kernel can bind it.
-                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack(LINGER, 1, 0))
                 return True
         finally:
             connection.detach()

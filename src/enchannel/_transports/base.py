@@ -19,6 +19,7 @@ The rules a transport keeps, and its users rely on:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -82,10 +83,17 @@ class Transport(ABC):
     """Whether :meth:`beat` does anything."""
 
     @abstractmethod
-    def receive_nowait(self, channel: ChannelName) -> list[Message]:
+    def receive_nowait(
+        self, channel: ChannelName, most: float = math.inf, size: float = math.inf
+    ) -> list[Message]:
         """The messages that have arrived on `channel`, in order, some tens at the most.
 
         Empty where all that arrived was dropped.
+
+        Args:
+            channel: Where.
+            most: How many are wanted, 1 or more.
+            size: No more are taken once they have this many bytes.
 
         Raises:
             anyio.WouldBlock: Nothing has arrived.
@@ -186,8 +194,8 @@ class FrameTransport(Transport):
         self._dropped: Counter[str] = Counter()
 
     @abstractmethod
-    def take(self, channel: ChannelName) -> Sequence[Sequence[Frame]]:
-        """The frames of each message that has arrived, some tens at the most.
+    def take(self, channel: ChannelName, most: float, size: float) -> Sequence[Sequence[Frame]]:
+        """The frames of each message that has arrived, some tens at the most; see :meth:`receive_nowait`.
 
         Raises:
             anyio.WouldBlock: Nothing has arrived.
@@ -201,8 +209,10 @@ class FrameTransport(Transport):
             anyio.WouldBlock: They cannot be taken now.
         """
 
-    def receive_nowait(self, channel: ChannelName) -> list[Message]:
-        return self.decode_all(channel, self.take(channel))
+    def receive_nowait(
+        self, channel: ChannelName, most: float = math.inf, size: float = math.inf
+    ) -> list[Message]:
+        return self.decode_all(channel, self.take(channel, most, size))
 
     def decode_all(self, channel: ChannelName, arrived: Iterable[Sequence[Frame]]) -> list[Message]:
         """The messages among `arrived`, the others refused."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
+import math
 import os
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +40,16 @@ MAX_SOCKETS = 16_384
 default of 1,023 would end at 78 kernels."""
 
 _shared: tuple[int, zmq.Context[zmq.Socket[bytes]]] | None = None
+_sharing = threading.Lock()
 
 
 def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The process's context for kernels; a forked child gets one of its own."""
+    """The process's context for kernels, of all its threads; a forked child gets one of its own."""
+    with _sharing:
+        return _shared_context()
+
+
+def _shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     global _shared  # noqa: PLW0603
     if _shared is None or _shared[0] != os.getpid() or _shared[1].closed:
         # pyzmq's own end frees what was lent. Registered before ours, it comes behind it.
@@ -105,23 +113,27 @@ class ZmqTransport(FrameTransport):
 
     # Receiving and sending.
 
-    def take(self, channel: ChannelName) -> list[list[Frame]]:
-        arrived = self._links[channel].receive()
+    def take(self, channel: ChannelName, most: float, size: float) -> list[list[Frame]]:
+        arrived = self._links[channel].receive(most, size)
         if not arrived:
             raise anyio.WouldBlock
         return arrived
 
-    def receive_nowait(self, channel: ChannelName) -> list[Message]:
-        narrow = self._narrow and channel == "iopub"
-        messages = self._receive_covered() if narrow else super().receive_nowait(channel)
+    def receive_nowait(
+        self, channel: ChannelName, most: float = math.inf, size: float = math.inf
+    ) -> list[Message]:
+        if self._narrow and channel == "iopub":
+            messages = self._receive_covered(most, size)
+        else:
+            messages = super().receive_nowait(channel, most, size)
         # What does not verify may come from anything that listens there.
         if messages and self._links[channel].accepted:
             self._links[channel].assume_connected()
         return messages
 
-    def _receive_covered(self) -> list[Message]:
+    def _receive_covered(self, most: float, size: float) -> list[Message]:
         messages: list[Message] = []
-        for frames in self.take("iopub"):
+        for frames in self.take("iopub", most, size):
             decoded = self.decode_all("iopub", [frames])
             if bytes(frames[0]).startswith(self._topics):
                 messages += decoded
@@ -146,7 +158,12 @@ class ZmqTransport(FrameTransport):
         return [saved]
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
-        self._links[channel].send(frames)
+        try:
+            self._links[channel].send(frames)
+        except KernelDied as died:
+            # Whoever reads is told as well.
+            self.lose(str(died))
+            raise
 
     def wait_readable(self, channel: ChannelName) -> Coroutine[Any, Any, None]:
         # Not a coroutine around the link's: it is resumed, and kept, for each reader.
@@ -251,7 +268,7 @@ class ZmqTransport(FrameTransport):
         return echoed
 
     def lose(self, said: str) -> None:
-        """For sockets without a connection (inproc): whoever knows says that the other end is gone."""
+        """The other end is gone, or cannot be reached any more; of sockets without a connection (inproc) others say so."""
         if self._tell is not None:
             self._tell(ConnectionEvent.GONE, self.channels, said)
 

@@ -9,6 +9,7 @@ The facts it stands on:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -23,12 +24,16 @@ from .._trio import uncut
 from .readiness import Readiness, stay_ready
 from .zmq_frames import read_by_shape, read_exactly, send_frame
 from .zmq_monitor import descriptor, is_readable
+from .zmq_outgoing import Outgoing
 
 __all__ = ["BATCH", "Carrier"]
 
 BATCH = 64
 """How many messages are taken from a socket before others run: large enough that the scheduler costs
 little per message, small enough that a flood on one channel delays the others by a millisecond."""
+
+PAUSE, LONGEST_PAUSE = 0.001, 0.05
+"""Seconds before it is looked again whether something may be sent: at first, and at the longest."""
 
 # Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
 _NOBLOCK = int(zmq.NOBLOCK)
@@ -43,7 +48,7 @@ class Carrier:
     Args:
         socket: It.
         owned: Whether it was made, and is closed, here.
-        lend: Whether ZeroMQ may read buffers of ours where they are.
+        outgoing: What may wait in it to go out; without it ZeroMQ must not read buffers of ours where they are.
         give_back: Called when the event loop watches it no more.
 
     Attributes:
@@ -58,8 +63,9 @@ class Carrier:
         "_abandoned",
         "_closed",
         "_give_back",
-        "_lend",
         "_limit",
+        "_outgoing",
+        "_pause",
         "_readable",
         "_readiness",
         "_writable",
@@ -76,7 +82,7 @@ class Carrier:
         socket: zmq.Socket[bytes],
         *,
         owned: bool,
-        lend: bool,
+        outgoing: Outgoing | None,
         give_back: Callable[[], object] | None,
     ) -> None:
         self.socket: zmq.Socket[bytes] = socket
@@ -86,7 +92,8 @@ class Carrier:
         self.trusted: bool = False
         self.by_shape: bool = False
         self._readable = partial(is_readable, socket)
-        self._lend = lend
+        self._outgoing = outgoing
+        self._pause = PAUSE
         self._give_back = give_back
         self._closed = False
         self._abandoned = False
@@ -96,8 +103,10 @@ class Carrier:
         self._writable = Bell()
 
     @uncut
-    def receive(self) -> list[list[Frame]]:
+    def receive(self, most: float = math.inf, size: float = math.inf) -> list[list[Frame]]:
         """The frames of what has arrived, a batch at most; empty where nothing has.
+
+        `most` is how many messages are wanted; behind the one with which they have `size` bytes none is taken.
 
         The first message behind a wait comes alone: most often there is no other, and whoever waits for
         it need not wait until that is known (a vain read takes 8 µs).
@@ -107,12 +116,20 @@ class Carrier:
         self.by_shape = self.trusted
         read = read_by_shape if self.by_shape else read_exactly
         batch: list[list[Frame]] = []
-        limit, self._limit = self._limit, BATCH
+        limit, self._limit = min(self._limit, most), BATCH
         try:
             while len(batch) < limit:
                 batch.append(read(self.socket))
+                if size < math.inf:
+                    size -= sum(map(len, batch[-1]))
+                    if size <= 0:
+                        break
         except zmq.Again:
             pass
+        except zmq.ZMQError:
+            # The next look meets it again; what was read is not its fault.
+            if not batch:
+                raise
         if self._abandoned and not batch:
             self.forget()
         elif self._readiness is not None and self._readiness.waiting:
@@ -156,20 +173,28 @@ class Carrier:
             anyio.WouldBlock: It cannot be sent now.
             KernelDied: The socket cannot be used any more.
         """
-        if self._abandoned or not (self.connected or self.accepted):
+        outgoing = self._outgoing
+        full = outgoing is not None and outgoing.full
+        if full or self._abandoned or not (self.connected or self.accepted):
             raise anyio.WouldBlock
+        size = sum(map(len, frames))
+        tracked = outgoing.tracked(frames[-1], size) if outgoing is not None else None
+        lend = outgoing is not None
         try:
             try:
                 # Again can only come of the first frame; once it is taken, so are the others.
                 for frame in frames[:-1]:
-                    send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=self._lend)
-                send_frame(self.socket, frames[-1], _NOBLOCK, lend=self._lend)
+                    send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=lend)
+                send_frame(self.socket, tracked or frames[-1], _NOBLOCK, lend=lend)
             finally:
                 self.recheck()
         except zmq.Again:
             raise anyio.WouldBlock from None
         except zmq.ZMQError as error:
             raise KernelDied(f"the kernel can no longer be sent to: {error}") from error
+        self._pause = PAUSE
+        if outgoing is not None:
+            outgoing.add(size, tracked.tracker if tracked is not None else None)
 
     def recheck(self) -> None:
         """Wakes the reader where the call just made has eaten the edge that it waits for."""
@@ -184,9 +209,10 @@ class Carrier:
 
     async def wait_writable(self) -> None:
         """Waits until something may be sent; may return too early."""
-        # The reader owns the descriptor and wakes us. It may itself be waiting for a slow listener, so
-        # look again now and then; this happens only while there is no connection.
-        with anyio.move_on_after(0.05):
+        # The reader owns the descriptor and wakes us where there was no connection. It may itself be waiting for a slow
+        # listener, and nobody says that what was sent is out.
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        with anyio.move_on_after(pause):
             await self._writable.wait()
 
     def abandon(self) -> None:

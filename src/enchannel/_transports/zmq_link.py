@@ -33,6 +33,7 @@ from .addresses import connection_id, is_its_own_peer
 from .base import ConnectionEvent
 from .zmq_carrier import Carrier
 from .zmq_monitor import ENDED, SEEN, Monitor
+from .zmq_outgoing import Outgoing
 
 __all__ = ["RETRY_INTERVAL", "Link"]
 
@@ -101,10 +102,10 @@ class Link(Carrier):
         *,
         monitored: bool = True,
         owned: bool = True,
-        lend: bool = False,
+        outgoing: Outgoing | None = None,
         give_back: Callable[[], object] | None = None,
     ) -> None:
-        super().__init__(socket, owned=owned, lend=lend, give_back=give_back)
+        super().__init__(socket, owned=owned, outgoing=outgoing, give_back=give_back)
         self.monitored: bool = monitored
         self.connected: bool = not (monitored and owned)
         self.seen: str = "nothing answered"

@@ -5,7 +5,9 @@ The facts it stands on:
 * A PUB socket drops what its subscriber's queue does not hold, so our receive high-water mark is 0:
   memory is the limit. Where the caller bounds the streams it is that bound, or the messages that the
   readers leave would pile up here.
-* The send high-water mark is 0 as well, and a send waits for a connection and for nothing else. That is
+* The send high-water mark is 0 as well: what may wait to go out is bounded in messages and bytes by
+  :mod:`~enchannel._transports.zmq_outgoing`, in a context of ours, and by the high-water mark in a caller's.
+* A send waits for a connection. That is
   decided by the monitor's word, and not by ``IMMEDIATE``: with it a disconnection takes away what
   has arrived and was not read yet (measured: a kernel's last ten replies gone in 49 of 120 deaths).
 """
@@ -28,12 +30,16 @@ from .._protocol.wire import Wire
 from .addresses import resolve
 from .zmq import LINGER, ZmqTransport, shared_context
 from .zmq_link import RETRY_INTERVAL, Link
+from .zmq_outgoing import Outgoing
 
 __all__ = ["connect_endpoints", "connect_zmq", "has_curve", "new_curve_keys", "wrap_sockets"]
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 """Seconds of silence before the system asks whether the peer's machine is there, seconds between the
 questions, and how many go unanswered before the connection is lost."""
+
+TYPICAL = 1 << 16
+"""Bytes of a message, where as many messages are to be bounded."""
 
 MOST_WAITING = 2**31 - 1
 """The largest high-water mark that ZeroMQ knows."""
@@ -47,6 +53,7 @@ async def connect_zmq(
     topics: tuple[bytes, ...] = (b"",),
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
     max_buffer_size: float = math.inf,
+    max_buffer_bytes: float = math.inf,
     max_message_size: float = math.inf,
 ) -> ZmqTransport:
     """A transport whose sockets have begun to connect to the kernel that `info` names.
@@ -57,7 +64,8 @@ async def connect_zmq(
         channels: Which channels to open, ``"hb"`` for the heartbeat among them.
         topics: The prefixes to subscribe iopub to.
         context: Where to make the sockets, by default the context shared by the process.
-        max_buffer_size: Messages that may wait in each socket.
+        max_buffer_size: Messages that may wait in each socket, in each direction.
+        max_buffer_bytes: The same in bytes.
         max_message_size: Bytes that a message which arrives may have.
 
     Raises:
@@ -75,6 +83,7 @@ async def connect_zmq(
         context,
         server_key=info.curve_publickey,
         max_buffer_size=max_buffer_size,
+        max_buffer_bytes=max_buffer_bytes,
     )
 
 
@@ -96,20 +105,25 @@ def connect_endpoints(
     *,
     server_key: bytes = b"",
     max_buffer_size: float = math.inf,
+    max_buffer_bytes: float = math.inf,
 ) -> ZmqTransport:
     """Like :func:`connect_zmq`, for endpoints that no connection file can name; several for each channel."""
     options: dict[int, int | bytes] = dict(_curve_keys(server_key)) if server_key else {}
-    options[zmq.RCVHWM] = 0 if max_buffer_size > MOST_WAITING else math.ceil(max_buffer_size)
+    # ZeroMQ knows no bound in bytes.
+    most = min(max_buffer_size, max(1, max_buffer_bytes / TYPICAL))
+    options[zmq.RCVHWM] = 0 if most > MOST_WAITING else math.ceil(most)
+    options[zmq.SNDHWM] = options[zmq.RCVHWM] if context is not None else 0
     links: dict[str, Link] = {}
     try:
         for name, several in endpoints.items():
-            links[name] = _connect(context, name, several, identity, options)
+            outgoing = Outgoing(max_buffer_size, max_buffer_bytes) if context is None else None
+            links[name] = _connect(context, name, several, identity, options, outgoing)
     except BaseException:
         for link in links.values():
             link.close()
         raise
     carried: dict[ChannelName, Link] = {name: links[name] for name in CHANNELS if name in links}
-    return ZmqTransport(carried, wire, topics, links.get("hb"), bounded=max_buffer_size < math.inf)
+    return ZmqTransport(carried, wire, topics, links.get("hb"), bounded=most < math.inf)
 
 
 def _curve_keys(server_key: bytes) -> dict[int, bytes]:
@@ -144,6 +158,7 @@ def _connect(
     endpoints: Sequence[str],
     identity: bytes,
     options: Mapping[int, int | bytes],
+    outgoing: Outgoing | None,
 ) -> Link:
     context = given or shared_context()
     # inproc is connected from the start, and has no connection to watch; the heartbeat's proves nothing.
@@ -152,10 +167,10 @@ def _connect(
         try:
             socket = context.socket(zmq.SUB if name == "iopub" else zmq.DEALER)
             undo.callback(socket.close, linger=0)
-            _configure(socket, identity, name)
             for option, value in options.items():
                 socket.set(option, value)
-            link = Link(context, socket, endpoints, monitored=monitored, lend=given is None)
+            _configure(socket, identity, name)
+            link = Link(context, socket, endpoints, monitored=monitored, outgoing=outgoing)
             undo.callback(link.close)
             link.connect()
         except zmq.ZMQError as error:
@@ -179,7 +194,6 @@ def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
     elif name == "hb":
         socket.set(zmq.SNDHWM, 1)
     else:
-        socket.set(zmq.SNDHWM, 0)
         socket.set(zmq.ROUTING_ID, identity)
 
 

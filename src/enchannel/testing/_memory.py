@@ -80,11 +80,12 @@ class Pipe:
         self._to_duplicate = max(0, self._to_duplicate - 1)
         self._bell.ring()
 
-    def take(self) -> list[list[bytes]]:
-        """What has arrived, a batch at the most."""
+    def take(self, most: float = math.inf, size: float = math.inf) -> list[list[bytes]]:
+        """What has arrived, a batch at the most; see :meth:`enchannel.Transport.receive_nowait`."""
         arrived: list[list[bytes]] = []
-        while self.arrived and len(arrived) < BATCH:
+        while self.arrived and len(arrived) < min(most, BATCH) and size > 0:
             arrived.append(self._queue.popleft()[1])
+            size -= sum(map(len, arrived[-1]))
         return arrived
 
     @property
@@ -137,8 +138,8 @@ class MemoryTransport(FrameTransport):
         self._tell: Tell | None = None
         self._news = Bell()
 
-    def take(self, channel: ChannelName) -> list[list[bytes]]:
-        arrived = self.inbound[channel].take()
+    def take(self, channel: ChannelName, most: float, size: float) -> list[list[bytes]]:
+        arrived = self.inbound[channel].take(most, size)
         if not arrived:
             raise anyio.WouldBlock
         return arrived
