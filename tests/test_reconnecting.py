@@ -119,7 +119,13 @@ async def test_the_same_session_goes_on(raw_kernel: RawKernel) -> None:
         assert not task.done.is_set()
         # The kernel answers late, over the connection that is there now.
         raw_kernel.sockets["shell"].set(zmq.ROUTER_MANDATORY, 1)
-        raw_kernel.send("shell", identity, message("inspect_reply", asked))
+        sent = False
+        while not sent:
+            # The kernel's socket may not know yet who it is that it has shaken hands with.
+            with contextlib.suppress(zmq.ZMQError):
+                raw_kernel.send("shell", identity, message("inspect_reply", asked))
+                sent = True
+            await anyio.sleep(0.001)
         assert (await task.result()).msg_type == "inspect_reply"
 
 

@@ -19,6 +19,7 @@ from ._core.life import State
 from ._exceptions import KernelDied, LocalProtocolError
 from ._protocol.connection_info import ChannelName
 from ._protocol.message import Body, Message
+from ._trio import uncut
 
 if TYPE_CHECKING:
     from typing import Self
@@ -140,6 +141,7 @@ async def _send(core: Core, channel: str, body: Body) -> Message:
 class Subscription(Listener[tuple[ChannelName, Message]]):
     """One more listener, live while its ``async with`` block lasts."""
 
+    @uncut
     async def __aenter__(self) -> Self:
         # First: an entry that is cancelled has no exit, and would listen for ever.
         await checkpoint_if_cancelled()

@@ -23,7 +23,6 @@ from .._core.core import Core
 from .._core.flight import Tied
 from .._core.stream import Stream
 from .._exceptions import EnchannelError
-from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
 from .._protocol.message import Message, new_id
@@ -110,13 +109,12 @@ class Comm(TiedStream[Message]):
 
     async def close_kernels_side(self) -> None:
         """Ends the stream, and tells the kernel, where it is there and does not know; bounded, and never raises."""
-        with closing_within(CLOSE_DEADLINE):
-            await self.tell_kernel()
-
-    async def tell_kernel(self) -> None:
-        """The same, without a bound. Raises what a send does."""
         # The loss may not be told yet, and from here on nobody tells this one.
         self.end(self._core.lost)
+        await self._core.farewells.say(CLOSE_DEADLINE, self.tell_kernel)
+
+    async def tell_kernel(self) -> None:
+        """Tells the kernel, where it is there and does not know. Raises what a send does."""
         if self._over or self.failure is not None or self._core.life.over:
             return
         self._over = True
@@ -222,6 +220,7 @@ class Comms:
         if target_name in self._targets:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
         await checkpoint_if_cancelled()
+        self.core.raise_if_over()
         incoming = IncomingComms(self.core.bound.hold(_CHANNELS))
         self._targets[target_name] = incoming
         self.core.requests.tie(incoming)
@@ -236,9 +235,12 @@ class Comms:
                 self.forget(comm)
                 comm.end(self.core.lost)
             # One deadline for all: in an outage each would wait for its own.
-            with closing_within(CLOSE_DEADLINE):
-                for comm in offered:
-                    await comm.tell_kernel()
+            await self.core.farewells.say(CLOSE_DEADLINE, _tell_kernel, offered)
+
+
+async def _tell_kernel(comms: Sequence[Comm]) -> None:
+    for comm in comms:
+        await comm.tell_kernel()
 
 
 def new_comm(

@@ -10,16 +10,15 @@ Adapter Protocol.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anyio
 import attrs
 
 from .. import messages
 from .._exceptions import EnchannelError, NotImplementedByKernel
-from .._groups import closing_within
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
 from .._protocol.message import Message
@@ -32,6 +31,9 @@ __all__ = ["DebugSession", "Subshell", "open_debug_session", "open_subshell"]
 
 CLOSE_DEADLINE = 2.0
 """Seconds that deleting a subshell, or ending a debug session, may take on the way out."""
+
+
+T = TypeVar("T")
 
 
 class Subshell:
@@ -92,55 +94,95 @@ async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]
         raise NotImplementedByKernel(
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
-    subshell_id = await _create_subshell(conversations)
+    opening = _Opening(conversations, _create_subshell, _delete_subshell)
+    subshell_id = await opening.wait()
     try:
         yield Subshell(conversations, subshell_id)
     finally:
-        with closing_within(CLOSE_DEADLINE):
-            await conversations.request(messages.delete_subshell_request(subshell_id))
+        await opening.undo()
 
 
 async def _create_subshell(conversations: Conversations) -> str:
-    """Creates one, and deletes it where it comes when nobody waits for it any more."""
-    creation = _Creation(conversations)
-    conversations.core.start(creation.run)
-    try:
-        await creation.done.wait()
-        if creation.failure is not None:
-            raise creation.failure
-        conversations.core.raise_if_over()
-    except BaseException:
-        creation.wanted = False
-        if creation.subshell_id is not None:
-            with closing_within(CLOSE_DEADLINE):
-                await conversations.request(messages.delete_subshell_request(creation.subshell_id))
-        raise
-    assert creation.subshell_id is not None
-    return creation.subshell_id
+    reply = await conversations.request(messages.create_subshell_request())
+    return text_of(raise_for_status(reply).content.get("subshell_id"))
 
 
-class _Creation:
-    """A subshell that is being created; whoever asked for it may be cancelled, and the kernel cannot be told."""
+async def _delete_subshell(conversations: Conversations, subshell_id: str) -> None:
+    await conversations.request(messages.delete_subshell_request(subshell_id))
 
-    def __init__(self, conversations: Conversations) -> None:
+
+class _Opening(Generic[T]):
+    """Something that the kernel opens for a block, and that must be undone.
+
+    Whoever asked for it may be cancelled meanwhile, and the kernel cannot be told. So a task of the connection asks, and
+    undoes what comes when nobody wants it any more.
+
+    Args:
+        conversations: Those of the connection.
+        open_: Opens it.
+        undo: Undoes that.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        open_: Callable[[Conversations], Awaitable[T]],
+        undo: Callable[[Conversations, T], Awaitable[None]],
+    ) -> None:
         self._conversations = conversations
-        self.wanted = True
-        self.subshell_id: str | None = None
-        self.failure: EnchannelError | anyio.ClosedResourceError | None = None
-        self.done = anyio.Event()
+        self._core = conversations.core
+        self._open = open_
+        self._undo = undo
+        self._wanted = True
+        self._opened: list[T] = []
+        self._failure: EnchannelError | anyio.ClosedResourceError | None = None
+        self._done = anyio.Event()
 
-    async def run(self) -> None:
-        """Creates it."""
+    async def wait(self) -> T:
+        """Opens it.
+
+        Raises:
+            NoReply: The kernel does not reply.
+            ReplyError: The kernel refuses.
+            KernelDied: The kernel is lost.
+            anyio.ClosedResourceError: The block of the channels was left.
+        """
+        self._core.raise_if_over()
+        self._core.start(self._run)
         try:
-            request = self._conversations.request
-            reply = raise_for_status(await request(messages.create_subshell_request()))
-            self.subshell_id = text_of(reply.content.get("subshell_id"))
-            if not self.wanted:
-                await request(messages.delete_subshell_request(self.subshell_id))
+            await self._done.wait()
+        except BaseException:
+            self._wanted = False
+            if self._opened:
+                await self.undo()
+            else:
+                # The connection, where it is left as well, waits for it.
+                self._core.farewells.begin(CLOSE_DEADLINE, self._done.wait)
+            raise
+        if self._failure is not None:
+            raise self._failure
+        if not self._opened:
+            self._core.raise_if_over()
+            raise anyio.ClosedResourceError("the block of the channels is being left")
+        return self._opened[0]
+
+    async def undo(self) -> None:
+        """Undoes it; bounded, and never raises."""
+        await self._core.farewells.say(
+            CLOSE_DEADLINE, self._undo, self._conversations, self._opened[0]
+        )
+
+    async def _run(self) -> None:
+        try:
+            opened = await self._open(self._conversations)
+            if self._wanted:
+                self._opened.append(opened)
+            else:
+                await self._undo(self._conversations, opened)
         except (EnchannelError, anyio.ClosedResourceError) as failure:
-            self.failure = failure
+            self._failure = failure
         finally:
-            self.done.set()
+            self._done.set()
 
 
 class DebugSession(TiedStream[Message]):
@@ -192,15 +234,22 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
     core = conversations.core
     core.observers.append(session.observe)
     core.requests.tie(session)
-    try:
+
+    async def attach(_: Conversations) -> None:
         await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
         # Until it is attached it may be somebody else's, who would be disconnected.
         await session.request("attach", {})
+
+    async def detach(_: Conversations, __: None) -> None:
+        await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
+
+    opening = _Opening(conversations, attach, detach)
+    try:
+        await opening.wait()
         try:
             yield session
         finally:
-            with closing_within(CLOSE_DEADLINE):
-                await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
+            await opening.undo()
     finally:
         core.observers.remove(session.observe)
         core.requests.untie(session)

@@ -3,10 +3,13 @@
 * An interrupt hits this code or nothing. It is sent while the kernel is known to run it: what waits behind somebody
   else's cell is interrupted when it begins, which its own messages on iopub say. Before each interrupt all that has
   arrived is looked at, for the end of the code may be among it.
-* Kernels lose an interrupt that comes between the busy status and the first line (ipykernel ignores SIGINT there). So
-  ``execute_input`` is waited for, and what still runs is interrupted again, each time after twice as long: code that
-  catches it may have something to put in order.
-* An interrupt reaches the main shell alone. Code in a subshell runs on.
+* Kernels lose an interrupt that comes between the busy status and the first line (ipykernel ignores SIGINT there), and
+  code that has just begun is most often over before an interrupt could reach it, which would then hit the next cell. So it
+  is given a moment. What still runs is interrupted again, each time after twice as long: code that catches it may have
+  something to put in order.
+* Behind an outage of iopub it may be over although nothing says so. It is interrupted once the kernel says anything of it.
+* An interrupt reaches the main shell alone. Code in a subshell, or on control, runs on.
+* All that is done by a task of the connection, which nothing that befalls the leaving task can end.
 * Code that asks for input and whose user has gone would hold up the kernel for ever. It is interrupted whether it was to
   be or not; in a subshell it is given an empty text.
 """
@@ -14,7 +17,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,8 +26,8 @@ from anyio.lowlevel import checkpoint
 from .. import messages
 from .._core.flight import Flight
 from .._exceptions import EnchannelError
-from .._groups import closing_within
 from .._protocol.message import ChannelName, Message
+from .._trio import uncut
 from .replies import interrupt_reply
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ STOP_DEADLINE = 2.0
 """Seconds that stopping it may hold up who leaves it; it goes on behind that."""
 
 BEGINS = 0.1
-"""Seconds from the busy status within which the first line of code runs."""
+"""Seconds from the busy status within which the first line of code runs, and most code has run."""
 
 AGAIN = 0.5
 """Seconds for the first interrupt to have ended it."""
@@ -49,8 +52,7 @@ class Code(Flight):
     """An ``execute_request`` in flight: how far the kernel is with it.
 
     Attributes:
-        begun: Whether the kernel has said that it is busy with it.
-        runs: Whether it has said anything else of it.
+        begun: When the kernel said first that it is busy with it, as far as that still holds.
         question: What it asks last, and was not answered.
     """
 
@@ -58,20 +60,24 @@ class Code(Flight):
 
     def __init__(self, channel: ChannelName, request: Message) -> None:
         super().__init__(channel, request)
-        self.begun: bool = False
-        self.runs: bool = False
+        self.begun: float | None = None
         self.question: Message | None = None
 
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this request; must not raise."""
-        if channel == "iopub":
-            self.begun = True
-            self.runs = self.runs or any(message.msg_type != "status" for message in messages)
-        elif channel == "stdin":
+        if self.begun is None and channel in ("iopub", "stdin"):
+            self.begun = anyio.current_time()
+        if channel == "stdin":
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self.question = messages[-1]
-            self.begun = self.runs = True
         super().take(channel, messages)
+
+    def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
+        """The connection of some channels was away for a moment."""
+        super().doubt(lost, busy)
+        if "iopub" in lost:
+            # Its end may be among what is lost.
+            self.begun = None
 
     def is_over(self) -> bool:
         """Whether the kernel has run it."""
@@ -79,7 +85,7 @@ class Code(Flight):
 
     def is_settled(self) -> bool:
         """Whether it is, or never will be."""
-        return self.is_over() or self.failure is not None
+        return self.is_over() or self.failure is not None or self.left
 
     @property
     def asks(self) -> bool:
@@ -87,9 +93,9 @@ class Code(Flight):
         return self.question is not None or self.question_lost
 
     @property
-    def subshell(self) -> object:
-        """The subshell that runs it."""
-        return self.request.header.get("subshell_id")
+    def reachable(self) -> bool:
+        """Whether an interrupt reaches it."""
+        return self.channel == "shell" and not self.request.header.get("subshell_id")
 
 
 class _Unwanted(Code):
@@ -98,7 +104,7 @@ class _Unwanted(Code):
     def __init__(self, code: Code) -> None:
         super().__init__(code.channel, code.request)
         self.take_over(code)
-        self.begun, self.runs, self.question = code.begun, code.runs, code.question
+        self.begun, self.question = code.begun, code.question
 
 
 async def interrupt(conversations: Conversations) -> None:
@@ -113,84 +119,115 @@ async def interrupt(conversations: Conversations) -> None:
     await interrupt_reply(conversations.request(messages.interrupt_request()))
 
 
+@uncut
 async def leave(conversations: Conversations, code: Code, *, unwanted: bool) -> None:
-    """The block of `code` is left. Bounded, and never raises.
+    """The block of `code` is left. Bounded, and never raises but what befalls the leaving task.
 
     Args:
         conversations: Those of its connection.
         code: It.
         unwanted: Whether it is to be stopped where it is not over.
     """
-    if code.is_settled() or not (unwanted or code.request.content["allow_stdin"]):
+    core = conversations.core
+    asking = code.request.content["allow_stdin"]
+    if code.is_settled() or core.life.over or not (unwanted or asking):
         return
-    if _may_be_stopped_soon(conversations, code, unwanted=unwanted):
-        with closing_within(STOP_DEADLINE):
-            await _stop(conversations, code, unwanted=unwanted)
-            while not code.complete:
-                await code.wait_news()
-    if not code.is_settled():
-        left = _Unwanted(code)
-        conversations.core.requests.hand_over(code, left)
-        conversations.core.start(_stop_later, conversations, left, unwanted)
-
-
-def _may_be_stopped_soon(conversations: Conversations, code: Code, *, unwanted: bool) -> bool:
-    if code.asks:
-        return True
-    if not unwanted or code.subshell:
-        return False
-    others = set(conversations.core.status.busy) - {code.request.msg_id}
-    return code.begun or not others
-
-
-def _has_begun(conversations: Conversations, code: Code) -> bool:
-    # A kernel that says nothing of what it does is interrupted as it is.
-    return code.begun or not conversations.core.status.seen
-
-
-async def _stop_later(conversations: Conversations, code: Code, unwanted: bool) -> None:
+    stopping = _Stopping(conversations, code, unwanted=unwanted)
+    core.start(stopping.run)
     try:
-        # There may be nobody any more to tell.
-        with contextlib.suppress(EnchannelError, anyio.ClosedResourceError, OSError):
-            await _stop(conversations, code, unwanted=unwanted)
+        if stopping.is_soon():
+            await core.farewells.say(STOP_DEADLINE, stopping.finish)
     finally:
-        conversations.core.requests.remove(code)
+        stopping.hand_over()
 
 
-async def _stop(conversations: Conversations, code: Code, *, unwanted: bool) -> None:
-    """Waits until `code` is over, and stops it as soon as that is possible.
+class _Stopping:
+    """The end of code whose block is left."""
 
-    Raises:
-        KernelDied: The kernel is lost, or was restarted.
-        NoReply: It never ends.
-        anyio.ClosedResourceError: The block of the channels was left.
-    """
-    pause = AGAIN
-    while not code.is_over():
-        if code.subshell:
-            if code.question is not None:
-                reply = messages.input_reply("", code.question)
-                code.question = None
-                await conversations.core.send("stdin", conversations.core.prepare(reply), tied=code)
-            else:
-                await code.wait_news()
-        elif not (code.asks or (unwanted and _has_begun(conversations, code))):
-            await code.wait_news()
-        elif await _is_running(conversations, code):
-            with anyio.move_on_after(pause):
-                with contextlib.suppress(EnchannelError):
-                    await interrupt(conversations)
-                while not code.is_over():
-                    await code.wait_news()
-            pause *= 2
+    def __init__(self, conversations: Conversations, code: Code, *, unwanted: bool) -> None:
+        self._conversations = conversations
+        self._core = conversations.core
+        self._code = code
+        self._unwanted = unwanted
 
+    def is_soon(self) -> bool:
+        """Whether it may be stopped before anything else is over."""
+        code = self._code
+        if code.question is not None:
+            return True
+        if not self._unwanted or not code.reachable:
+            return False
+        others = set(self._core.status.busy) - {code.request.msg_id}
+        return code.begun is not None or not others
 
-async def _is_running(conversations: Conversations, code: Code) -> bool:
-    """Waits until `code` is surely at its first line, or over; false where it is."""
-    with anyio.move_on_after(BEGINS):
-        while not code.runs and not code.is_over():
-            await code.wait_news()
-    with anyio.move_on_after(LOOK):
-        while not conversations.core.all_read():
-            await checkpoint()
-    return not code.is_over()
+    async def finish(self) -> None:
+        """Waits until it is complete.
+
+        Raises:
+            EnchannelError: It never will be.
+        """
+        while not self._code.complete:
+            await self._code.wait_news()
+
+    def hand_over(self) -> None:
+        """Its execution takes nothing more."""
+        code = self._code
+        if not code.is_settled():
+            self._code = _Unwanted(code)
+            self._core.requests.hand_over(code, self._code)
+            code.tell()
+
+    async def run(self) -> None:
+        """Waits until it is over, and stops it as soon as that is possible; never raises."""
+        try:
+            # There may be nobody any more to tell.
+            with contextlib.suppress(EnchannelError, anyio.ClosedResourceError, OSError):
+                await self._stop()
+        finally:
+            if isinstance(self._code, _Unwanted):
+                self._core.requests.remove(self._code)
+
+    async def _stop(self) -> None:
+        pause = AGAIN
+        while not self._code.is_over():
+            if not self._code.reachable:
+                await self._answer_in_vain()
+            elif not ((self._code.asks or self._unwanted) and self._has_begun()):
+                await self._code.wait_news()
+            elif await self._is_running():
+                with anyio.move_on_after(pause):
+                    with contextlib.suppress(EnchannelError):
+                        await interrupt(self._conversations)
+                    while not self._code.is_over():
+                        await self._code.wait_news()
+                pause *= 2
+
+    async def _answer_in_vain(self) -> None:
+        question = self._code.question
+        if question is None:
+            await self._code.wait_news()
+            return
+        reply = messages.input_reply("", question)
+        self._code.question = None
+        await self._core.send("stdin", self._core.prepare(reply), tied=self._code)
+
+    def _has_begun(self) -> bool:
+        # A kernel that says nothing of what it does is interrupted as it is.
+        silent = self._core.transport.sees_everything and not self._core.status.seen
+        return self._code.begun is not None or silent
+
+    async def _is_running(self) -> bool:
+        """Waits until it is surely at its first line, or over; false where it is, or where that is not known any more."""
+        begun = self._code.begun
+        if begun is not None:
+            with anyio.CancelScope(deadline=begun + BEGINS):
+                while not self._code.is_over():
+                    await self._code.wait_news()
+        with anyio.move_on_after(LOOK):
+            while not self._core.all_read():
+                await checkpoint()
+        if self._core.life.away:
+            # An interrupt would wait, and be sent to whatever runs then.
+            await self._core.opened()
+            return False
+        return not self._code.is_over() and self._has_begun()

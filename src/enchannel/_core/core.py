@@ -28,6 +28,7 @@ from .._trio import uncut
 from .backlog import Backlog
 from .bound import Bound, Limits
 from .delivery import Delivery
+from .farewells import Farewells
 from .flight import Flight, Tied
 from .heartbeat import Heartbeat
 from .life import Effect, Event, Life, State
@@ -60,6 +61,7 @@ class Core(Seam):
         status: What the kernel says of itself.
         sent: How many messages were sent, by channel.
         lost: The loss that ended the connection.
+        farewells: What is still said to the kernel for blocks that were left.
         interrupter: How the kernel is interrupted, where whoever launched it knows better than to ask it.
     """
 
@@ -81,9 +83,8 @@ class Core(Seam):
         self.lost: KernelDied | None = None
         self.requests: Requests = Requests(self)
         self.bound: Bound = Bound(limits, lambda: self.requests.asking)
-        self.delivery: Delivery = Delivery(
-            transport.channels, self.bound, Backlog(limits), self.requests
-        )
+        backlog = Backlog(limits)
+        self.delivery: Delivery = Delivery(transport.channels, self.bound, backlog, self.requests)
         self.received: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.status: Status = Status(
             self._sent_on, self.requests.is_answered, partial(self.happen, Event.NEW_SESSION)
@@ -92,8 +93,10 @@ class Core(Seam):
         self.outage: Outage = Outage(reconnect_timeout)
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.interrupter: Callable[[], None] | None = None
-        self.start: Start = lambda *_: None
-        """Starts a task that ends with the connection, once it runs."""
+        self.to_start: list[tuple[Any, ...]] = []
+        self.start: Start = lambda *task: self.to_start.append(task)
+        """Starts a task that ends with the connection, once that has tasks."""
+        self.farewells: Farewells = Farewells(self)
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
         self.iopub_proven: bool = False
@@ -102,9 +105,8 @@ class Core(Seam):
         self.scopes: set[anyio.CancelScope] = set()
         """Cancelled when the block is left."""
         self.ticking: bool = False
-        """Whether something may be missing, so that the keeper is to look."""
+        """Whether something may be missing, so that the keeper, which `wakeup` wakes, is to look."""
         self.wakeup: Bell = Bell()
-        """Wakes the keeper."""
         self.patience: anyio.CancelScope = anyio.CancelScope()
         """Ends when the present outage is overdue, or given up."""
         self._held_back = 0

@@ -6,7 +6,7 @@ A flight collects what answers it, and knows which end of it is missing; what to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,15 @@ class Flight:
         if self.missing is not None:
             self.stir()
         self.tell()
+
+    def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
+        """The connection of some channels was away for a moment; see :meth:`~enchannel._core.requests.Requests.doubt`."""
+        if self.channel in lost:
+            self.hit |= {"disconnected"}
+            running = self.request.msg_id in busy and "iopub" not in lost
+            self.in_doubt = self.reply is None and not running
+        self.question_lost |= "stdin" in lost and self.request.content.get("allow_stdin") is True
+        self.stirred, self.inquiry = True, None
 
     def take_over(self, other: Flight) -> None:
         """What is known of `other`, which is the same request, is known of this one."""

@@ -18,7 +18,7 @@ What leaves the block:
   ``__cause__`` as they were. A group that the body raised stays what it is.
 * Nothing of ours: readers record their error and the streams raise it; closing logs its own.
 
-On the way out the streams end first, then the tasks, then the sockets. Closing is shielded from
+On the way out what the blocks inside have still to say is waited for. Then the streams end first, then the tasks, then the sockets. Closing is shielded from
 cancellation and bounded by :data:`CLOSE_DEADLINE`.
 """
 
@@ -88,7 +88,10 @@ async def opened(
                 await _become_ready(core, deadline, connect_timeout)
                 yield core
             finally:
-                core.leave()
+                try:
+                    await core.farewells.all_said()
+                finally:
+                    core.leave()
     finally:
         transport.in_use = False
         if owned:

@@ -434,14 +434,7 @@ class Requests:
             busy: The requests that the kernel was busy with, and of whose end it has not spoken.
         """
         for flight in self._flights():
-            if flight.channel in lost:
-                flight.hit |= {"disconnected"}
-                running = flight.request.msg_id in busy and "iopub" not in lost
-                flight.in_doubt = flight.reply is None and not running
-            flight.question_lost |= (
-                "stdin" in lost and flight.request.content.get("allow_stdin") is True
-            )
-            flight.stirred, flight.inquiry = True, None
+            flight.doubt(lost, busy)
 
     def interrupted(self) -> None:
         """The kernel is being interrupted."""

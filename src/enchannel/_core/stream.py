@@ -127,6 +127,10 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
         self.close()
         await cancel_shielded_checkpoint()
 
+    @uncut
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
     def close(self) -> None:
         """Like :meth:`aclose`, without being a checkpoint."""
         self._closed = True

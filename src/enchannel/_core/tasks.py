@@ -56,6 +56,8 @@ async def tend(core: Core) -> None:
             tasks.start_soon(_run, core, failed, follow, *args, name="enchannel the connection")
 
         core.start = start
+        for task in core.to_start:
+            start(*task)
         core.transport.follow(partial(_hear, core), start)
         await _run(core, "the kernel can no longer be followed", keep, core)
 

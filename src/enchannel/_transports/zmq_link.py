@@ -15,6 +15,9 @@ The facts it stands on:
   What the monitor still says of one that was left concerns nobody.
 * What a connection has not carried when it ends waits in ZeroMQ for the next one, which may be another kernel's. So it is
   dropped, behind what has arrived, by connecting anew.
+* A ROUTER that hands no identity over ignores a second connection of the same one for good, and shakes hands with it all
+  the same. Were ZeroMQ to reconnect while we do, there would be two. So it is told to wait for seconds where something
+  is sent, and each attempt is ours: none is under way when the next begins.
 """
 
 from __future__ import annotations
@@ -35,11 +38,14 @@ from .zmq_carrier import Carrier
 from .zmq_monitor import ENDED, SEEN, Monitor
 from .zmq_outgoing import Outgoing
 
-__all__ = ["RETRY_INTERVAL", "Link"]
+__all__ = ["LEFT_TO_US", "RETRY_INTERVAL", "Link"]
 
 RETRY_INTERVAL = 20
 """Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
 takes to join a kernel which has just been started."""
+
+LEFT_TO_US = 3000
+"""Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than any event loop is held."""
 
 GIVEN_UP = 0.25
 """Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
@@ -47,7 +53,8 @@ ZeroMQ has given up. Where it has not, it says within a millisecond that it trie
 
 UNDOUBTED = 0.1
 """Seconds of silence after which a channel that went unseen, and is watched anew, is one that is connected again: where
-it is not, ZeroMQ tries again and again."""
+it is not, ZeroMQ tries again and again. And seconds for the kernel to be rid of a connection that went unseen, and may
+have been made again since."""
 
 ATTEMPT = 1.0
 """Seconds for one of several addresses to answer before the next one is tried."""
@@ -85,6 +92,7 @@ class Link(Carrier):
         "_followed",
         "_in_doubt",
         "_monitor",
+        "_retried",
         "_sends",
         "_tell",
         "_to_itself",
@@ -122,6 +130,7 @@ class Link(Carrier):
         self._in_doubt = False
         self._ended = False
         self._unsent = False
+        self._retried = False
         self._to_itself = False
         self._followed = False
 
@@ -157,7 +166,7 @@ class Link(Carrier):
             self._monitor = Monitor(self._context, self.socket)
         try:
             while (monitor := self._monitor) is not None:
-                if self.take_events():
+                if self.take_events() or self._is_unsure():
                     await self._drop_unsent()
                     continue
                 if await monitor.wait(self._patience()) or self._monitor is not monitor:
@@ -167,7 +176,13 @@ class Link(Carrier):
         finally:
             self._followed = False
 
+    def _is_unsure(self) -> bool:
+        """Whether its loss went unseen, and it may be connected again: it is told apart by connecting anew."""
+        return self._in_doubt and self._holds_unsent()
+
     async def _drop_unsent(self) -> None:
+        # ZeroMQ may have connected again by itself, where the loss was seconds ago.
+        pause = UNDOUBTED if self._in_doubt else RETRY_INTERVAL / 1000
         while self._holds_unsent() and self.has_arrived():
             await checkpoint()
         self.take_events()
@@ -175,7 +190,7 @@ class Link(Carrier):
             return  # it has gone out meanwhile
         self._disconnect()
         # As ZeroMQ waits itself. A kernel whose ROUTER hands no identity over must be rid of the old connection.
-        await anyio.sleep(RETRY_INTERVAL / 1000)
+        await anyio.sleep(pause)
         if self._holds_unsent():
             self._connect()
 
@@ -211,6 +226,8 @@ class Link(Carrier):
             return math.inf
         if self._ended and self.owned:
             return GIVEN_UP
+        if self._retried and self.owned and (self._sends or len(self._endpoints) > 1):
+            return RETRY_INTERVAL / 1000
         return ATTEMPT if len(self._endpoints) > 1 else math.inf
 
     def _nothing_said(self) -> None:
@@ -218,12 +235,12 @@ class Link(Carrier):
             self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
         elif self._ended and self._tell is not None:
             self._tell(self, ConnectionEvent.GIVEN_UP)
-        elif len(self._endpoints) > 1:
+        elif self._retried or len(self._endpoints) > 1:
             self._try_next()
 
     def take_events(self) -> bool:
         """Takes over all that the monitor has said, if anything."""
-        said = with_itself = refused = False
+        said = with_itself = False
         for event, value, address in self._monitor.take() if self._monitor is not None else ():
             said = True
             if self._is_left(address):
@@ -232,14 +249,11 @@ class Link(Carrier):
                 self._descriptor, self._connection = value, connection_id(value)
                 self._to_itself = self.owned and is_its_own_peer(value)
             with_itself = event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._to_itself
-            refused = event == zmq.EVENT_CONNECT_RETRIED
             if not with_itself:
                 self._note(event)
         if with_itself:
             self.reconnect()
             self.seen = SEEN[zmq.EVENT_CONNECT_RETRIED]
-        elif refused and len(self._endpoints) > 1:
-            self._try_next()
         return said
 
     def _is_left(self, address: str) -> bool:
@@ -251,6 +265,7 @@ class Link(Carrier):
         was_connected = self.connected
         self._ended = event in ENDED
         self._in_doubt = False
+        self._retried = event == zmq.EVENT_CONNECT_RETRIED
         self.accepted = event == zmq.EVENT_CONNECTED
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
@@ -296,7 +311,7 @@ class Link(Carrier):
         self._note(zmq.EVENT_DISCONNECTED)
 
     def _connect(self) -> None:
-        self._ended = self._unsent = False
+        self._ended = self._unsent = self._retried = False
         self.socket.connect(self.endpoint)
         self.recheck()
 
@@ -304,6 +319,7 @@ class Link(Carrier):
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint)
         self._at = (self._at + 1) % len(self._endpoints)
+        self._retried = False
         self.socket.connect(self.endpoint)
         self.recheck()
 

@@ -29,7 +29,7 @@ from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire
 from .addresses import resolve
 from .zmq import LINGER, ZmqTransport, shared_context
-from .zmq_link import RETRY_INTERVAL, Link
+from .zmq_link import LEFT_TO_US, RETRY_INTERVAL, Link
 from .zmq_outgoing import Outgoing
 
 __all__ = ["connect_endpoints", "connect_zmq", "has_curve", "new_curve_keys", "wrap_sockets"]
@@ -183,7 +183,6 @@ def _connect(
 def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
     socket.set(zmq.LINGER, LINGER if name != "hb" else 0)
     socket.set(zmq.IPV6, 1)
-    socket.set(zmq.RECONNECT_IVL, RETRY_INTERVAL)
     # A peer's machine that is gone says nothing: the system asks it, where the connection is silent.
     socket.set(zmq.TCP_KEEPALIVE, 1)
     socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE)
@@ -195,6 +194,8 @@ def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
         socket.set(zmq.SNDHWM, 1)
     else:
         socket.set(zmq.ROUTING_ID, identity)
+    sends = name not in ("iopub", "hb")
+    socket.set(zmq.RECONNECT_IVL, LEFT_TO_US if sends else RETRY_INTERVAL)
 
 
 def wrap_sockets(
