@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -316,3 +317,103 @@ async def test_a_debug_session_counts_its_requests(fake_kernel: FakeKernel) -> N
         for r in fake_kernel.transcript.messages("> control debug_request")
     ]
     assert commands == [(1, "initialize"), (2, "attach"), (3, "threads"), (4, "disconnect")]
+
+
+async def test_an_attached_debugger_that_nobody_waits_for_any_more_is_let_go(
+    fake_kernel: FakeKernel,
+) -> None:
+    """Half a session would keep everybody from debugging until the kernel is restarted."""
+    initialized, may_go_on = anyio.Event(), anyio.Event()
+
+    async def answer(request: Any) -> dict[str, Any]:
+        if request.content["command"] == "initialize":
+            initialized.set()
+            await may_go_on.wait()
+        return {"request_seq": request.content["seq"], "success": True, "body": {}}
+
+    features = {"status": "ok", "debugger": True}
+    fake_kernel.on("kernel_info_request", lambda request: features)
+    fake_kernel.on("debug_request", answer)
+    async with fake_kernel.open_channels() as ch, anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+
+        async def debug() -> None:
+            with scope:
+                async with ch.open_debug_session():
+                    pytest.fail("the block was entered")
+
+        tasks.start_soon(debug)
+        await initialized.wait()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        may_go_on.set()
+    commands = [
+        request.content["command"]
+        for request in fake_kernel.transcript.messages("> control debug_request")
+    ]
+    assert commands == ["initialize", "attach", "disconnect"]
+
+
+async def test_a_subshell_that_is_created_while_the_channels_are_left_is_deleted(
+    fake_kernel: FakeKernel,
+) -> None:
+    asked = anyio.Event()
+
+    async def create(_: Any) -> dict[str, Any]:
+        asked.set()
+        await anyio.sleep(0.1)
+        return {"status": "ok", "subshell_id": "s"}
+
+    features = {"status": "ok", "supported_features": ["kernel subshells"]}
+    fake_kernel.on("kernel_info_request", lambda request: features)
+    fake_kernel.on("create_subshell_request", create)
+    fake_kernel.on("delete_subshell_request", lambda request: {"status": "ok"})
+    async with anyio.create_task_group() as tasks:
+
+        async def use() -> None:
+            async with fake_kernel.open_channels() as ch, ch.open_subshell():
+                pytest.fail("the block was entered")
+
+        tasks.start_soon(use)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    (deleted,) = fake_kernel.transcript.messages("> control delete_subshell_request")
+    assert deleted.content == {"subshell_id": "s"}
+
+
+async def test_nothing_is_accepted_from_a_kernel_that_is_lost() -> None:
+    async with conversation() as (ch, kernel, _):
+        kernel.end.vanish()
+        await ch.wait_lost()
+        with pytest.raises(KernelDied):
+            async with ch.accept_comms("mine"):
+                pytest.fail("the block was entered")
+    with pytest.raises(anyio.ClosedResourceError):
+        async with ch.accept_comms("mine"):
+            pytest.fail("the block was entered")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_native_cancellation_on_the_way_out_leaves_no_comm_behind() -> None:
+    async with conversation() as (ch, kernel, _):
+        entered = asyncio.Event()
+
+        async def use() -> None:
+            async with ch.open_comm("target"):
+                entered.set()
+                await asyncio.sleep(1000)
+
+        task = asyncio.create_task(use())
+        await entered.wait()
+        await kernel.asked()
+        kernel.client.cut("shell")
+        task.cancel()
+        await anyio.wait_all_tasks_blocked()
+        # It waits for the connection, and is told not to.
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        kernel.client.mend("shell")
+        with anyio.fail_after(10):
+            while (await kernel.asked())[1].msg_type != "comm_close":
+                pass

@@ -22,6 +22,7 @@ from enchannel import (
 )
 from enchannel._open_channels import open_some_channels
 from enchannel._transports.addresses import connection_id
+from enchannel._transports.zmq_link import Link
 from enchannel.testing import open_fake_kernel
 from helpers import numbered, texts
 from memory_kernel import Task, start
@@ -421,3 +422,29 @@ async def test_a_lost_kernel_is_let_go_then_and_there(raw_kernel: RawKernel) -> 
             await ch.shell.receive()
         links = ch._core.transport._links.values()  # type: ignore[attr-defined]
         assert all(link.socket.closed and link._monitor is None for link in links)
+
+
+async def test_a_channel_that_sends_is_connected_once_at_a_time(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ROUTER that hands no identity over would ignore the second connection for good."""
+    disconnect = Link._disconnect
+
+    endpoint = raw_kernel.info.endpoint("shell")
+
+    def disconnect_late(link: Link) -> None:
+        # As on a loaded machine: the kernel is back, and ZeroMQ's own thread has all the time that it wants.
+        monkeypatch.undo()
+        raw_kernel.rebind("shell", endpoint)
+        time.sleep(0.2)
+        disconnect(link)
+
+    monkeypatch.setattr(Link, "_disconnect", disconnect_late)
+    async with in_flight(raw_kernel) as (ch, *_):
+        raw_kernel.unbind("shell")
+        with anyio.fail_after(20):
+            while not ch._core.life.away:
+                await anyio.sleep(0.001)
+            await ch.shell.send(request("is_complete_request"))
+        with anyio.fail_after(10):
+            assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"

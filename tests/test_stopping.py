@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from enchannel import KernelChannels, LocalProtocolError, Message
+from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
+from enchannel.testing import MemoryKernelEnd
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
 
@@ -53,7 +55,10 @@ async def is_not_interrupted(ch: KernelChannels, kernel: Kernel) -> None:
     """What comes on control is what is sent there now, and nothing before it."""
     await anyio.wait_all_tasks_blocked()
     await ch.control.send({"header": {"msg_type": "x_request"}})
-    assert (await kernel.asked("control"))[1].msg_type == "x_request"
+    asked = "kernel_info_request"
+    while asked == "kernel_info_request":
+        asked = (await kernel.asked("control"))[1].msg_type
+    assert asked == "x_request"
 
 
 async def test_what_waits_behind_somebody_elses_cell_is_interrupted_when_it_begins() -> None:
@@ -260,3 +265,132 @@ async def test_what_answers_something_that_was_left_waits_for_nobody(what: str) 
         while (msg := await ch.iopub.receive()).msg_type == "status":
             assert msg.parent_id != asked[1].msg_id
         assert msg.content["text"] == "other"
+
+
+async def test_code_that_is_over_in_a_moment_is_not_interrupted() -> None:
+    """An interrupt would cross its end, and hit what runs next."""
+    async with running(behind=True) as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                asked = await kernel.asked()
+                scope.cancel()
+                await execution.wait()
+        kernel.status(OTHERS, "idle")
+        received = ch.statistics().received["iopub"]
+        begin(kernel, asked)
+        while ch.statistics().received["iopub"] < received + 2:
+            await anyio.lowlevel.checkpoint()
+        end(kernel, asked, "ok")
+        await anyio.sleep(0.2)
+        await is_not_interrupted(ch, kernel)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_code_on_control_is_not_interrupted_for_that_would_hit_the_main_shell(
+    begun: bool,
+) -> None:
+    async with running(behind=True) as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            executing = ch.execute("1", channel="control", interrupt_on_cancel=True)
+            async with executing as execution:
+                asked = await kernel.asked("control")
+                if begun:
+                    begin(kernel, asked)
+                    await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await execution.wait()
+        await anyio.sleep(0.3)
+        await is_not_interrupted(ch, kernel)
+
+
+async def test_behind_a_narrow_subscription_only_what_is_seen_to_run_is_interrupted() -> None:
+    end = MemoryKernelEnd(b"key")
+    transport = end.connect(topics=(b"stream",))
+    async with open_channels(transport, owned=True) as ch:
+        kernel = Kernel(end)
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                asked = await kernel.asked()
+                scope.cancel()
+                await execution.wait()
+        await anyio.sleep(0.3)
+        await is_not_interrupted(ch, kernel)
+        end.publish(message("stream", asked[1], name="stdout", text="x"), b"stream")
+        await interrupted(kernel)
+
+
+async def test_a_question_that_may_be_lost_interrupts_nobody_elses_cell() -> None:
+    async with running(behind=True) as (ch, kernel, _):
+        async with ch.execute("input()", on_input=lambda *_: ""):
+            asked = await kernel.asked()
+            kernel.client.cut("stdin")
+            kernel.client.mend("stdin")
+            await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(0.3)
+        await is_not_interrupted(ch, kernel)
+        kernel.status(OTHERS, "idle")
+        begin(kernel, asked)
+        await interrupted(kernel)
+
+
+async def test_behind_an_outage_that_may_have_taken_its_end_it_is_interrupted_when_heard_of() -> (
+    None
+):
+    async with running() as (ch, kernel, _):
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                asked = await kernel.asked()
+                begin(kernel, asked)
+                await anyio.wait_all_tasks_blocked()
+                # Control and stdin hold: it is the same kernel.
+                kernel.client.cut("shell", "iopub")
+                kernel.client.mend("shell", "iopub")
+                with anyio.fail_after(10):
+                    while ch._core.life.away:
+                        kernel.status(OTHERS, "busy")
+                        await anyio.sleep(0.01)
+                scope.cancel()
+                await execution.wait()
+        await anyio.sleep(0.3)
+        await is_not_interrupted(ch, kernel)
+        kernel.say("stream", asked[1], name="stdout", text="x")
+        await interrupted(kernel)
+
+
+async def test_who_leaves_behind_the_channels_is_told_of_nothing_else() -> None:
+    async with anyio.create_task_group() as tasks:
+        left = anyio.Event()
+
+        async def execute(ch: KernelChannels, entered: anyio.Event) -> None:
+            with pytest.raises(ZeroDivisionError):
+                async with ch.execute("1", interrupt_on_cancel=True):
+                    entered.set()
+                    await left.wait()
+                    raise ZeroDivisionError
+
+        async with running() as (ch, kernel, _):
+            entered = anyio.Event()
+            tasks.start_soon(execute, ch, entered)
+            await entered.wait()
+            begin(kernel, await kernel.asked())
+            await anyio.wait_all_tasks_blocked()
+        left.set()
+
+
+async def test_the_channels_wait_until_code_that_is_left_with_them_was_interrupted() -> None:
+    async with anyio.create_task_group() as tasks:
+        async with conversation() as (ch, kernel, _):
+            with anyio.CancelScope() as scope:
+                async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                    asked = await kernel.asked()
+                    begin(kernel, asked)
+                    await anyio.wait_all_tasks_blocked()
+
+                    async def answer() -> None:
+                        await interrupted(kernel)
+                        end(kernel, asked)
+
+                    tasks.start_soon(answer)
+                    scope.cancel()
+                    await execution.wait()
+            assert execution.reply is not None

@@ -24,7 +24,10 @@ def in_trio() -> bool:
 
 
 def uncut(function: F) -> F:
-    """A state change: Ctrl-C cuts neither it nor what it calls. It must not wait."""
+    """A state change, or a task of ours: Ctrl-C cuts neither it nor what it calls.
+
+    Where it waits in the main task Ctrl-C comes there.
+    """
     # Trio is not imported for it, nor is there a call around it.
     _uncut.append(function)
     return function

@@ -5,7 +5,7 @@
 * What the transport starts tells what becomes of the connection.
 * The *keeper* sits out one outage after the other; in between it beats the heart, and looks at what may be missing.
 
-They are shielded from whoever cancels the block, which may have something to say and to hear on its way out, and
+Ctrl-C on Trio is for the main task, and hits none of them. They are shielded from whoever cancels the block, which may have something to say and to hear on its way out, and
 ended by the core alone. They never raise: what ends them is recorded, ends the streams, and is raised at the next
 receive or send.
 """
@@ -23,6 +23,7 @@ from .._exceptions import KernelDied
 from .._groups import unwrapping_task_group
 from .._protocol.connection_info import ChannelName
 from .._transports.base import ConnectionEvent
+from .._trio import uncut
 from .core import Core
 from .deadlines import TICK
 from .life import Event, State
@@ -40,6 +41,7 @@ LAST_WORDS = 100_000
 """Messages of each channel that are read behind the loss of the kernel."""
 
 
+@uncut
 async def tend(core: Core) -> None:
     """Runs the tasks of `core` until it is left."""
     if core.life.state is State.LEFT:
@@ -69,6 +71,7 @@ class _Readers:
         self._core = core
         self._left = len(core.channels)
 
+    @uncut
     async def read(self, channel: ChannelName) -> None:
         """Reads `channel`, until the block or the kernel's last word."""
         try:
@@ -134,6 +137,7 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
     core.changed.ring()
 
 
+@uncut
 async def _run(
     core: Core, failed: str, function: Callable[..., Awaitable[None]], *args: object
 ) -> None:
