@@ -187,7 +187,7 @@ class Held:
         self._bound = bound
         self._told = told
         self._last = 0
-        self.channels = channels
+        self.channels: Sequence[ChannelName] = channels
         self.reader: int = anyio.get_current_task().id
         self.count: int = 0
         self.size: int = 0
