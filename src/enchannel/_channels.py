@@ -55,6 +55,8 @@ class ChannelStatistics(NamedTuple):
     """Streams that are listening."""
     buffer_dropped: int = 0
     """Messages that a full stream lost, because who reads it was waiting for what came behind."""
+    missed: int = 0
+    """Messages of executions that the kernel lost before they were sent; see :attr:`Execution.missed`."""
     restarts: int = 0
     """How often the kernel was restarted."""
     outages: int = 0
@@ -421,6 +423,7 @@ class KernelChannels:
             backlog_dropped=core.delivery.backlog.dropped,
             listeners=core.delivery.listening(),
             buffer_dropped=core.bound.dropped,
+            missed=self._conversations.losses.missed,
             restarts=core.life.epoch,
             outages=core.outage.times,
             outage_seconds=core.outage.seconds,

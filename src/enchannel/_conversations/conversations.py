@@ -18,6 +18,7 @@ from .._exceptions import EnchannelError, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._protocol.message import Message
 from .._protocol.outputs import Displays
+from .losses import Losses
 from .replies import raise_for_status
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Conversations:
     Attributes:
         core: The connection.
         displays: Where the outputs with a display id are.
+        losses: What the kernel has lost.
     """
 
     def __init__(self, core: Core) -> None:
         self.core = core
         self.displays: Displays = Displays()
+        self.losses: Losses = Losses(core)
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
 

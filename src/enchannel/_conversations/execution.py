@@ -26,6 +26,7 @@ from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message
 from .._protocol.outputs import OutputList
+from .losses import Numbers
 from .stopping import Code, leave
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class _Run(Code):
     """An execution in flight: collects what the kernel says for it, and answers what it asks."""
 
     question: Message | None
+    numbers: Numbers
 
     def __init__(
         self,
@@ -204,6 +206,15 @@ class Execution:
         return self._run.dropped
 
     @property
+    def missed(self) -> int | None:
+        """How many of its messages the kernel lost before they were sent, once it is complete.
+
+        Kernels drop what they publish faster than it goes out. Known of those that number what they send (ipykernel and
+        its family), and where everything on iopub is subscribed to; otherwise ``None``.
+        """
+        return self._run.numbers.missed if self.complete else None
+
+    @property
     def execution_count(self) -> int | None:
         """The number of this execution, where the kernel counts and has said it."""
         count = self.reply.content.get("execution_count") if self.reply is not None else None
@@ -259,6 +270,7 @@ async def _execute(
     """The scope of an execution."""
     core = conversations.core
     run = _Run(conversations, channel, request, on_input)
+    run.numbers = conversations.losses.follow(request.msg_id)
     async with unwrapping_task_group() as tasks:
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")
@@ -270,6 +282,7 @@ async def _execute(
                 await leave(conversations, run, unwanted=interrupt_on_cancel)
         finally:
             core.requests.remove(run)
+            conversations.losses.conclude(request.msg_id, complete=run.complete)
             run.close()
             tasks.cancel_scope.cancel()
 

@@ -1,0 +1,180 @@
+"""What a kernel's own publisher has lost of an execution, where the kernel numbers what it sends.
+
+The facts it stands on:
+
+* ipykernel and its family number everything that they send, over all sockets, in one sequence:
+  ``<session>_<pid>_<n>``. Of other kernels nothing can be said.
+* Between the busy and the idle status of an execution the numbers are those of what is published, of its reply, and of
+  its prompts. Whatever else the kernel handles meanwhile (control, a subshell, another client's request) has a reply as
+  well, which may go to somebody else: one number for each request that is heard of.
+* A number is taken for the value of an expression before it is known whether there is anything to show. One that shows
+  itself (``_ipython_display_``) leaves it unused. So where no ``execute_result`` came a single missing number is no loss.
+
+What is counted is looked at while executions are in flight, and costs nothing otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .._log import logger
+from .._protocol.message import ChannelName, Message
+
+if TYPE_CHECKING:
+    from .._core.core import Core
+
+__all__ = ["Losses", "Numbers"]
+
+
+def _number(message: Message) -> tuple[str, int] | None:
+    """The sequence that the message belongs to, and its number there."""
+    name, _, number = message.msg_id.rpartition("_")
+    if not number.isdecimal() or not name.startswith(f"{message.session}_"):
+        return None
+    return name, int(number)
+
+
+class Numbers:
+    """The numbers of one execution.
+
+    Args:
+        msg_id: Its request's.
+        session: Ours.
+    """
+
+    def __init__(self, msg_id: str, session: str) -> None:
+        self._msg_id = msg_id
+        self._session = session
+        self._sequence = ""
+        self._first = 0
+        self._last: int | None = None
+        self._reply: int | None = None
+        self._seen = 0
+        # A thread may publish something behind the idle status with an earlier number, and the reverse.
+        self._newest: deque[int] = deque(maxlen=64)
+        self._elsewhere: list[tuple[str, int]] = []
+        self._others: set[str] = set()
+        self._unsure = False
+        self._shows_result = False
+
+    def begin(self, sequence: str, first: int) -> None:
+        """The kernel has begun, with that number."""
+        self._sequence, self._first = sequence, first
+
+    def see(self, message: Message, sequence: str, number: int) -> None:
+        """Takes note of what is published while it runs."""
+        if sequence != self._sequence or number < self._first:
+            return
+        if self._last is not None and number > self._last:
+            return  # the kernel goes on with something else
+        self._seen += 1
+        self._newest.append(number)
+        if message.parent_id != self._msg_id:
+            self._see_other(message)
+        elif message.msg_type == "execute_result":
+            self._shows_result = True
+        elif message.content.get("execution_state") == "idle":
+            self._last = number
+
+    def see_elsewhere(self, sequence: str, number: int, *, reply: bool) -> None:
+        """Takes note of its reply, or of a prompt; either may come before its busy status."""
+        self._elsewhere.append((sequence, number))
+        if reply:
+            self._reply = number
+
+    def _see_other(self, message: Message) -> None:
+        parent = message.parent_header
+        if message.msg_type == "status" and parent:
+            self._others.add(message.parent_id)
+            # What it asks goes to somebody else.
+            foreign = parent.get("session") != self._session
+            self._unsure |= foreign and parent.get("msg_type") == "execute_request"
+
+    @property
+    def missed(self) -> int | None:
+        """How many were lost, ``None`` where that cannot be known."""
+        if self._unsure or not self._sequence or (self._reply is None and self._last is None):
+            return None
+        # The idle status is the next thing that is sent behind the reply.
+        last = self._last if self._last is not None else (self._reply or 0) + 1
+        seen = self._seen - sum(number > last for number in self._newest)
+        for sequence, number in self._elsewhere:
+            seen += sequence == self._sequence and self._first <= number <= last
+        missing = last - self._first + 1 - seen - len(self._others)
+        return 0 if missing < 2 - self._shows_result else missing
+
+
+class Losses:
+    """The executions of one connection that are in flight, and what was lost of those that were.
+
+    Attributes:
+        missed: How many messages were lost.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self.missed: int = 0
+        self._core = core
+        self._followed: dict[str, Numbers] = {}
+        self._begun: dict[str, Numbers] = {}
+        self._highest: dict[str, int] = {}
+
+    def follow(self, msg_id: str) -> Numbers:
+        """Looks at what arrives from now on, until :meth:`conclude`."""
+        numbers = Numbers(msg_id, self._core.session)
+        if self._core.sees_statuses() and self._core.transport.sees_everything:
+            if not self._followed:
+                self._highest.clear()
+                self._core.observers.append(self._observe)
+            self._followed[msg_id] = numbers
+        return numbers
+
+    def conclude(self, msg_id: str, *, complete: bool) -> None:
+        """The execution is left; no error where it was already."""
+        numbers = self._followed.pop(msg_id, None)
+        if numbers is None:
+            return
+        self._begun.pop(msg_id, None)
+        if not self._followed:
+            self._core.observers.remove(self._observe)
+        missed = numbers.missed if complete else None
+        if missed:
+            if not self.missed:
+                logger().warning(
+                    "the kernel lost %d messages of an execution before they were sent: it publishes faster than "
+                    "they go out; further losses are only counted",
+                    missed,
+                )
+            self.missed += missed
+
+    def _observe(self, channel: ChannelName, arrived: Sequence[Message]) -> Sequence[Message]:
+        for message in arrived:
+            numbered = _number(message)
+            if numbered is None:
+                continue
+            sequence, number = numbered
+            if channel == "iopub":
+                self._see(message, sequence, number)
+            elif channel == "stdin":
+                for numbers in self._followed.values():
+                    numbers.see_elsewhere(sequence, number, reply=False)
+            elif message.parent_id in self._followed:
+                self._followed[message.parent_id].see_elsewhere(sequence, number, reply=True)
+        return ()
+
+    def _see(self, message: Message, sequence: str, number: int) -> None:
+        parent = message.parent_id
+        if parent in self._followed and parent not in self._begun:
+            self._begin(parent, message, sequence, number)
+        for numbers in self._begun.values():
+            numbers.see(message, sequence, number)
+        self._highest[sequence] = max(number, self._highest.get(sequence, 0))
+
+    def _begin(self, msg_id: str, message: Message, sequence: str, number: int) -> None:
+        # Each begins with its busy status; where that is lost, behind what came last.
+        first = number
+        if message.content.get("execution_state") != "busy":
+            first = min(number, self._highest.get(sequence, number - 1) + 1)
+        self._begun[msg_id] = self._followed[msg_id]
+        self._begun[msg_id].begin(sequence, first)
