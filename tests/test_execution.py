@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -470,3 +471,35 @@ async def test_a_kernel_that_asks_although_it_may_not(
         kernel.reply((identity, request))
         kernel.status(request, "idle")
         await waiting.result()
+
+
+async def test_a_display_is_updated_from_anywhere_while_somebody_holds_it() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("1") as execution:
+            asked = await kernel.asked()
+            for text in ("old", "old"):
+                shown = {"data": {"text/plain": text}, "metadata": {}}
+                kernel.say("display_data", asked[1], **shown, transient={"display_id": "x"})
+            kernel.reply(asked)
+            kernel.status(asked[1], "idle")
+            await execution.wait()
+            outputs = execution.outputs
+        del execution
+        gc.collect()
+        for parent in (message("execute_request"), asked[1], message("comm_msg")):
+            kernel.say(
+                "update_display_data",
+                parent,
+                data={"text/plain": parent.msg_id},
+                metadata={},
+                transient={"display_id": "x"},
+            )
+            with anyio.fail_after(10):
+                while outputs[1]["data"] != {"text/plain": parent.msg_id}:
+                    await anyio.sleep(0.001)
+            assert outputs[0]["data"] == outputs[1]["data"]
+        registered = ch._conversations.displays._shown
+        assert len(registered) == 1
+        del outputs
+        gc.collect()
+        assert not len(registered)

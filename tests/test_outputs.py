@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_displays_are_forgotten_with_their_executions() -> None:
     displays = Displays()
     applied(display("1", "x"), displays=displays)
     gc.collect()
-    assert len(displays._shown) == 0
+    assert not len(displays._shown)
 
 
 def test_a_list_in_the_hands_of_its_user_harms_nobody() -> None:
@@ -129,3 +130,24 @@ def test_a_list_in_the_hands_of_its_user_harms_nobody() -> None:
 )
 def test_outputs_have_the_shape_of_nbformat(msg: Any, output: Any) -> None:
     assert output_of(msg) == output
+
+
+def test_looking_at_each_piece_copies_no_text() -> None:
+    """CPython's own: a text that is held once grows in its place."""
+    outputs, piece, count = OutputList(Displays()), "x" * 10_000, 500
+    for _ in range(count):
+        outputs.apply(message("stream", name="stdout", text=piece))
+        assert outputs.outputs[0]["output_type"] == "stream"
+    outputs.apply(message("stream", name="stdout", text=piece))
+    tracemalloc.start()
+    try:
+        assert len(outputs.outputs[0]["text"]) == (count + 1) * len(piece)
+        # Another copy would take five megabytes.
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000
+        tracemalloc.reset_peak()
+        outputs.apply(message("stream", name="stdout", text=piece))
+        assert outputs.outputs
+        held, peak = tracemalloc.get_traced_memory()
+        assert peak - held < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -42,10 +42,13 @@ class Conversations:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.displays: Displays = Displays()
+        self.displays: Displays = Displays(self._overhear_updates)
         self.losses: Losses = Losses(core)
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
+
+    def _overhear_updates(self) -> None:
+        self.core.requests.overhear = self.displays.update
 
     @property
     def comms(self) -> Comms:

@@ -64,6 +64,7 @@ class _Run(Code):
 
     question: Message | None
     numbers: Numbers
+    keeps_outputs = True
 
     def __init__(
         self,

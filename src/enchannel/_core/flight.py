@@ -52,6 +52,9 @@ class Flight:
     wants_idle: bool = False
     """Whether it is complete only with its idle status."""
 
+    keeps_outputs: bool = False
+    """Whether it applies what it takes to outputs."""
+
     def __init__(self, channel: ChannelName, request: Message) -> None:
         self.channel: ChannelName = channel
         self.request = request

@@ -20,7 +20,7 @@ may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import anyio
 
@@ -63,6 +63,8 @@ class Requests:
         self._waiting: set[Inquiry] = set()
         self._inquired = 0
         self._quiet = Bell()
+        self.overhear: Callable[[Sequence[Message]], object] | None = None
+        """Called with what comes on iopub and no execution takes."""
         self.paused: bool = False
         """Whether nothing is concluded now."""
 
@@ -140,6 +142,7 @@ class Requests:
         """Serves what is filed, and returns what the streams get: all but the answers to our own questions."""
         filed = self._filed
         if not filed:
+            self._serve(None, channel, messages)
             return messages
         for_streams: list[Message] = []
         run: list[Message] = []
@@ -161,8 +164,12 @@ class Requests:
     ) -> None:
         if isinstance(taker, Flight):
             taker.take(channel, run)
+            if taker.keeps_outputs:
+                return
         elif taker is not None:
             self._hear(taker, channel, run)
+        if self.overhear is not None and channel == "iopub":
+            self.overhear(run)
 
     def untaken(self, messages: Iterable[Message]) -> list[Message]:
         """Those of `messages` that belong to no request in flight, and to none that was taken back."""

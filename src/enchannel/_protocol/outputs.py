@@ -2,8 +2,8 @@
 
 * Text of one stream that follows text of the same stream is appended to it.
 * ``clear_output`` clears at once, or (``wait``) when the next output comes.
-* ``update_display_data`` changes every display of that id, whichever execution of these channels showed it;
-  one that was never shown is not shown by its update.
+* ``update_display_data`` changes every display of that id, whichever execution of these channels showed it, for as long
+  as somebody holds its outputs; one that was never shown is not shown by its update.
 
 The shape is nbformat's: ``stream``, ``display_data``, ``execute_result`` and ``error``. Fields that a kernel
 leaves out, or sends as ``null``, are empty.
@@ -14,6 +14,7 @@ Source: "Messages on the IOPub channel" of the Jupyter messaging specification; 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .errors import text_of
@@ -60,31 +61,56 @@ def _show(output: Output, content: dict[str, Any]) -> None:
         output[name] = dict(value) if isinstance(value, dict) else {}
 
 
-class Displays:
-    """Who shows the display of an id; shared by the executions of one kernel."""
+class Outputs(list[Output]):
+    """Outputs as their user holds them.
+
+    Attributes:
+        displays: Those that may be updated, by display id.
+    """
 
     def __init__(self) -> None:
-        self._shown: weakref.WeakSet[OutputList] = weakref.WeakSet()
+        super().__init__()
+        self.displays: dict[str, list[Output]] = {}
 
-    def add(self, outputs: OutputList) -> None:
-        self._shown.add(outputs)
 
-    def update(self, display_id: str, content: dict[str, Any]) -> None:
-        for outputs in tuple(self._shown):
-            for output in outputs.displays.get(display_id, ()):
-                _show(output, content)
+class Displays:
+    """Who shows the display of an id; shared by the executions of one kernel.
+
+    Args:
+        on_first: Called when there is the first.
+    """
+
+    def __init__(self, on_first: Callable[[], object] = lambda: None) -> None:
+        # By their ids, for lists have no hash.
+        self._shown: weakref.WeakValueDictionary[int, Outputs] = weakref.WeakValueDictionary()
+        self._on_first = on_first
+
+    def add(self, outputs: Outputs) -> None:
+        """It shows one."""
+        if not self._shown:
+            self._on_first()
+        self._shown[id(outputs)] = outputs
+
+    def update(self, messages: Iterable[Message]) -> None:
+        """Applies what of `messages` is an update."""
+        for message in messages:
+            if message.msg_type != "update_display_data":
+                continue
+            display_id = display_id_of(message)
+            for outputs in self._shown.values():
+                for output in outputs.displays.get(display_id or "", ()):
+                    _show(output, message.content)
 
 
 class OutputList:
     """Applies messages to a list of outputs."""
 
     def __init__(self, displays: Displays) -> None:
-        self._outputs: list[Output] = []
+        self._outputs = Outputs()
         # The text at the end, in the pieces that came since somebody looked: adding line to line would
         # copy them all each time.
         self._stream: Output | None = None
         self._text: list[str] = []
-        self.displays: dict[str, list[Output]] = {}
         self._registry = displays
         self._clear_at_next = False
 
@@ -102,9 +128,7 @@ class OutputList:
             else:
                 self._clear()
         elif kind == "update_display_data":
-            display_id = display_id_of(message)
-            if display_id is not None:
-                self._registry.update(display_id, message.content)
+            self._registry.update((message,))
         else:
             output = output_of(message)
             if output is not None:
@@ -121,17 +145,23 @@ class OutputList:
         self._stream = output if is_stream else None
         self._outputs.append(output)
         if display_id is not None:
-            self.displays.setdefault(display_id, []).append(output)
-            self._registry.add(self)
+            self._outputs.displays.setdefault(display_id, []).append(output)
+            self._registry.add(self._outputs)
 
     def _clear(self) -> None:
         self._clear_at_next = False
         self._stream = None
         self._text.clear()
         self._outputs.clear()
-        self.displays.clear()
+        self._outputs.displays.clear()
 
     def _join(self) -> None:
-        if self._stream is not None and self._text:
-            self._stream["text"] = "".join([str(self._stream.get("text", "")), *self._text])
-            self._text.clear()
+        if self._stream is None or not self._text:
+            return
+        text = self._stream.get("text")
+        text = text if isinstance(text, str) else ""
+        # CPython grows a text that nobody else holds in its place: who looks at each piece would copy all of it each time.
+        self._stream["text"] = ""
+        text += "".join(self._text)
+        self._stream["text"] = text
+        self._text.clear()
