@@ -19,7 +19,7 @@ import zmq
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from enchannel import Message, RemoteProtocolError, wrap_sockets
+from enchannel import MalformedMessage, Message, RemoteProtocolError, wrap_sockets
 from enchannel._protocol.connection_info import ChannelName
 from enchannel._protocol.wire import DELIMITER, Wire
 from enchannel._transports.zmq import ZmqTransport
@@ -29,7 +29,19 @@ from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]
 odd_frames = st.lists(st.sampled_from(FRAMES), min_size=1, max_size=9)
-prefixes = st.sampled_from([[], [], [b"topic"], [b"topic"], [b""], [b"{}"], [b"a", b"b"]])
+prefixes = st.sampled_from(
+    [
+        [],
+        [],
+        [b"topic"],
+        [b"topic"],
+        [b""],
+        [b"{}"],
+        [b"a", b"b"],
+        [DELIMITER],
+        [b"topic", DELIMITER],
+    ]
+)
 buffers = st.lists(st.sampled_from([b"", b"data", DELIMITER, b"z" * COPIED]), max_size=2)
 
 # How a whole message is spoilt, and by how much; what is none of these stays a good message.
@@ -49,7 +61,7 @@ def frames_of(arrival: Any, wire: Wire, earlier: list[list[Any]]) -> list[Any]:
     if kind == "headless":
         del header["msg_id"]
     frames = wire.encode(Message(header, {}, {}, {"text": "x" * cut}, extra), prefix)
-    signature = frames.index(DELIMITER) + 1
+    signature = len(prefix) + 1
     if kind == "forged":
         frames[signature] = b"0" * 64
     # Before the content, the last frame that is not asked: what is left is a message in no way.
@@ -64,7 +76,11 @@ def judged(wire: Wire, sent: list[list[Any]]) -> Iterator[Message | RemoteProtoc
         try:
             yield wire.decode(frames)
         except RemoteProtocolError as error:
-            yield error
+            # The signature says where it begins.
+            saved = wire.decode_last(frames) if wire.signed else None
+            yield error if saved is None else MalformedMessage()
+            if saved is not None:
+                yield saved
 
 
 def parts(messages: list[Message]) -> list[Any]:
@@ -102,6 +118,8 @@ def drained(transport: ZmqTransport, channel: ChannelName) -> list[Message]:
 @example([[DELIMITER, DELIMITER], ("good", [], [DELIMITER], 1)], [])
 @example([("cut", [b"topic"], [], 6), ("good", [b"{}"], [b"data"], 1)], [])
 @example([("cut", [], [], 1), ("forged", [], [], 1), ("good", [], [], 1)], [])
+@example([("good", [b"topic", DELIMITER], [], 1), ("good", [b"topic"], [], 1)], [])
+@example([("good", [b"topic"], [], 1), [b"", DELIMITER]], [("good", [DELIMITER], [], 1)])
 @example([[b""], ("good", [], [], 1), [b""], ("good", [b"topic"], [], 1)], [])
 @example([("cut", [b"topic"], [], 3)] * 3, [("good", [b"a", b"b"], [b"data"], 1)])
 def test_good_messages_arrive_whatever_stands_beside_them(

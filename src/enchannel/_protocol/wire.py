@@ -30,6 +30,7 @@ Source: "The Wire Protocol" of the Jupyter messaging specification.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -54,6 +55,8 @@ Frame: TypeAlias = "bytes | memoryview"
 """One frame on the wire: a view where it is large, of bytes either way."""
 
 DELIMITER = b"<IDS|MSG>"
+STARTS = 16
+"""Delimiters behind which a message is looked for, where the first is of none."""
 FRAMES = 64
 """Frames that a message may have, however small the size that is allowed."""
 FRAME = 64
@@ -170,15 +173,10 @@ class Wire:
     def decode_last(self, frames: Sequence[Frame]) -> Message | None:
         """The message that `frames` end with, where the remains of malformed ones stand before it.
 
-        The first delimiter is theirs, and one of the five frames from there on may be the last of them.
-        Where the message begins, its signature tells.
+        The first delimiter is theirs. Where the message begins, its signature tells.
         """
-        if DELIMITER not in frames:
-            return None
-        first = frames.index(DELIMITER)
-        # Behind the end, one is found always; nothing follows that could be a message.
-        followed = [*frames, *[DELIMITER] * 5]
-        for at in sorted({followed.index(DELIMITER, first + end) for end in range(1, 6)}):
+        starts = (at for at, frame in enumerate(frames) if frame == DELIMITER)
+        for at in itertools.islice(starts, 1, STARTS):
             with contextlib.suppress(RemoteProtocolError):
                 return self.decode(frames[at:])
         return None

@@ -147,14 +147,14 @@ class ZmqTransport(FrameTransport):
     def refuse(
         self, channel: ChannelName, frames: Sequence[Frame], error: RemoteProtocolError
     ) -> list[Message]:
-        link = self._links[channel]
-        if not link.by_shape:
-            return super().refuse(channel, frames, error)
-        link.trusted = False
-        saved = self.wire.decode_last(frames)
+        # Frame by frame as well, so that the same is delivered whatever it was read with.
+        self._links[channel].trusted = False
+        saved = self.wire.decode_last(frames) if self.wire.signed else None
         if saved is None:
             return super().refuse(channel, frames, error)
-        super().refuse(channel, frames, MalformedMessage("too few frames behind the delimiter"))
+        super().refuse(
+            channel, frames, MalformedMessage("frames that are none of a message's stand before it")
+        )
         return [saved]
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
