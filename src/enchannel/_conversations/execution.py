@@ -200,7 +200,7 @@ class Execution:
 
     @property
     def dropped(self) -> int:
-        """How many of its messages can not be iterated any more: they went beyond ``max_buffer_size`` while nobody did.
+        """How many of its messages cannot be iterated any more, for they went beyond ``max_buffer_size`` while nobody did.
 
         :attr:`outputs` and :attr:`reply` miss nothing of them.
         """
