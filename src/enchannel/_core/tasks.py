@@ -5,9 +5,9 @@
 * What the transport starts tells what becomes of the connection.
 * The *keeper* sits out one outage after the other; in between it beats the heart, and looks at what may be missing.
 
-Ctrl-C on Trio is for the main task, and hits none of them. They are shielded from whoever cancels the block, which may have something to say and to hear on its way out, and
-ended by the core alone. They never raise: what ends them is recorded, ends the streams, and is raised at the next
-receive or send.
+Ctrl-C on Trio is for the main task, and hits none of them. They are shielded from whoever cancels the block, which may
+have something to say and to hear on its way out, and ended by the core alone. They never raise: what ends them is
+recorded, ends the streams, and is raised at the next receive or send.
 """
 
 from __future__ import annotations

@@ -179,13 +179,14 @@ class Carrier:
             raise anyio.WouldBlock
         size = sum(map(len, frames))
         tracked = outgoing.tracked(frames[-1], size) if outgoing is not None else None
+        last = frames[-1] if tracked is None else tracked
         lend = outgoing is not None
         try:
             try:
                 # Again can only come of the first frame; once it is taken, so are the others.
                 for frame in frames[:-1]:
                     send_frame(self.socket, frame, _NOBLOCK | _SNDMORE, lend=lend)
-                send_frame(self.socket, tracked or frames[-1], _NOBLOCK, lend=lend)
+                send_frame(self.socket, last, _NOBLOCK, lend=lend)
             finally:
                 self.recheck()
         except zmq.Again:
