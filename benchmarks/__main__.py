@@ -29,6 +29,7 @@ from enchannel._protocol.wire import Wire
 
 from . import clients
 from .clients import Client, Config
+from .day import day
 from .instructions import SUBJECTS, instructions
 from .kernel import KEY, Driver, stand_in
 from .memory import memory
@@ -370,10 +371,11 @@ def main() -> None:
         "opening": opening,
         "many": lambda _: many_kernels(),
         "memory": lambda _: memory(),
+        "day": lambda _: day(),
         "instructions": lambda _: instructions(arguments.subjects),
     }
     parser.add_argument(
-        "runs", nargs="*", help=f"of {', '.join(runs)}; by default all but the last"
+        "runs", nargs="*", help=f"of {', '.join(runs)}; by default all but the last two"
     )
     parser.add_argument("--repetitions", type=int, default=9)
     subjects = f"whose instructions to count, of {', '.join(SUBJECTS)}; by default all"
@@ -389,8 +391,8 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(runs)}")
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} CPUs")
-    # Counting takes a quarter of an hour.
-    for name in arguments.runs or [name for name in runs if name != "instructions"]:
+    # A day takes an hour, and counting a quarter of one.
+    for name in arguments.runs or [name for name in runs if name not in ("day", "instructions")]:
         runs[name](arguments.repetitions)
 
 

@@ -109,8 +109,7 @@ class Core(Seam):
         self.wakeup: Bell = Bell()
         self.patience: anyio.CancelScope = anyio.CancelScope()
         """Ends when the present outage is overdue, or given up."""
-        self._held_back = 0
-        self._turn = TURN
+        self._held_back, self._turn = 0, TURN
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
 
     # The life of the connection.
@@ -257,6 +256,7 @@ class Core(Seam):
 
     def _tell_restarted(self) -> None:
         self.status.begin_anew()
+        self.requests.left.clear()
         logger().info("the kernel was restarted")
         self.requests.fail_all(KernelDied("the kernel was restarted", "restarted"))
 

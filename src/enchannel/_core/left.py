@@ -31,6 +31,10 @@ class Left:
             if len(self._missing) > MOST:
                 del self._missing[next(iter(self._missing))]
 
+    def clear(self) -> None:
+        """The kernel was restarted: nothing more comes for any."""
+        self._missing.clear()
+
     def is_answered(self, msg_id: str) -> bool:
         """Whether it is one whose reply came before its idle status."""
         missing = self._missing.get(msg_id)

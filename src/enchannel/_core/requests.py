@@ -57,7 +57,7 @@ class Requests:
         self._seam = seam
         self._filed: dict[str, Flight | Probe] = {}
         self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
-        self._left = Left()
+        self.left: Left = Left()
         self._tied: dict[Tied, None] = {}
         self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
         self._waiting: set[Inquiry] = set()
@@ -95,7 +95,7 @@ class Requests:
         if self._filed.get(msg_id) is not flight:
             return
         del self._filed[msg_id]
-        self._left.add(flight)
+        self.left.add(flight)
         if flight.reply is not None:
             self._seam.over(flight.channel, flight.request)
 
@@ -134,7 +134,7 @@ class Requests:
     def is_answered(self, msg_id: str) -> bool:
         """Whether this is a request of ours whose reply came before its idle status."""
         asked = self._asked.get(msg_id)
-        return self._left.is_answered(msg_id) or (asked is not None and asked[1].answered)
+        return self.left.is_answered(msg_id) or (asked is not None and asked[1].answered)
 
     # Routing.
 
@@ -176,7 +176,7 @@ class Requests:
         return [
             message
             for message in messages
-            if message.parent_id not in self._filed and not self._left.concerns(message)
+            if message.parent_id not in self._filed and not self.left.concerns(message)
         ]
 
     # Asking behind.

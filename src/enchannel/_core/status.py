@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
 from .._protocol.connection_info import ChannelName
@@ -21,6 +22,9 @@ __all__ = ["Status"]
 
 BUSY = 10_000
 """Requests that may be busy at once; the oldest are forgotten, since some kernels never send their idle."""
+
+EARLIER = 16
+"""Sessions of earlier kernels that are remembered: what one said last may come behind what the next says first."""
 
 STEADY = 2
 """How often a session is said before another one is a restart, and not a kernel that has no session."""
@@ -58,7 +62,7 @@ class Status:
         self._renewed = renewed
         self._busy: dict[str, None] = {}
         self._said = 0
-        self._earlier: set[str] = set()
+        self._earlier: deque[str] = deque(maxlen=EARLIER)
 
     @property
     def busy(self) -> Collection[str]:
@@ -99,7 +103,7 @@ class Status:
     def begin_anew(self) -> None:
         """The kernel was restarted."""
         if self.session is not None:
-            self._earlier.add(self.session)
+            self._earlier.append(self.session)
         self.session, self._said = None, 0
         self._busy.clear()
         self.word = "unknown"
@@ -147,6 +151,6 @@ class Status:
         if another:
             self._renewed()
         elif self.session is not None:
-            self._earlier.add(self.session)
+            self._earlier.append(self.session)
         self.session, self._said = session, 1
         self.heard += 1
