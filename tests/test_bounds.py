@@ -32,7 +32,7 @@ BOUNDS = [
 def flood(kernel: Kernel, parent: Message, **content: Any) -> None:
     for number in range(FLOOD):
         kernel.say(
-            content.get("msg_type", "stream"), parent, number=number, text="x" * 900, **content
+            content.get("msg_type", "stream"), parent, number=number, text="x" * 1000, **content
         )
 
 
@@ -67,7 +67,7 @@ async def comm(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]]
         _, opening = await kernel.asked()
         for number in range(FLOOD):
             kernel.say(
-                "comm_msg", opening, comm_id=comm.comm_id, data={"x": "x" * 900}, number=number
+                "comm_msg", opening, comm_id=comm.comm_id, data={"x": "x" * 1000}, number=number
             )
         yield comm
 
@@ -86,7 +86,7 @@ async def debug_events(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stre
     session = DebugSession(ch._conversations)
     ch._core.observers.append(session.observe)
     for number in range(FLOOD):
-        kernel.say("debug_event", message(""), event="x" * 900, number=number)
+        kernel.say("debug_event", message(""), event="x" * 1000, number=number)
     yield session
     session.close()
 
@@ -128,11 +128,11 @@ async def test_who_only_waits_for_an_execution_has_its_outputs_and_is_told_the_r
         waiting = start(tasks, execution.wait)
         asked = await kernel.asked()
         for number in range(FLOOD):
-            kernel.say("stream", asked[1], name="stdout", text=f"{number:600}")
+            kernel.say("stream", asked[1], name="stdout", text=f"{number:1000}")
         kernel.reply(asked)
         kernel.status(asked[1], "idle")
         await waiting.result()
-        assert len(execution.outputs[0]["text"]) == 600 * FLOOD
+        assert len(execution.outputs[0]["text"]) == 1000 * FLOOD
         iterated = [each async for each in execution]
         assert len(iterated) <= bound.get("max_buffer_size", math.inf)
         assert sum(each.size for each in iterated[:-1]) < bound.get("max_buffer_bytes", math.inf)

@@ -104,7 +104,7 @@ def open_kernel_channels(
             how many may wait to go out. ``math.inf`` loses nothing and lets memory grow; a number makes the readers
             wait for the slowest. A full stream that who reads it cannot read, because it waits for what comes
             behind, loses its oldest messages, counted in ``statistics().buffer_dropped``.
-        max_buffer_bytes: The same in bytes, as they are on the wire; a stream holds one message more.
+        max_buffer_bytes: The same in bytes of content and buffers on the wire; a stream holds one message more.
         max_backlog_size: How many messages may wait for somebody to listen; 0 for none. The oldest go first,
             counted. Never more than `max_buffer_size`.
         max_backlog_bytes: The same in bytes.

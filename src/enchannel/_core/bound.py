@@ -4,7 +4,7 @@ The rules, where the user has set a bound:
 
 * It holds for each stream: listeners, executions, comms, incoming comms and debug events. A reader takes no more from
   its channel than every stream there has room for, so what is not read waits in the network's buffers and not here.
-* Bytes are those that a message had on the wire. Where they are bounded a stream holds one message more, of whatever
+* Bytes are those that a message's content and buffers had on the wire. Where they are bounded a stream holds one message more, of whatever
   size: how large the next one is shows when it is taken.
 * Who is to read a full stream may be waiting for what comes behind. It gives way then, and loses its oldest messages,
   counted: at once where the task that reads it waits for something on that very channel, and where anything is asked

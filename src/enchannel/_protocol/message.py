@@ -95,7 +95,7 @@ class Message:
     buffers: Sequence[Buffer] = ()
     """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
     size: int = attrs.field(default=0, eq=False)
-    """Bytes that it had on the wire, in all its frames; 0 for one that did not arrive."""
+    """Bytes that its content and its buffers had on the wire; 0 for one that did not arrive."""
 
     def __hash__(self) -> int:
         return hash(self.msg_id)
