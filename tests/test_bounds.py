@@ -77,7 +77,14 @@ async def comms(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]
     parent = ch._core.prepare(request())
     async with ch.accept_comms("mine") as incoming:
         for number in range(FLOOD):
-            kernel.say("comm_open", parent, comm_id=str(number), target_name="mine", number=number)
+            kernel.say(
+                "comm_open",
+                parent,
+                comm_id=str(number),
+                target_name="mine",
+                number=number,
+                data="x" * 1000,
+            )
         yield incoming
 
 
@@ -103,8 +110,6 @@ def number_of(item: Any) -> int:
 @pytest.mark.parametrize("bound", BOUNDS, ids=str)
 @pytest.mark.parametrize("kind", STREAMS, ids=lambda kind: kind.__name__)
 async def test_a_bounded_stream_holds_no_more_and_loses_nothing(kind: Any, bound: Any) -> None:
-    if kind is comms and "max_buffer_size" not in bound:
-        pytest.skip("a comm that was not taken has no size")
     async with conversation(**bound) as (ch, kernel, _), kind(ch, kernel) as stream:
         seen = []
         for _ in range(FLOOD):
@@ -194,6 +199,71 @@ async def test_a_reply_needs_no_room_on_iopub() -> None:
         kernel.reply(await kernel.asked())
         assert (await ch.shell.receive()).content["status"] == "ok"
         assert [number_of(await stream.receive()) for _ in range(FLOOD)] == list(range(FLOOD))
+
+
+async def test_who_reads_is_who_took_last() -> None:
+    """And not who entered the execution, which may wait for its end meanwhile."""
+    async with (
+        conversation(max_buffer_size=SIZE) as (ch, kernel, tasks),
+        ch.execute("1") as execution,
+    ):
+        seen = []
+
+        async def read_slowly() -> None:
+            async for each in execution:
+                seen.append(each.content.get("number"))
+                await anyio.sleep(0.1)
+
+        asked = await kernel.asked()
+        kernel.say("stream", asked[1], number=-1)
+        tasks.start_soon(read_slowly)
+        while not seen:
+            await anyio.sleep(0.01)
+        flood(kernel, asked[1])
+        kernel.reply(asked)
+        kernel.status(asked[1], "idle")
+        await execution.wait()
+        while seen[-1] is not None:
+            await anyio.sleep(1)
+        assert seen == [*range(-1, FLOOD), None]
+        assert execution.dropped == 0
+
+
+async def test_a_stream_that_is_not_full_loses_nothing() -> None:
+    async with (
+        conversation(max_buffer_size=SIZE) as (ch, kernel, _),
+        ch.subscribe("iopub") as first,
+        ch.subscribe("iopub") as second,
+    ):
+        for number in range(5):
+            kernel.say("stream", message(""), number=number)
+        assert [number_of(await first.receive()) for _ in range(5)] == list(range(5))
+        for number in range(5, 20):
+            kernel.say("stream", message(""), number=number)
+        assert [number_of(await first.receive()) for _ in range(5)] == list(range(5, 10))
+        assert [number_of(await second.receive()) for _ in range(20)] == list(range(20))
+        assert ch.statistics().buffer_dropped == 0
+
+
+async def test_a_prompt_passes_a_full_stream_of_who_waits_at_once() -> None:
+    async with conversation(max_buffer_size=1) as (ch, kernel, tasks):
+        ch.main.listen()
+        async with ch.execute("input()", on_input=lambda *_: "x") as execution:
+            asked = await kernel.asked()
+            kernel.status(asked[1], "busy")
+            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt=""))
+            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt=""))
+
+            async def answer() -> None:
+                with anyio.fail_after(100):
+                    await kernel.end.receive("stdin")
+                kernel.reply(asked)
+                kernel.status(asked[1], "idle")
+
+            tasks.start_soon(answer)
+            began = anyio.current_time()
+            await execution.wait()
+            assert anyio.current_time() - began < 1
 
 
 # The backlog.

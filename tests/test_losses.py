@@ -199,6 +199,23 @@ async def test_what_somebody_else_is_asked_meanwhile_nobody_knows() -> None:
         assert execution.missed is None
 
 
+async def test_what_was_dropped_here_was_not_lost_by_the_kernel() -> None:
+    async with conversation() as (ch, kernel, _), ch.execute("1") as execution:
+        asked = await kernel.asked()
+        numbering = Numbering(kernel)
+        numbering.status(asked[1], "busy")
+        for _ in range(4):
+            refused = numbering.made("stream", asked[1], name="stdout", text="x")
+            frames = kernel.end.wire.encode(refused, [b"topic"])
+            kernel.end.give("iopub", [*frames[:2], b"0" * 64, *frames[3:]])
+        numbering.lose(2)
+        numbering.reply(asked)
+        numbering.status(asked[1], "idle")
+        await execution.wait()
+        assert execution.missed == 2
+        assert ch.statistics().dropped == {"InvalidSignature": 4}
+
+
 async def test_beginnings_and_ends_that_were_lost_count() -> None:
     async with conversation() as (ch, kernel, _), ch.execute("1") as first, ch.execute("2") as last:
         numbering = Numbering(kernel)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["in_trio", "protect", "uncut"]
+__all__ = ["current_task", "in_trio", "protect", "uncut"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -21,6 +21,13 @@ def in_trio() -> bool:
     """Whether Trio runs the current task; asyncio may run beneath it."""
     trio = sys.modules.get("trio")
     return trio is not None and trio.lowlevel.in_trio_task()
+
+
+def current_task() -> object:
+    """The task that runs, by which it can be told from any other, also from one that comes later."""
+    if in_trio():
+        return sys.modules["trio"].lowlevel.current_task()
+    return sys.modules["asyncio"].current_task()
 
 
 def uncut(function: F) -> F:

@@ -16,7 +16,7 @@ What is counted is looked at while executions are in flight, and costs nothing o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from .._log import logger
@@ -42,9 +42,12 @@ class Numbers:
     Args:
         msg_id: Its request's.
         session: Ours.
+        refused: How many arrivals were dropped here so far.
     """
 
-    def __init__(self, msg_id: str, session: str) -> None:
+    def __init__(self, msg_id: str, session: str, refused: Callable[[], int]) -> None:
+        self._refused = refused
+        self._refused_before = self._refused_behind = refused()
         self._msg_id = msg_id
         self._session = session
         self._sequence = ""
@@ -77,12 +80,14 @@ class Numbers:
             self._shows_result = True
         elif message.content.get("execution_state") == "idle":
             self._last = number
+            self._refused_behind = self._refused()
 
     def see_elsewhere(self, sequence: str, number: int, *, reply: bool) -> None:
         """Takes note of its reply, or of a prompt; either may come before its busy status."""
         self._elsewhere.append((sequence, number))
         if reply:
             self._reply = number
+            self._refused_behind = self._refused()
 
     def _see_other(self, message: Message) -> None:
         parent = message.parent_header
@@ -102,7 +107,8 @@ class Numbers:
         seen = self._seen - sum(number > last for number in self._newest)
         for sequence, number in self._elsewhere:
             seen += sequence == self._sequence and self._first <= number <= last
-        missing = last - self._first + 1 - seen - len(self._others)
+        dropped_here = self._refused_behind - self._refused_before
+        missing = last - self._first + 1 - seen - len(self._others) - dropped_here
         return 0 if missing < 2 - self._shows_result else missing
 
 
@@ -122,7 +128,8 @@ class Losses:
 
     def follow(self, msg_id: str) -> Numbers:
         """Looks at what arrives from now on, until :meth:`conclude`."""
-        numbers = Numbers(msg_id, self._core.session)
+        transport = self._core.transport
+        numbers = Numbers(msg_id, self._core.session, lambda: transport.refused)
         if self._core.sees_statuses() and self._core.transport.sees_everything:
             if not self._followed:
                 self._highest.clear()

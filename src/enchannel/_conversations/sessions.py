@@ -21,7 +21,7 @@ from .. import messages
 from .._exceptions import EnchannelError, NotImplementedByKernel
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
-from .._protocol.message import Message
+from .._protocol.message import CHANNELS, Message
 from .comms import TiedStream
 from .conversations import Conversations
 from .execution import Execution, OnInput, execute_code
@@ -150,7 +150,8 @@ class _Opening(Generic[T]):
         self._core.raise_if_over()
         self._core.start(self._run)
         try:
-            await self._done.wait()
+            with self._core.bound.waiting(CHANNELS, self._done.is_set):
+                await self._done.wait()
         except BaseException:
             self._wanted = False
             if self._opened:

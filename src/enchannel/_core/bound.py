@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import attrs
@@ -26,6 +26,7 @@ from .._bell import Bell
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
+from .._trio import current_task
 
 __all__ = ["Bound", "Held", "Limits"]
 
@@ -63,7 +64,7 @@ class Bound:
         self._lifted = False
         self._asking = asking
         self._held: dict[Held, None] = {}
-        self._waiting: dict[int, tuple[Collection[ChannelName], Held | None]] = {}
+        self._waiting: dict[object, _Wait] = {}
         self._room = Bell()
 
     def hold(self, channels: Sequence[ChannelName], *, told: bool = True) -> Held | None:
@@ -107,12 +108,18 @@ class Bound:
 
     @contextlib.contextmanager
     def waiting(
-        self, channels: Collection[ChannelName], held: Held | None = None
+        self, channels: Collection[ChannelName], over: Callable[[], bool], held: Held | None = None
     ) -> Iterator[None]:
-        """The calling task waits for something that comes on `channels`, and is held by `held` where it is a stream's."""
-        task = anyio.get_current_task().id
+        """The calling task waits for something that comes on `channels`.
+
+        Args:
+            channels: Where.
+            over: Whether it is here, and the task has not been resumed yet.
+            held: What the stream holds that it waits for, where it does for one.
+        """
+        task = current_task()
         before = self._waiting.get(task)
-        self._waiting[task] = channels, held
+        self._waiting[task] = channels, over, held
         self._room.ring()
         try:
             yield
@@ -126,10 +133,10 @@ class Bound:
         """Waits until every stream of `channel` may take something; how many messages, and how many bytes."""
         deadlines: dict[Held, tuple[int, float]] = {}
         while True:
-            in_the_way = [held for held in self._held if self._holds_up(held, channel)]
-            full = [held for held in in_the_way if held.full]
+            concerned = [held for held in self._held if channel in held.channels]
+            full = [held for held in concerned if held.full and self._holds_up(held, channel)]
             if not full:
-                return self._least(in_the_way)
+                return self._least(held for held in concerned if not held.full)
             now = anyio.current_time()
             for held in full:
                 if deadlines.get(held, (-1, 0))[0] != held.taken:
@@ -145,16 +152,24 @@ class Bound:
 
     def _least(self, streams: Iterable[Held]) -> tuple[float, float]:
         messages, size = math.inf, math.inf
+        if self._lifted:
+            return messages, size
         for held in streams:
             messages = min(messages, self.messages - held.count)
             size = min(size, self.size - held.size)
         return messages, size
 
     def _holds_up(self, held: Held, channel: ChannelName) -> bool:
-        if self._lifted or held.stalled or channel not in held.channels:
+        if self._lifted or held.stalled:
             return False
-        channels, read = self._waiting.get(held.reader, ((), held))
-        return read is held or channel not in channels
+        wait = self._waiting.get(held.reader)
+        if wait is None:
+            return True
+        channels, over, read = wait
+        return read is held or channel not in channels or over()
+
+
+_Wait: TypeAlias = "tuple[Collection[ChannelName], Callable[[], bool], Held | None]"
 
 
 class Held:
@@ -188,7 +203,7 @@ class Held:
         self._told = told
         self._last = 0
         self.channels: Sequence[ChannelName] = channels
-        self.reader: int = anyio.get_current_task().id
+        self.reader: object = current_task()
         self.count: int = 0
         self.size: int = 0
         self.taken: int = 0
@@ -218,6 +233,7 @@ class Held:
     def took(self, item: Any) -> None:
         """`item` was taken from it."""
         self._forget(item)
+        self.reader = current_task()
         self.taken += 1
         self.stalled = False
         self._bound.room_made()
@@ -241,8 +257,8 @@ class Held:
 
     def waiting(self) -> contextlib.AbstractContextManager[None]:
         """The calling task is the one that reads it, and waits for more."""
-        self.reader = anyio.get_current_task().id
-        return self._bound.waiting(self.channels, self)
+        self.reader = current_task()
+        return self._bound.waiting(self.channels, lambda: self.count > 0, self)
 
     def release(self) -> None:
         """Nothing more is given to it."""
@@ -250,5 +266,6 @@ class Held:
 
 
 def _size_of(item: Any) -> int:
-    message = item[1] if type(item) is tuple else item
+    # A tagged message; or a comm, of which its opening is held.
+    message = item[1] if type(item) is tuple else getattr(item, "opening", item)
     return message.size if type(message) is Message else 0

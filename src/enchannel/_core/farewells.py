@@ -13,8 +13,10 @@ from typing import Protocol
 import anyio
 
 from .._groups import closing_within, shielded
+from .._protocol.message import CHANNELS
 from .._transports.base import Start
 from .._trio import uncut
+from .bound import Bound
 from .life import Life
 
 __all__ = ["Farewells"]
@@ -25,6 +27,7 @@ class Connection(Protocol):
 
     life: Life
     start: Start
+    bound: Bound
 
 
 class Farewells:
@@ -55,7 +58,7 @@ class Farewells:
     ) -> None:
         """The same, and waits for it. Shielded; it is said where this is cut short as well."""
         over = self.begin(seconds, say, *args)
-        with shielded():
+        with shielded(), self._connection.bound.waiting(CHANNELS, over.is_set):
             await over.wait()
 
     async def _say(

@@ -178,7 +178,8 @@ class Flight:
         if self.bound is None:
             await self._news.wait()
             return
-        with self.bound.waiting((self.channel, "iopub") if self.wants_idle else (self.channel,)):
+        also: Collection[ChannelName] = ("iopub", "stdin") if self.wants_idle else ()
+        with self.bound.waiting((self.channel, *also), self._news.is_set):
             await self._news.wait()
 
     async def wait_reply(self) -> Message:

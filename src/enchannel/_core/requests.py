@@ -279,7 +279,7 @@ class Requests:
     async def _finished(self, inquiry: Inquiry) -> None:
         self._waiting.add(inquiry)
         try:
-            with self._seam.bound.waiting((inquiry.channel,)):
+            with self._seam.bound.waiting((inquiry.channel,), lambda: inquiry.finished):
                 await inquiry.wait()
         finally:
             self._waiting.discard(inquiry)
