@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelChannels, Message
+from enchannel import KernelChannels, Message, messages
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
 
@@ -197,6 +197,26 @@ async def test_what_somebody_else_is_asked_meanwhile_nobody_knows() -> None:
         numbering.status(asked[1], "idle")
         await execution.wait()
         assert execution.missed is None
+
+
+async def test_a_request_of_ours_that_began_before_has_its_reply_before() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        numbering = Numbering(kernel)
+        tasks.start_soon(ch.request, messages.interrupt_request())
+        before = await kernel.asked("control")
+        async with ch.execute("1") as execution:
+            asked = await kernel.asked()
+            numbering.status(before[1], "busy")
+            numbering.reply(before, "control")
+            numbering.status(asked[1], "busy")
+            numbering.status(before[1], "idle")
+            numbering.lose(3)
+            numbering.reply(asked)
+            numbering.status(asked[1], "idle")
+            await execution.wait()
+            while not ch.statistics().received["control"]:
+                await anyio.sleep(0.001)
+        assert execution.missed == 3
 
 
 async def test_what_was_dropped_here_was_not_lost_by_the_kernel() -> None:

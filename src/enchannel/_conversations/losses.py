@@ -57,7 +57,8 @@ class Numbers:
         self._seen = 0
         # A thread may publish something behind the idle status with an earlier number, and the reverse.
         self._newest: deque[int] = deque(maxlen=64)
-        self._elsewhere: list[tuple[str, int]] = []
+        # What arrives on other channels than iopub, by the request that it answers, or by itself.
+        self._elsewhere: dict[str, tuple[str, int]] = {}
         self._others: set[str] = set()
         self._unsure = False
         self._shows_result = False
@@ -82,10 +83,11 @@ class Numbers:
             self._last = number
             self._refused_behind = self._refused()
 
-    def see_elsewhere(self, sequence: str, number: int, *, reply: bool) -> None:
-        """Takes note of its reply, or of a prompt; either may come before its busy status."""
-        self._elsewhere.append((sequence, number))
-        if reply:
+    def see_elsewhere(self, message: Message, sequence: str, number: int) -> None:
+        """Takes note of a reply or a prompt; either may come before the busy status."""
+        reply = message.msg_type != "input_request"
+        self._elsewhere[message.parent_id if reply else message.msg_id] = sequence, number
+        if reply and message.parent_id == self._msg_id:
             self._reply = number
             self._refused_behind = self._refused()
 
@@ -105,10 +107,11 @@ class Numbers:
         # The idle status is the next thing that is sent behind the reply.
         last = self._last if self._last is not None else (self._reply or 0) + 1
         seen = self._seen - sum(number > last for number in self._newest)
-        for sequence, number in self._elsewhere:
+        for sequence, number in self._elsewhere.values():
             seen += sequence == self._sequence and self._first <= number <= last
+        replies_elsewhere = self._others - self._elsewhere.keys()
         dropped_here = self._refused_behind - self._refused_before
-        missing = last - self._first + 1 - seen - len(self._others) - dropped_here
+        missing = last - self._first + 1 - seen - len(replies_elsewhere) - dropped_here
         return 0 if missing < 2 - self._shows_result else missing
 
 
@@ -163,11 +166,9 @@ class Losses:
             sequence, number = numbered
             if channel == "iopub":
                 self._see(message, sequence, number)
-            elif channel == "stdin":
+            else:
                 for numbers in self._followed.values():
-                    numbers.see_elsewhere(sequence, number, reply=False)
-            elif message.parent_id in self._followed:
-                self._followed[message.parent_id].see_elsewhere(sequence, number, reply=True)
+                    numbers.see_elsewhere(message, sequence, number)
         return ()
 
     def _see(self, message: Message, sequence: str, number: int) -> None:
