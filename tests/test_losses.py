@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import anyio
@@ -61,6 +62,9 @@ async def run(ch: KernelChannels, kernel: Kernel, says: Any) -> tuple[int | None
         says(numbering, asked)
         with anyio.fail_after(20):
             await execution.wait()
+            # A kernel goes on behind a prompt once that is answered; this one does not wait.
+            while not ch._core.all_read():
+                await anyio.sleep(0.001)
     return execution.missed, numbering
 
 
@@ -234,6 +238,24 @@ async def test_what_was_dropped_here_was_not_lost_by_the_kernel() -> None:
         await execution.wait()
         assert execution.missed == 2
         assert ch.statistics().dropped == {"InvalidSignature": 4}
+
+
+async def test_any_number_in_flight_is_followed_at_the_same_cost() -> None:
+    async with conversation() as (ch, kernel, _), contextlib.AsyncExitStack() as stack:
+        numbering, asked, executions = Numbering(kernel), [], []
+        for _ in range(50):
+            executions.append(await stack.enter_async_context(ch.execute("1")))
+            asked.append(await kernel.asked())
+        for each in asked:
+            numbering.status(each[1], "busy")
+            numbering.lose(2)
+            numbering.reply(each)
+            numbering.status(each[1], "idle")
+        for execution in executions:
+            await execution.wait()
+        assert [execution.missed for execution in executions] == [2] * 50
+        # Each reply is remembered once, and not for each that is in flight.
+        assert len(ch._conversations.losses._elsewhere) == 50
 
 
 async def test_beginnings_and_ends_that_were_lost_count() -> None:

@@ -16,7 +16,7 @@ What is counted is looked at while executions are in flight, and costs nothing o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .._log import logger
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .._core.core import Core
 
 __all__ = ["Losses", "Numbers"]
+
+ELSEWHERE = 1_000
+"""Replies and prompts whose numbers are remembered; the oldest are forgotten."""
 
 
 def _number(message: Message) -> tuple[str, int] | None:
@@ -43,9 +46,16 @@ class Numbers:
         msg_id: Its request's.
         session: Ours.
         refused: How many arrivals were dropped here so far.
+        elsewhere: The numbers of replies and prompts, by the request that is answered, or by the prompt's own id.
     """
 
-    def __init__(self, msg_id: str, session: str, refused: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        msg_id: str,
+        session: str,
+        refused: Callable[[], int],
+        elsewhere: Mapping[str, tuple[str, int]],
+    ) -> None:
         self._refused = refused
         self._refused_before = self._refused_behind = refused()
         self._msg_id = msg_id
@@ -57,8 +67,8 @@ class Numbers:
         self._seen = 0
         # A thread may publish something behind the idle status with an earlier number, and the reverse.
         self._newest: deque[int] = deque(maxlen=64)
-        # What arrives on other channels than iopub, by the request that it answers, or by itself.
-        self._elsewhere: dict[str, tuple[str, int]] = {}
+        self._elsewhere = elsewhere
+        self._settled: tuple[int | None] | None = None
         self._others: set[str] = set()
         self._unsure = False
         self._shows_result = False
@@ -83,13 +93,10 @@ class Numbers:
             self._last = number
             self._refused_behind = self._refused()
 
-    def see_elsewhere(self, message: Message, sequence: str, number: int) -> None:
-        """Takes note of a reply or a prompt; either may come before the busy status."""
-        reply = message.msg_type != "input_request"
-        self._elsewhere[message.parent_id if reply else message.msg_id] = sequence, number
-        if reply and message.parent_id == self._msg_id:
-            self._reply = number
-            self._refused_behind = self._refused()
+    def replied(self, number: int) -> None:
+        """Its reply is here, with that number; that may be before its busy status."""
+        self._reply = number
+        self._refused_behind = self._refused()
 
     def _see_other(self, message: Message) -> None:
         parent = message.parent_header
@@ -99,9 +106,16 @@ class Numbers:
             foreign = parent.get("session") != self._session
             self._unsure |= foreign and parent.get("msg_type") == "execute_request"
 
+    def settle(self) -> int | None:
+        """Returns :attr:`missed`, which is that from now on."""
+        self._settled = (self.missed,)
+        return self._settled[0]
+
     @property
     def missed(self) -> int | None:
         """How many were lost, ``None`` where that cannot be known."""
+        if self._settled is not None:
+            return self._settled[0]
         if self._unsure or not self._sequence or (self._reply is None and self._last is None):
             return None
         # The idle status is the next thing that is sent behind the reply.
@@ -128,15 +142,17 @@ class Losses:
         self._followed: dict[str, Numbers] = {}
         self._begun: dict[str, Numbers] = {}
         self._highest: dict[str, int] = {}
+        self._elsewhere: dict[str, tuple[str, int]] = {}
 
     def follow(self, msg_id: str) -> Numbers:
         """Looks at what arrives from now on, until :meth:`conclude`."""
-        transport = self._core.transport
-        numbers = Numbers(msg_id, self._core.session, lambda: transport.refused)
-        if self._core.sees_statuses() and self._core.transport.sees_everything:
+        core, transport = self._core, self._core.transport
+        numbers = Numbers(msg_id, core.session, lambda: transport.refused, self._elsewhere)
+        if core.sees_statuses() and transport.sees_everything:
             if not self._followed:
                 self._highest.clear()
-                self._core.observers.append(self._observe)
+                self._elsewhere.clear()
+                core.observers.append(self._observe)
             self._followed[msg_id] = numbers
         return numbers
 
@@ -148,7 +164,7 @@ class Losses:
         self._begun.pop(msg_id, None)
         if not self._followed:
             self._core.observers.remove(self._observe)
-        missed = numbers.missed if complete else None
+        missed = numbers.settle() if complete else None
         if missed:
             if not self.missed:
                 logger().warning(
@@ -167,9 +183,17 @@ class Losses:
             if channel == "iopub":
                 self._see(message, sequence, number)
             else:
-                for numbers in self._followed.values():
-                    numbers.see_elsewhere(message, sequence, number)
+                self._see_elsewhere(message, sequence, number)
         return ()
+
+    def _see_elsewhere(self, message: Message, sequence: str, number: int) -> None:
+        """Takes note of a reply or a prompt: once for all, for any number of executions may be in flight."""
+        reply = message.msg_type != "input_request"
+        self._elsewhere[message.parent_id if reply else message.msg_id] = sequence, number
+        if len(self._elsewhere) > ELSEWHERE:
+            del self._elsewhere[next(iter(self._elsewhere))]
+        if reply and message.parent_id in self._followed:
+            self._followed[message.parent_id].replied(number)
 
     def _see(self, message: Message, sequence: str, number: int) -> None:
         parent = message.parent_id
