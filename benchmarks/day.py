@@ -4,7 +4,7 @@ The rules:
 
 * One connection to a real ipykernel, for all of it: 20,000 executions, 500 restarts, 2,000 comms, 200 outages and 2,000
   cancelled requests, in 200 rounds that are alike.
-* An outage is the end of every TCP connection to the kernel, by the system's own ``shutdown`` at our side.
+* An outage is the end of every connection to the kernel, by the system's own ``shutdown`` at our side.
 * What is compared is what is there behind the first rounds and behind the last, at rest, behind a full collection: resident
   memory, descriptors, tasks, and the sizes of the connection's tables.
 """

@@ -49,11 +49,6 @@ class _Messages(Stream[Message]):
         super().__init__(held)
         self._run = run
 
-    @property
-    def dropped(self) -> int:
-        """How many were lost because it was full."""
-        return self._held.dropped if self._held is not None else 0
-
     def _done(self) -> bool:
         run = self._run
         return run.complete or run.left or run.failure is not None or super()._done()
@@ -63,7 +58,6 @@ class _Run(Code):
     """An execution in flight: collects what the kernel says for it, and answers what it asks."""
 
     question: Message | None
-    numbers: Numbers
     keeps_outputs = True
 
     def __init__(
@@ -77,7 +71,9 @@ class _Run(Code):
         self.outputs: OutputList = OutputList(conversations.displays)
         self._core = conversations.core
         self._on_input = on_input
-        self._messages = _Messages(self, conversations.core.bound.hold(_PUBLISHED, told=False))
+        self.numbers: Numbers = conversations.losses.follow(request.msg_id)
+        self._held = conversations.core.bound.hold(_PUBLISHED, told=False)
+        self._messages = _Messages(self, self._held)
         self._iterated = False
         self._prompted = Bell()
         self._answering = anyio.CancelScope()
@@ -103,7 +99,7 @@ class _Run(Code):
     @property
     def dropped(self) -> int:
         """See :attr:`Execution.dropped`."""
-        return self._messages.dropped
+        return self._held.dropped if self._held is not None else 0
 
     def close(self) -> None:
         """Its block is left."""
@@ -273,7 +269,6 @@ async def _execute(
     """The scope of an execution."""
     core = conversations.core
     run = _Run(conversations, channel, request, on_input)
-    run.numbers = conversations.losses.follow(request.msg_id)
     async with unwrapping_task_group() as tasks:
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")

@@ -4,12 +4,13 @@ The rules, where the user has set a bound:
 
 * It holds for each stream: listeners, executions, comms, incoming comms and debug events. A reader takes no more from
   its channel than every stream there has room for, so what is not read waits in the network's buffers and not here.
-* Bytes are those that a message's content and buffers had on the wire. Where they are bounded a stream holds one message more, of whatever
-  size: how large the next one is shows when it is taken.
+* Bytes are those that a message's content and buffers had on the wire. Where they are bounded a stream holds one
+  message more, of whatever size: how large the next one is shows when it is taken.
 * Who is to read a full stream may be waiting for what comes behind. It gives way then, and loses its oldest messages,
   counted: at once where the task that reads it waits for something on that very channel, and where anything is asked
   and nobody took anything from it for :data:`STALLED` seconds.
-* While the connection is away nothing is held back, and once it is lost: streams take whatever the kernel managed to send.
+* While the connection is away nothing is held back, and once it is lost: streams take whatever the kernel managed to
+  send.
 """
 
 from __future__ import annotations
@@ -97,14 +98,14 @@ class Bound:
         """A reader that waits for room looks again."""
         self._room.ring()
 
-    def drop(self, count: int) -> None:
-        """A stream has given way."""
+    def drop(self) -> None:
+        """A stream has given up a message."""
         if not self.dropped:
             logger().warning(
                 "a full stream is not read by who waits for more: dropped its oldest messages, so as not to wait "
                 "without end; further ones are only counted"
             )
-        self.dropped += count
+        self.dropped += 1
 
     @contextlib.contextmanager
     def waiting(
@@ -243,7 +244,7 @@ class Held:
         self._forget(item)
         self.dropped += 1
         if self._told:
-            self._bound.drop(1)
+            self._bound.drop()
 
     def _forget(self, item: Any) -> None:
         self.count -= 1

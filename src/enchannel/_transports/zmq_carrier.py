@@ -54,8 +54,7 @@ class Carrier:
     Attributes:
         connected: Whether it is.
         accepted: Whether the peer is there, and has not been seen to shake hands.
-        by_shape: Whether the batch at hand was read by shape.
-        trusted: Whether the next one may be.
+        trusted: Whether the next batch may be read by shape.
     """
 
     # A class whose instances have thirty attributes keeps a table of their names for each: 1.6 kB.
@@ -70,7 +69,6 @@ class Carrier:
         "_readiness",
         "_writable",
         "accepted",
-        "by_shape",
         "connected",
         "owned",
         "socket",
@@ -90,7 +88,6 @@ class Carrier:
         self.connected: bool = True
         self.accepted: bool = False
         self.trusted: bool = False
-        self.by_shape: bool = False
         self._readable = partial(is_readable, socket)
         self._outgoing = outgoing
         self._pause = PAUSE
@@ -113,8 +110,7 @@ class Carrier:
         """
         if self._closed:
             return []
-        self.by_shape = self.trusted
-        read = read_by_shape if self.by_shape else read_exactly
+        read = read_by_shape if self.trusted else read_exactly
         batch: list[list[Frame]] = []
         limit, self._limit = min(self._limit, most), BATCH
         try:

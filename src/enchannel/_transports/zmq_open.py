@@ -7,9 +7,9 @@ The facts it stands on:
   readers leave would pile up here.
 * The send high-water mark is 0 as well: what may wait to go out is bounded in messages and bytes by
   :mod:`~enchannel._transports.zmq_outgoing`, in a context of ours, and by the high-water mark in a caller's.
-* A send waits for a connection. That is
-  decided by the monitor's word, and not by ``IMMEDIATE``: with it a disconnection takes away what
-  has arrived and was not read yet (measured: a kernel's last ten replies gone in 49 of 120 deaths).
+* A send waits for a connection. That is decided by the monitor's word, and not by ``IMMEDIATE``: with it a
+  disconnection takes away what has arrived and was not read yet (measured: a kernel's last ten replies gone in 49
+  of 120 deaths).
 """
 
 from __future__ import annotations
