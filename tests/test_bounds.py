@@ -9,8 +9,16 @@ from typing import Any
 
 import anyio
 import pytest
+import zmq
 
-from enchannel import KernelChannels, Message, messages
+from enchannel import (
+    KernelChannels,
+    LocalProtocolError,
+    Message,
+    messages,
+    open_channels,
+    wrap_sockets,
+)
 from enchannel._conversations.sessions import DebugSession
 from enchannel._core.stream import Stream
 from enchannel.testing import open_fake_kernel
@@ -264,6 +272,16 @@ async def test_a_prompt_passes_a_full_stream_of_who_waits_at_once() -> None:
             began = anyio.current_time()
             await execution.wait()
             assert anyio.current_time() - began < 1
+
+
+async def test_who_cannot_listen_holds_nothing() -> None:
+    with zmq.Context() as context, context.socket(zmq.SUB) as iopub:
+        iopub.connect("inproc://nobody")
+        async with open_channels(wrap_sockets({"iopub": iopub}), max_buffer_size=SIZE) as ch:
+            for _ in range(3):
+                with pytest.raises(LocalProtocolError, match="there is no shell channel here"):
+                    await ch.shell.receive()
+            assert not ch._core.bound._held
 
 
 # The backlog.

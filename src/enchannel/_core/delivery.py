@@ -52,9 +52,12 @@ class Listener(Stream[T]):
         if self._closed:
             raise anyio.ClosedResourceError("the stream is closed")
         if not self._listening:
-            self._held = self._delivery.bound.hold(self.channels)
             self._delivery.add(self)
             self._listening = True
+
+    def hold_within(self, bound: Bound) -> None:
+        """From now on `bound` says how much it may hold."""
+        self._held = bound.hold(self.channels)
 
     def _begin(self) -> None:
         if not self._listening:
@@ -112,6 +115,7 @@ class Delivery:
                 raise LocalProtocolError(
                     f"there is no {channel} channel here; there are {', '.join(self._listeners)}"
                 )
+        listener.hold_within(self.bound)
         waiting = self.backlog.take(listener.channels)
         listener.put(waiting if listener.tagged else [message for _, message in waiting])
         if self._ended:
