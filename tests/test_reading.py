@@ -24,11 +24,14 @@ from enchannel._protocol.connection_info import ChannelName
 from enchannel._protocol.wire import DELIMITER, Wire
 from enchannel._transports.zmq import ZmqTransport
 from enchannel._transports.zmq_carrier import BATCH
-from enchannel._transports.zmq_frames import COPIED
+from enchannel._transports.zmq_frames import COPIED, TOPICS
 from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]
-odd_frames = st.lists(st.sampled_from(FRAMES), min_size=1, max_size=9)
+# A topic alone, and behind it a message without one, make up a message: see Shape.read().
+odd_frames = st.lists(st.sampled_from(FRAMES), min_size=1, max_size=9).filter(
+    lambda frames: frames != [b"topic"]
+)
 prefixes = st.sampled_from(
     [
         [],
@@ -164,3 +167,27 @@ def test_each_bad_message_among_good_ones_counts_once(key: str, bad: list[bytes]
             str(number) for number in range(count)
         ]
         assert transport.dropped() == {"MalformedMessage": count}
+
+
+@pytest.mark.parametrize("bad", [[b"topic"], [b"topic", b"topic"], [b"topic", b""], [b"topic"] * 9])
+def test_a_topic_that_is_known_is_no_message(bad: list[bytes]) -> None:
+    wire = Wire(KEY)
+    with connection(KEY, "iopub") as (kernel, transport):
+        kernel.send_multipart(wire.encode(message("stream", text="first"), [b"topic"]))
+        kernel.send_multipart(bad)
+        kernel.send_multipart(wire.encode(message("stream", text="second"), [b"topic"]))
+        assert [m.content["text"] for m in drained(transport, "iopub")] == ["first", "second"]
+        assert transport.dropped() == {"MalformedMessage": 1}
+        kernel.send_multipart([b"topic"])
+        assert drained(transport, "iopub") == []
+        assert transport.dropped() == {"MalformedMessage": 2}
+
+
+def test_any_number_of_topics_is_read() -> None:
+    wire, count = Wire(KEY), 3 * TOPICS
+    with connection(KEY, "iopub") as (kernel, transport):
+        for number in (*range(count), *range(count)):
+            topic = b"topic %d" % number
+            kernel.send_multipart(wire.encode(message("stream", text=str(number)), [topic]))
+        assert len(drained(transport, "iopub")) == 2 * count
+        assert transport.dropped() == {}

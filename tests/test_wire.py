@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import array
+import copy
 import hashlib
 import hmac
 import json
+import pickle
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import attrs
@@ -285,6 +288,17 @@ def test_a_wrong_signature_is_told(signature: bytes) -> None:
         Wire(KEY).decode(frames)
 
 
+def test_what_is_decoded_is_a_message_like_any_other() -> None:
+    decoded = Wire(KEY).decode(signed(HEADER, b"{}", b"{}", b'{"a": 1}'))
+    made = Message(json.loads(HEADER), {}, {}, {"a": 1})
+    assert (type(decoded), decoded, hash(decoded)) == (Message, made, hash(made))
+    assert pickle.loads(pickle.dumps(decoded)) == copy.copy(decoded) == decoded
+    assert attrs.evolve(decoded, content={}).content == {}
+    assert weakref.ref(decoded)() is decoded
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        decoded.content = {}  # type: ignore[misc]
+
+
 def test_buffers_are_outside_the_signature() -> None:
     message = Wire(KEY).decode(signed(HEADER, b"{}", b"{}", b"{}", buffers=(b"x",)))
     assert message.buffers == (b"x",)
@@ -305,6 +319,25 @@ def test_a_forged_copy_does_not_make_the_genuine_message_a_replay() -> None:
     with pytest.raises(InvalidSignature):
         wire.decode(forged)
     assert wire.decode(frames).content == {}
+
+
+def test_what_has_the_same_parent_holds_it_once() -> None:
+    wire, parents = Wire(b""), [b'{"msg_id": "1"}', b'{"msg_id": "1"}', b'{"msg_id": "2"}', b"{}"]
+    first, second, third, none = [
+        wire.decode([DELIMITER, b"", HEADER, parent, b"{}", b"{}"]).parent_header
+        for parent in parents
+    ]
+    assert first is second
+    assert (first, third, none) == ({"msg_id": "1"}, {"msg_id": "2"}, {})
+
+
+@pytest.mark.parametrize("parent", [b"", b"{", b"7", b'{"msg_id": "1"} {}'])
+def test_a_parent_that_is_none_is_refused_each_time(parent: bytes) -> None:
+    wire = Wire(b"")
+    for _ in range(2):
+        with pytest.raises(MalformedMessage):
+            wire.decode([DELIMITER, b"", HEADER, parent, b"{}", b"{}"])
+    assert wire.decode([DELIMITER, b"", HEADER, b"null", b"{}", b"{}"]).parent_header == {}
 
 
 def test_without_a_key_nothing_is_checked() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
-from .errors import LocalProtocolError, text_of
+from .errors import LocalProtocolError, MalformedMessage, text_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -74,8 +74,14 @@ def channel_of_type(msg_type: str) -> ChannelName:
     return "control" if stem in _ON_CONTROL and stem != msg_type else "shell"
 
 
+class _Draft:
+    """A message before it is whole, and frozen."""
+
+    __slots__ = ("__weakref__", "buffers", "content", "header", "metadata", "parent_header", "size")
+
+
 @attrs.frozen(repr=False)
-class Message:
+class Message(_Draft):
     """One Jupyter message.
 
     Immutable to its users: replace a part with :func:`attrs.evolve`, leave the dicts as they are, since
@@ -87,7 +93,8 @@ class Message:
     header: dict[str, Any]
     """``msg_id``, ``msg_type``, ``session``, ``username``, ``date``, ``version`` and whatever else came."""
     parent_header: dict[str, Any] = attrs.field(factory=dict)
-    """The header of the request that caused this message; empty where nothing did."""
+    """The header of the request that caused this message; empty where nothing did. What arrives for one request may
+    have one dict."""
     metadata: dict[str, Any] = attrs.field(factory=dict)
     """Rarely used; here as in the other parts, ``null`` and ``[]`` from a kernel are ``{}``."""
     content: dict[str, Any] = attrs.field(factory=dict)
@@ -167,6 +174,48 @@ class Message:
         # Content stays out: a repr ends up in logs.
         parent = f" child of {self.parent_id}" if self.parent_header else ""
         return f"<Message {self.msg_type} {self.msg_id}{parent}>"
+
+
+def received(
+    header: Any,
+    parent_header: Any,
+    metadata: Any,
+    content: Any,
+    buffers: Sequence[Buffer],
+    size: int,
+) -> Message:
+    """The message that arrived with these values as its parts.
+
+    Raises:
+        MalformedMessage: They are not what they must be.
+    """
+    if type(header) is not dict:
+        raise MalformedMessage("the header is no JSON object")
+    if type(header.get("msg_id")) is not str or type(header.get("msg_type")) is not str:
+        raise MalformedMessage("the header has no msg_id or no msg_type")
+    if type(parent_header) is not dict or type(metadata) is not dict or type(content) is not dict:
+        parent_header = _as_map("parent_header", parent_header)
+        metadata = _as_map("metadata", metadata)
+        content = _as_map("content", content)
+    # What a frozen class does to set its own fields takes four times as long: 7 of 97 thousand instructions a message.
+    draft: Any = _Draft()
+    draft.header = header
+    draft.parent_header = parent_header
+    draft.metadata = metadata
+    draft.content = content
+    draft.buffers = buffers
+    draft.size = size
+    draft.__class__ = Message
+    message: Message = draft
+    return message
+
+
+def _as_map(name: str, value: Any) -> dict[str, Any]:
+    if value is None or value == []:
+        return {}
+    if type(value) is not dict:
+        raise MalformedMessage(f"the {name} is no JSON object")
+    return value
 
 
 Body: TypeAlias = "Message | Mapping[str, Any]"

@@ -35,11 +35,12 @@ class Signer:
         outer.update(bytes(byte ^ 0x5C for byte in key))
         self._inner, self._outer = inner, outer
 
-    def digest(self, parts: Iterable[bytes | memoryview]) -> bytes:
+    def sign(self, parts: Iterable[bytes | memoryview]) -> bytes:
+        """The signature of `parts` as it stands on the wire, in hexadecimal digits."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(b"".join(parts))
         outer.update(inner.digest())
-        return outer.digest()
+        return outer.hexdigest().encode()
 
 
 def _new_hash(name: str) -> hashlib._Hash | None:

@@ -46,7 +46,7 @@ from .errors import (
     RemoteProtocolError,
     ReplayedMessage,
 )
-from .message import Message
+from .message import Message, received
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -97,6 +97,9 @@ class Wire:
         self._same = compare_digest
         self._replays = _ReplayGuard(REPLAY_WINDOW)
         self.repaired: int = 0
+        # All that a request brings has the same parent: that of a flood of outputs is decoded once, and held once.
+        self._parent_part: Frame = b"null"
+        self._parent_header: Any = None
 
     def encode(self, message: Message, prefix: Iterable[bytes] = ()) -> list[Frame]:
         """The frames of `message`, behind the routing or topic frames in `prefix`.
@@ -110,7 +113,7 @@ class Wire:
             _to_json("metadata", message.metadata),
             _to_json("content", message.content),
         ]
-        signature = self._signer.digest(parts).hex().encode() if self._signer else b""
+        signature = self._signer.sign(parts) if self._signer else b""
         buffers = [_flat(buffer) for buffer in message.buffers]
         return [*prefix, DELIMITER, signature, *parts, *buffers]
 
@@ -138,36 +141,21 @@ class Wire:
             raise MalformedMessage(f"{len(frames) - start} frames behind the delimiter, not 5")
         parts = frames[start + 1 : start + 5]
         if self._signer is not None:
-            self._verify(self._signer.digest(parts), frames[start])
+            self._verify(self._signer.sign(parts), frames[start])
         try:
-            header, parent_header, metadata, content = map(msgspec.json.decode, parts)
+            header, content = _decode(parts[0]), _decode(parts[3])
+            if parts[1] != self._parent_part:
+                self._parent_header, self._parent_part = _decode(parts[1]), parts[1]
+            parent_header = self._parent_header
+            metadata = _decode(parts[2]) if parts[2] != b"{}" else {}
         except (ValueError, RecursionError):
-            try:
-                texts = [str(part, "utf-8") for part in parts]
-            except UnicodeDecodeError:
-                return self._repair(parts, frames[start + 5 :])
-            header, parent_header, metadata, content = map(_from_json, texts)
-        if type(header) is not dict:
-            raise MalformedMessage("the header is no JSON object")
-        if type(header.get("msg_id")) is not str or type(header.get("msg_type")) is not str:
-            raise MalformedMessage("the header has no msg_id or no msg_type")
-        if (
-            type(parent_header) is not dict
-            or type(metadata) is not dict
-            or type(content) is not dict
-        ):
-            parent_header = _as_map("parent_header", parent_header)
-            metadata = _as_map("metadata", metadata)
-            content = _as_map("content", content)
+            return self._decode_leniently(parts, frames[start + 5 :])
+        size = len(parts[3])
+        if len(frames) == start + 5:
+            return received(header, parent_header, metadata, content, (), size)
         buffers = frames[start + 5 :]
-        return Message(
-            header,
-            parent_header,
-            metadata,
-            content,
-            tuple(map(memoryview, buffers)) if buffers else (),
-            len(parts[3]) + (sum(map(len, buffers)) if buffers else 0),
-        )
+        size += sum(map(len, buffers))
+        return received(header, parent_header, metadata, content, _views(buffers), size)
 
     def _check_size(self, frames: Sequence[Frame], most: float) -> None:
         size = sum(map(len, frames))
@@ -185,18 +173,25 @@ class Wire:
                 return self.decode(frames[at:])
         return None
 
-    def _repair(self, parts: Iterable[Frame], buffers: Iterable[Frame]) -> Message:
-        readable = [str(part, "utf-8", "replace").encode() for part in parts]
-        # They are verified, and no longer what was signed.
-        message = Wire().decode([DELIMITER, b"", *readable, *buffers])
-        self.repaired += 1
+    def _decode_leniently(self, parts: Sequence[Frame], buffers: Sequence[Frame]) -> Message:
+        """By the standard library, for what msgspec refuses."""
+        repaired = 0
+        try:
+            texts = [str(part, "utf-8") for part in parts]
+        except UnicodeDecodeError:
+            texts = [str(part, "utf-8", "replace") for part in parts]
+            repaired = 1
+        header, parent_header, metadata, content = map(_from_json, texts)
+        size = len(parts[3]) + sum(map(len, buffers))
+        message = received(header, parent_header, metadata, content, _views(buffers), size)
+        self.repaired += repaired
         return message
 
-    def _verify(self, digest: bytes, signature: Frame) -> None:
+    def _verify(self, signature: bytes, said: Frame) -> None:
         # In constant time, so that the time taken tells nothing of the right signature.
-        if not self._same(digest.hex().encode(), signature):
+        if not self._same(signature, said):
             raise InvalidSignature("the signature does not belong to the message")
-        if not self._replays.add(digest):
+        if not self._replays.add(signature):
             raise ReplayedMessage("a message with this signature came before")
 
 
@@ -214,7 +209,7 @@ def checked_size(max_message_size: float) -> float:
 
 
 class _ReplayGuard:
-    """Remembers at least the `window` newest digests, and at most twice as many, by 61 bits of each.
+    """Remembers at least the `window` newest signatures, and at most twice as many, by 61 bits of each.
 
     Two generations: forgetting a whole one at a time costs nothing per message.
     """
@@ -224,32 +219,29 @@ class _ReplayGuard:
         self._young: set[int] = set()
         self._old: set[int] = set()
 
-    def add(self, digest: bytes) -> bool:
-        """Remembers `digest`; false where it is known already."""
-        known = hash(digest)
-        if known in self._young or known in self._old:
+    def add(self, signature: bytes) -> bool:
+        """Remembers `signature`; false where it is known already."""
+        known, young = hash(signature), self._young
+        if known in young or known in self._old:
             return False
-        if len(self._young) >= self._window:
-            self._young, self._old = set(), self._young
-        self._young.add(known)
+        young.add(known)
+        if len(young) >= self._window:
+            self._young, self._old = set(), young
         return True
 
 
 def _from_json(text: str) -> Any:
-    """By the standard library, for what msgspec refuses."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise MalformedMessage("a part is no JSON") from None
 
 
-def _as_map(name: str, value: Any) -> dict[str, Any]:
-    if value is None or value == []:
-        return {}
-    if type(value) is not dict:
-        raise MalformedMessage(f"the {name} is no JSON object")
-    return value
+def _views(buffers: Sequence[Frame]) -> Sequence[memoryview]:
+    return tuple(memoryview(buffer) for buffer in buffers)
 
+
+_decode = msgspec.json.Decoder().decode
 
 # json.dumps() with arguments makes one for every call, which is a third of its time.
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))

@@ -22,7 +22,7 @@ from .._exceptions import KernelDied
 from .._protocol.wire import Frame
 from .._trio import uncut
 from .readiness import Readiness, stay_ready
-from .zmq_frames import read_by_shape, read_exactly, send_frame
+from .zmq_frames import Shape, read_exactly, send_frame
 from .zmq_monitor import descriptor, is_readable
 from .zmq_outgoing import Outgoing
 
@@ -67,6 +67,7 @@ class Carrier:
         "_pause",
         "_readable",
         "_readiness",
+        "_shape",
         "_writable",
         "accepted",
         "connected",
@@ -97,6 +98,7 @@ class Carrier:
         # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
+        self._shape = Shape()
         self._writable = Bell()
 
     @uncut
@@ -110,12 +112,12 @@ class Carrier:
         """
         if self._closed:
             return []
-        read = read_by_shape if self.trusted else read_exactly
+        read = self._shape.read if self.trusted else read_exactly
         batch: list[list[Frame]] = []
         limit, self._limit = min(self._limit, most), BATCH
         try:
             while len(batch) < limit:
-                batch.append(read(self.socket))
+                read(self.socket, batch)
                 if size < math.inf:
                     size -= sum(map(len, batch[-1]))
                     if size <= 0:
