@@ -57,8 +57,10 @@ def _read_rest(socket: zmq.Socket[bytes], frames: list[Frame]) -> None:
 class Shape:
     """Reads the messages of one channel by their shape, and knows the topics there."""
 
+    __slots__ = ("_topics",)
+
     def __init__(self) -> None:
-        self._topics: set[Frame] = set()
+        self._topics: frozenset[Frame] = frozenset()
 
     def read(self, socket: zmq.Socket[bytes], into: list[list[Frame]]) -> None:
         """Adds the frames of one well-formed message to `into`; or of several, of which all but the last are malformed.
@@ -97,10 +99,9 @@ class Shape:
             _read_rest(socket, frames)
 
     def _learn(self, topic: Frame) -> None:
-        if len(self._topics) == TOPICS:
-            self._topics.clear()
         if len(topic) < COPIED:
-            self._topics.add(topic)
+            known = self._topics if len(self._topics) < TOPICS else frozenset()
+            self._topics = known | {topic}
 
 
 def _kept(frame: zmq.Frame) -> Frame:
