@@ -104,7 +104,7 @@ def waiters(ch: KernelChannels) -> tuple[Any, ...]:
     return (
         len(requests),
         len(requests._tied),
-        len(requests._waiting),
+        requests.questions.waited_for,
         len(comms._comms),
         len(comms._targets),
         sum(map(len, delivery._listeners.values())),

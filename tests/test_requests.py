@@ -206,21 +206,33 @@ async def test_a_kernel_that_answers_nothing_else_is_done() -> None:
 
 
 async def test_what_is_never_answered_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("enchannel._core.requests.EXCLUSIVE", 3)
+    monkeypatch.setattr("enchannel._core.questions.EXCLUSIVE", 3)
     async with conversation() as (ch, kernel, _):
         for _ in range(5):
-            ch._core.requests.ask("control")
+            ch._core.requests.questions.ask("control")
         asked = [(await kernel.asked("control"))[1].msg_id for _ in range(5)]
         assert list(ch._core.requests._filed) == asked[-3:]
+
+
+async def test_what_a_kernel_before_the_last_was_asked_is_forgotten() -> None:
+    async with conversation() as (ch, kernel, _):
+        requests = ch._core.requests
+        requests.questions.ask("control")
+        ch._core.happen(Event.NEW_SESSION)
+        # Its answer may still be on the way.
+        _, asked = await kernel.asked("control")
+        assert (len(requests.questions), [*requests._filed]) == (1, [asked.msg_id])
+        ch._core.happen(Event.NEW_SESSION)
+        assert (len(requests.questions), [*requests._filed]) == (0, [])
 
 
 async def test_that_control_is_silent_holds_nobody_up_who_waits_for_shell() -> None:
     async with conversation() as (ch, kernel, tasks):
         requests = ch._core.requests
         for channel in ("control", "shell"):
-            requests.ask(channel)
-        shell = start(tasks, requests.all_answered, "shell")
-        control = start(tasks, requests.all_answered, "control")
+            requests.questions.ask(channel)
+        shell = start(tasks, requests.questions.all_answered, "shell")
+        control = start(tasks, requests.questions.all_answered, "control")
         tasks.start_soon(answer_questions, kernel, "shell")
         await shell.result()
         await anyio.wait_all_tasks_blocked()

@@ -256,7 +256,7 @@ class Core(Seam):
 
     def _tell_restarted(self) -> None:
         self.status.begin_anew()
-        self.requests.left.clear()
+        self.requests.begin_anew()
         logger().info("the kernel was restarted")
         self.requests.fail_all(KernelDied("the kernel was restarted", "restarted"))
 
@@ -398,7 +398,7 @@ class Core(Seam):
         while True:
             await self.opened()
             epoch, begun = self.life.epoch, self.begun()
-            if await self.requests.behind("shell") and epoch == self.life.epoch:
+            if await self.requests.questions.behind("shell") and epoch == self.life.epoch:
                 self.status.overtaken(begun)
                 return
 
@@ -447,4 +447,4 @@ class Core(Seam):
         flight = self.requests.find(msg_id)
         if flight is not None and "subshell_id" not in flight.request.header:
             return flight.channel
-        return self.requests.asked_on(msg_id)
+        return self.requests.questions.asked_on(msg_id)

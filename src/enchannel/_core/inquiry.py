@@ -22,6 +22,8 @@ class Probe:
         self.answered: bool = False
         self.idle: bool = False
         self.given_up: bool = False
+        self.outlived: bool = False
+        """Whether another kernel has come since."""
 
 
 class Inquiry:

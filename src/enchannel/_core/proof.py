@@ -39,5 +39,5 @@ def ask_anyhow(core: Core) -> None:
     its status did not, the subscription arrived after the status had gone.
     """
     for channel in ASKED:
-        if channel in core.channels and not core.requests.pending(channel):
-            core.requests.ask(channel)
+        if channel in core.channels and not core.requests.questions.pending(channel):
+            core.requests.questions.ask(channel)

@@ -7,9 +7,9 @@ The rules:
   the other channel, with another type, and in any order. One id is in flight once.
 * Reply and idle status travel on two sockets and come in either order, and a large message, a slow connection or
   a loaded machine may hold either up for any time. Some kernels never send one of them, some neither. What never
-  comes is known by one means: the kernel is asked something *behind* it (:class:`Inquiry`). Every channel keeps its
-  order, so what the kernel sends for the question comes behind all that it sent before; when that is here, what is
-  missing never comes.
+  comes is known by one means: the kernel is asked something *behind* it (:mod:`~enchannel._core.questions`). Every
+  channel keeps its order, so what the kernel sends for the question comes behind all that it sent before; when that
+  is here, what is missing never comes.
 * Every deadline stands in :mod:`~enchannel._core.deadlines`. They count from the last message of the request.
 * A silence counts only where everything that has arrived was read: a program that blocks its event loop is no
   kernel that does not answer. In an outage nothing counts.
@@ -24,7 +24,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import anyio
 
-from .._bell import Bell
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ChannelName, Message
@@ -34,12 +33,10 @@ from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .left import Left
 from .no_reply import no_reply
+from .questions import Questions
 from .seam import Seam
 
 __all__ = ["ABORTED", "Requests"]
-
-EXCLUSIVE = 1_000
-"""Questions of our own that may be unanswered at once; the oldest are forgotten."""
 
 _QUESTION_LOST = (
     "the connection of stdin to the kernel was away for a moment, and the code says nothing any more: what it asked may "
@@ -56,13 +53,9 @@ class Requests:
     def __init__(self, seam: Seam) -> None:
         self._seam = seam
         self._filed: dict[str, Flight | Probe] = {}
-        self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
+        self.questions: Questions = Questions(seam, self._filed)
         self.left: Left = Left()
         self._tied: dict[Tied, None] = {}
-        self._inquiries: dict[tuple[ChannelName, str | None], Inquiry] = {}
-        self._waiting: set[Inquiry] = set()
-        self._inquired = 0
-        self._quiet = Bell()
         self.overhear: Callable[[Sequence[Message]], object] | None = None
         """Called with what comes on iopub and no execution takes."""
         self.paused: bool = False
@@ -114,27 +107,21 @@ class Requests:
         self._tied.pop(tied, None)
 
     def __len__(self) -> int:
-        return len(self._filed) - len(self._asked)
+        return len(self._filed) - len(self.questions)
 
     @property
     def asking(self) -> bool:
         """Whether anybody waits for an answer, or we do."""
-        return bool(len(self) or self._waiting)
+        return bool(len(self)) or self.questions.waited_for
 
     def find(self, msg_id: str) -> Flight | None:
         """The request in flight with this id."""
         filed = self._filed.get(msg_id)
         return filed if isinstance(filed, Flight) else None
 
-    def asked_on(self, msg_id: str) -> ChannelName | None:
-        """Where the question of our own with this id was asked."""
-        asked = self._asked.get(msg_id)
-        return asked[1].channel if asked is not None else None
-
     def is_answered(self, msg_id: str) -> bool:
         """Whether this is a request of ours whose reply came before its idle status."""
-        asked = self._asked.get(msg_id)
-        return self.left.is_answered(msg_id) or (asked is not None and asked[1].answered)
+        return self.left.is_answered(msg_id) or self.questions.is_answered(msg_id)
 
     # Routing.
 
@@ -167,7 +154,7 @@ class Requests:
             if taker.keeps_outputs:
                 return
         elif taker is not None:
-            self._hear(taker, channel, run)
+            self.questions.hear(taker, channel, run, self._overtaken)
         if self.overhear is not None and channel == "iopub":
             self.overhear(run)
 
@@ -179,122 +166,22 @@ class Requests:
             if message.parent_id not in self._filed and not self.left.concerns(message)
         ]
 
-    # Asking behind.
-
-    def ask(self, channel: ChannelName, inquiry: Inquiry | None = None) -> bool:
-        """Sends a question of our own; whether it could be sent. What answers it reaches no stream."""
-        subshell = inquiry.subshell if inquiry is not None else None
-        try:
-            request = self._seam.ask(channel, subshell)
-        except anyio.WouldBlock:
-            # Where nobody can be asked there is no connection, which may come back.
-            return False
-        probe = Probe(channel, request, self._seam.begun())
-        self._filed[request.msg_id] = probe
-        self._asked[request.msg_id] = (inquiry, probe)
-        if len(self._asked) > EXCLUSIVE:
-            self._forget(next(iter(self._asked)))
-        return True
-
-    def pending(self, channel: ChannelName) -> bool:
-        """Whether a question asked on `channel` is unanswered."""
-        return any(
-            probe.channel == channel and not (probe.answered or probe.given_up)
-            for _, probe in self._asked.values()
-        )
-
-    def inquire(self, channel: ChannelName, subshell: str | None, now: float) -> Inquiry:
-        """Asks behind everything that was asked before on `channel`, or published before."""
-        self._inquired += 1
-        inquiry = Inquiry(channel, subshell, self._inquired)
-        self._inquiries[channel, subshell] = inquiry
-        self._ask_again(inquiry, now)
-        return inquiry
-
-    def _ask_again(self, inquiry: Inquiry, now: float) -> None:
-        inquiry.asked_at = now
-        inquiry.received = self._seam.received.get("iopub", 0)
-        asked: Sequence[ChannelName] = (inquiry.channel,)
-        if inquiry.channel == "iopub":
-            # Control is answered even while a cell runs; some kernels publish nothing for it.
-            asked = ("control", "shell")
-        for channel in asked:
-            if channel in self._seam.channels:
-                inquiry.sent |= self.ask(channel, inquiry)
-        if not inquiry.sent:
-            # Where there is no room to ask, it is asked again.
-            self._seam.stir()
-
-    def _forget(self, msg_id: str) -> None:
-        self._asked.pop(msg_id, None)
-        self._filed.pop(msg_id, None)
-        self._quiet.ring()
-
-    async def all_answered(self, channel: ChannelName) -> None:
-        """Waits until no question asked on `channel` is open, neither its reply nor its idle status."""
-        while any(probe.channel == channel for _, probe in self._asked.values()):
-            await self._quiet.wait()
-
-    def _hear(self, probe: Probe, channel: ChannelName, run: Sequence[Message]) -> None:
-        published, msg_id = channel == "iopub", probe.request.msg_id
-        inquiry, _ = self._asked[msg_id]
-        if published:
-            probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
-        else:
-            probe.answered = True
-            self._seam.over(probe.channel, probe.request)
-            if (
-                probe.channel == "shell"
-                and not (inquiry and inquiry.subshell)
-                and not probe.given_up
-            ):
-                self._seam.answered(probe.begun)
-        if probe.answered and probe.idle:
-            self._forget(msg_id)
-        if inquiry is None:
-            return
-        inquiry.hear(published=published, idle=probe.idle)
-        if inquiry.overtaken:
-            self._waiting.discard(inquiry)
-            for flight in self._flights():
-                if flight.inquiry is inquiry and not flight.stirred:
-                    self._judge(flight, None)
-
-    async def behind(self, channel: ChannelName) -> bool:
-        """Waits until the kernel is done with something asked behind everything on `channel`.
-
-        Whether it is; there may be news of the connection before. Cancellation changes nothing.
-        """
-        asked_before = self._inquired
-        while True:
-            # One at a time: who waits again and again must not heap questions on a busy kernel. What is asked
-            # already may not be behind everything, so that another one follows it.
-            inquiry = self._inquiries.get((channel, None))
-            if inquiry is None or inquiry.finished:
-                inquiry = self.inquire(channel, None, anyio.current_time())
-            await self._finished(inquiry)
-            if not inquiry.finished or inquiry.number > asked_before:
-                return inquiry.finished
-
-    async def _finished(self, inquiry: Inquiry) -> None:
-        self._waiting.add(inquiry)
-        try:
-            with self._seam.bound.waiting((inquiry.channel,), lambda: inquiry.finished):
-                await inquiry.wait()
-        finally:
-            self._waiting.discard(inquiry)
-
     # Concluding.
+
+    def _overtaken(self, inquiry: Inquiry) -> None:
+        for flight in self._flights():
+            if flight.inquiry is inquiry and not flight.stirred:
+                self._judge(flight, None)
 
     def look(self) -> bool:
         """Concludes what is due; whether there may be more."""
         flights = [flight for flight in self._flights() if flight.missing is not None]
-        unsent = [inquiry for inquiry in self._waiting if not inquiry.sent]
+        unsent = self.questions.unsent()
         if not (flights or unsent) or self.paused:
             return False
         now = anyio.current_time()
         for inquiry in unsent:
-            self._ask_again(inquiry, now)
+            self.questions.ask_again(inquiry, now)
         all_read = self._seam.all_read()
         for flight in flights:
             if flight.stirred or not all_read:
@@ -349,7 +236,7 @@ class Requests:
         if now is None:
             return False
         if not inquiry.sent:
-            self._ask_again(inquiry, now)
+            self.questions.ask_again(inquiry, now)
             return False
         waited = now - inquiry.asked_at
         if inquiry.channel != "iopub":
@@ -361,12 +248,12 @@ class Requests:
             return waited >= ANSWER
         if self._seam.received["iopub"] > inquiry.received:
             # The kernel drops what its queue does not hold.
-            self._ask_again(inquiry, now)
+            self.questions.ask_again(inquiry, now)
             return False
         return waited >= PUBLISHED
 
     def _patience(self, missing: Missing, *, silent: bool) -> float:
-        known = silent and missing is Missing.REPLY and self.pending("control")
+        known = silent and missing is Missing.REPLY and self.questions.pending("control")
         return UNANSWERED if known else ANSWER
 
     def _idle_may_come(self, flight: Flight) -> bool:
@@ -377,10 +264,10 @@ class Requests:
 
     def _inquiry_for(self, flight: Flight, channel: ChannelName, now: float) -> Inquiry:
         subshell = None if channel == "iopub" else flight.request.header.get("subshell_id")
-        inquiry = self._inquiries.get((channel, subshell))
+        inquiry = self.questions.newest(channel, subshell)
         # One question answers for all that were silent when it was asked.
         if inquiry is None or inquiry.asked_at < flight.since + GRACE:
-            inquiry = self.inquire(channel, subshell, now)
+            inquiry = self.questions.inquire(channel, subshell, now)
         return inquiry
 
     def _conclude(self, flight: Flight) -> None:
@@ -412,16 +299,12 @@ class Requests:
             if final or not tied.outlives_restarts:
                 self.untie(tied)
                 tied.fail(failure)
-        self.give_up_questions()
+        self.questions.give_up()
 
-    def give_up_questions(self) -> None:
-        """The questions of our own may have been lost. Where they are answered yet, no stream gets that."""
-        self._inquiries.clear()
-        for msg_id, (_, probe) in self._asked.items():
-            probe.given_up = True
-            self._asked[msg_id] = (None, probe)
-        for inquiry in tuple(self._waiting):
-            inquiry.tell()
+    def begin_anew(self) -> None:
+        """The kernel was restarted: nothing more comes for what was taken back."""
+        self.left.clear()
+        self.questions.begin_anew()
 
     def leave_all(self) -> None:
         """The block of the channels was left."""
@@ -430,8 +313,7 @@ class Requests:
         for tied in tuple(self._tied):
             self.untie(tied)
             tied.leave()
-        for inquiry in tuple(self._waiting):
-            inquiry.tell()
+        self.questions.tell()
 
     def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
         """The connection of some channels was away for a moment: what they carried may be lost.

@@ -128,7 +128,7 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
     if event is ConnectionEvent.DISCONNECTED:
         core.outage.note(channels)
         # What was asked may be lost with the connection, and is asked anew.
-        core.requests.give_up_questions()
+        core.requests.questions.give_up()
         core.happen(Event.DISCONNECTED)
     elif event is ConnectionEvent.GIVEN_UP:
         core.transport.reconnect(channels)

@@ -55,7 +55,7 @@ class Line:
                     # Or what the kernel publishes for our questions would show up in the first streams of the user.
                     for channel, seconds in QUIET.items():
                         with anyio.move_on_after(seconds):
-                            await self._core.requests.all_answered(channel)
+                            await self._core.requests.questions.all_answered(channel)
                     self._core.transport.mute()
                     self._known.set()
                     await anyio.sleep_forever()
