@@ -6,18 +6,21 @@ wakes him (:meth:`Readiness.recheck`).
 
 AnyIO adds the descriptor to the event loop for each wait and removes it behind it. On asyncio that is a
 twentieth of a round trip, so there a descriptor stays added until the channels are left. asyncio knows one
-reader of a descriptor: a socket of :mod:`zmq.asyncio` that has waited before steps aside until then. It must
-not watch beside us, not even a copy of the descriptor, for it calls the socket whenever it is woken.
+reader of a descriptor, and a socket of :mod:`zmq.asyncio` is one itself: such a socket is asked to wait.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
 
 from .._trio import in_trio
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 __all__ = ["Readiness", "stay_ready"]
 
@@ -76,19 +79,19 @@ class _TrioReadiness(Readiness):
 
 
 class _AsyncioReadiness(Readiness):
-    __slots__ = ("_give_back", "_loop", "_waiter")
+    __slots__ = ("_loop", "_waiter")
 
-    def __init__(
-        self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
         import asyncio
 
         super().__init__(fd, readable)
         self._loop = asyncio.get_running_loop()
         # An event keeps 700 bytes for those who may wait for it; here one does, or nobody.
         self._waiter: asyncio.Future[None] | None = None
-        self._give_back = give_back if self._loop.remove_reader(fd) else None
-        self._loop.add_reader(fd, self._look)
+        self._watch()
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._fd, self._look)
 
     async def wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -113,23 +116,53 @@ class _AsyncioReadiness(Readiness):
     def close(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-            if self._give_back is not None:
-                self._give_back()
+
+
+class _PolledReadiness(_AsyncioReadiness):
+    __slots__ = ("_poll",)
+
+    def __init__(
+        self, fd: int, readable: Callable[[], bool], poll: Callable[[], Future[int]]
+    ) -> None:
+        super().__init__(fd, readable)
+        self._poll = poll
+
+    def _watch(self) -> None:
+        """The socket does."""
+
+    async def wait(self) -> None:
+        polled = self._poll()
+        polled.add_done_callback(self._polled)
+        try:
+            await super().wait()
+        finally:
+            polled.cancel()
+
+    def _polled(self, polled: Future[int]) -> None:
+        # Who receives next meets the same error.
+        if not polled.cancelled():
+            polled.exception()
+            self.wake()
+
+    def close(self) -> None:
+        """The socket stays its owner's."""
 
 
 def stay_ready(
-    fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None = None
+    fd: int, readable: Callable[[], bool], poll: Callable[[], Future[int]] | None = None
 ) -> Readiness:
     """The readiness of a socket for as long as it is used in the event loop that runs now.
 
     Args:
         fd: The socket's descriptor.
         readable: Looks at the socket.
-        give_back: Called at the end where somebody else had the loop watch the descriptor before.
+        poll: Waits for the socket to be readable, where it is one of asyncio's.
     """
     if in_trio():
         return _TrioReadiness(fd, readable)
+    if poll is not None:
+        return _PolledReadiness(fd, readable, poll)
     # A loop may be without it, as Windows has one; AnyIO knows another way.
     with contextlib.suppress(NotImplementedError):
-        return _AsyncioReadiness(fd, readable, give_back)
+        return _AsyncioReadiness(fd, readable)
     return Readiness(fd, readable)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import zmq
@@ -25,6 +26,9 @@ from .readiness import Readiness, stay_ready
 from .zmq_frames import Shape, read_exactly, send_frame
 from .zmq_monitor import descriptor, is_readable
 from .zmq_outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 __all__ = ["BATCH", "Carrier"]
 
@@ -49,7 +53,7 @@ class Carrier:
         socket: It.
         owned: Whether it was made, and is closed, here.
         outgoing: What may wait in it to go out; without it ZeroMQ must not read buffers of ours where they are.
-        give_back: Called when the event loop watches it no more.
+        poll: Waits for it to be readable, where it is one of asyncio's.
 
     Attributes:
         connected: Whether it is.
@@ -61,10 +65,10 @@ class Carrier:
     __slots__ = (
         "_abandoned",
         "_closed",
-        "_give_back",
         "_limit",
         "_outgoing",
         "_pause",
+        "_poll",
         "_readable",
         "_readiness",
         "_shape",
@@ -82,7 +86,7 @@ class Carrier:
         *,
         owned: bool,
         outgoing: Outgoing | None,
-        give_back: Callable[[], object] | None,
+        poll: Callable[[], Future[int]] | None,
     ) -> None:
         self.socket: zmq.Socket[bytes] = socket
         self.owned: bool = owned
@@ -92,7 +96,7 @@ class Carrier:
         self._readable = partial(is_readable, socket)
         self._outgoing = outgoing
         self._pause = PAUSE
-        self._give_back = give_back
+        self._poll = poll
         self._closed = False
         self._abandoned = False
         # Made by the task that waits first: a transport may be made before any event loop runs.
@@ -149,7 +153,7 @@ class Carrier:
             return
         readiness = self._readiness
         if readiness is None:
-            readiness = stay_ready(descriptor(self.socket), self._readable, self._give_back)
+            readiness = stay_ready(descriptor(self.socket), self._readable, self._poll)
             self._readiness = readiness
         # A call since the last look may have eaten the edge.
         if self._readable():

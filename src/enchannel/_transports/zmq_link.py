@@ -26,6 +26,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import zmq
@@ -37,6 +38,9 @@ from .base import ConnectionEvent
 from .zmq_carrier import Carrier
 from .zmq_monitor import ENDED, SEEN, Monitor
 from .zmq_outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 __all__ = ["LEFT_TO_US", "RETRY_INTERVAL", "Link"]
 
@@ -73,7 +77,7 @@ class Link(Carrier):
         endpoints: Where it connects to: the first, or another one where that does not answer.
         monitored: Whether there is a connection to watch.
         owned: Whether it was made, and is closed, here.
-        give_back: Called when the event loop watches it no more.
+        poll: Waits for it to be readable, where it is one of asyncio's.
 
     Attributes:
         seen: What was last seen of the connection.
@@ -111,9 +115,9 @@ class Link(Carrier):
         monitored: bool = True,
         owned: bool = True,
         outgoing: Outgoing | None = None,
-        give_back: Callable[[], object] | None = None,
+        poll: Callable[[], Future[int]] | None = None,
     ) -> None:
-        super().__init__(socket, owned=owned, outgoing=outgoing, give_back=give_back)
+        super().__init__(socket, owned=owned, outgoing=outgoing, poll=poll)
         self.monitored: bool = monitored
         self.connected: bool = not (monitored and owned)
         self.seen: str = "nothing answered"

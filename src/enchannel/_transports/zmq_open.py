@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -237,9 +239,13 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
     endpoint = bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
     # Synchronous views, for the methods of the caller's own objects may be coroutines.
     context, plain = zmq.Context(socket.context), zmq.Socket(socket)
-    # Those of zmq.asyncio have the event loop watch them from their first wait on, and have no public way to
-    # have it do so again.
-    give_back: Callable[[], Any] | None = getattr(socket, "_init_io_state", None)
+    poll: Any = partial(socket.poll, flags=zmq.POLLIN) if _is_asynchronous(socket) else None
     # inproc has no connection to watch.
     monitored = not endpoint.startswith("inproc:")
-    return Link(context, plain, [endpoint], monitored=monitored, owned=False, give_back=give_back)
+    return Link(context, plain, [endpoint], monitored=monitored, owned=False, poll=poll)
+
+
+def _is_asynchronous(socket: zmq.Socket[bytes]) -> bool:
+    # Whoever has one has imported its module.
+    modules = map(sys.modules.get, ("zmq.asyncio", "zmq.eventloop.future"))
+    return any(module is not None and isinstance(socket, module.Socket) for module in modules)
