@@ -117,7 +117,7 @@ async def _look(ch: KernelChannels) -> Mapping[str, int]:
         "threads": _count("task"),
         "objects": len(gc.get_objects()),
         "requests filed": len(core.requests._filed),
-        "questions": len(core.requests._asked),
+        "questions": len(core.requests.questions._asked),
         "left requests": len(core.requests.left._missing),
         "tied": len(core.requests._tied),
         "observers": len(core.observers),
