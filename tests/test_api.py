@@ -104,3 +104,19 @@ async def test_a_transport_carries_one_block_of_channels_at_a_time() -> None:
                 pytest.fail("the block was entered")
     async with open_channels(transport):
         pass
+
+
+RECEIVED = {"aclose", "buffered", "close", "closed", "extra", "extra_attributes", "receive"}
+
+
+@pytest.mark.parametrize(
+    ("what", "more"),
+    [
+        (enchannel.Listener, {"channels", "listen"}),
+        (enchannel.Comm, {"closing", "comm_id", "opening", "send", "target_name"}),
+        (enchannel.IncomingComms, set()),
+        (enchannel.DebugSession, {"request"}),
+    ],
+)
+def test_a_stream_shows_its_user_nothing_of_its_other_end(what: type, more: set[str]) -> None:
+    assert {name for name in dir(what) if not name.startswith("_")} == RECEIVED | more

@@ -19,7 +19,7 @@ from enchannel import (
     open_channels,
     wrap_sockets,
 )
-from enchannel._conversations.sessions import DebugSession
+from enchannel._conversations.sessions import DebugSession, _Events
 from enchannel._core.stream import Stream
 from enchannel.testing import open_fake_kernel
 from memory_kernel import Kernel, conversation, start
@@ -63,7 +63,7 @@ async def execution(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[
     async with ch.execute("1") as execution:
         asked = await kernel.asked()
         flood(kernel, asked[1])
-        yield execution._run._messages
+        yield execution._run._stream
         kernel.reply(asked)
         kernel.status(asked[1], "idle")
         await execution.wait()
@@ -98,8 +98,9 @@ async def comms(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]
 
 @asynccontextmanager
 async def debug_events(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]]:
-    session = DebugSession(ch._conversations)
-    ch._core.observers.append(session.observe)
+    events = _Events(ch._core.bound.hold(("iopub",)))
+    session = DebugSession(ch._conversations, events)
+    ch._core.observers.append(events.observe)
     for number in range(FLOOD):
         kernel.say("debug_event", message(""), event="x" * 1000, number=number)
     yield session

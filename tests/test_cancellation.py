@@ -107,7 +107,7 @@ def waiters(ch: KernelChannels) -> tuple[Any, ...]:
         requests.questions.waited_for,
         len(comms._comms),
         len(comms._targets),
-        sum(map(len, delivery._listeners.values())),
+        sum(map(len, delivery._feeds.values())),
         len(core.observers),
         len(core.scopes),
     )

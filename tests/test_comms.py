@@ -162,7 +162,7 @@ async def test_accepted_comms_that_are_closed_do_not_pile_up() -> None:
             kernel.say("comm_open", ours(ch), **opening)
             await (await incoming.receive()).aclose()
             assert (await kernel.asked())[1].msg_type == "comm_close"
-        assert incoming.offered == {}
+        assert ch._conversations.comms._targets["mine"].offered == {}
         assert ch._conversations.comms._comms == {}
 
 

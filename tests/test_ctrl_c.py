@@ -72,7 +72,7 @@ def test_ctrl_c_while_a_stream_takes_its_next_batch_loses_none_of_it(
                 with trio.fail_after(20):
                     while stream.buffered < 100:
                         await trio.sleep(0.001)
-                batches = stream._batches
+                batches = stream._feed._batches
                 receive_nowait = type(batches).receive_nowait
 
                 def press_and_receive(taken_from: Any) -> Any:

@@ -13,30 +13,39 @@ import pytest
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from enchannel import KernelDied
-from enchannel._core.stream import TURN, Stream, fresh
+from enchannel._core.stream import TURN, Feed, Stream, fresh
 
 pytestmark = pytest.mark.anyio
 
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
+class Fed(Stream[int]):
+    """A stream, and the verbs of its other end."""
+
+    def __init__(self) -> None:
+        feed = Feed[int]()
+        super().__init__(feed)
+        self.put, self.end = feed.put, feed.end
+
+
 @pytest.fixture
-async def stream(anyio_backend: object) -> AsyncIterator[Stream[int]]:
-    async with Stream[int]() as stream:
+async def stream(anyio_backend: object) -> AsyncIterator[Fed]:
+    async with Fed() as stream:
         yield stream
 
 
-async def held(stream: Stream[int]) -> list[int]:
+async def held(stream: Fed) -> list[int]:
     """What the stream holds."""
     return [await stream.receive() for _ in range(stream.buffered)]
 
 
-async def receive_all(stream: Stream[int], got: list[int]) -> None:
+async def receive_all(stream: Fed, got: list[int]) -> None:
     while True:
         got.append(await stream.receive())
 
 
-async def test_batches_are_unrolled_in_order(stream: Stream[int]) -> None:
+async def test_batches_are_unrolled_in_order(stream: Fed) -> None:
     got = list[int]()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receive_all, stream, got)
@@ -50,7 +59,7 @@ async def test_batches_are_unrolled_in_order(stream: Stream[int]) -> None:
     assert stream.buffered == 0
 
 
-async def test_what_is_held_is_counted_message_by_message(stream: Stream[int]) -> None:
+async def test_what_is_held_is_counted_message_by_message(stream: Fed) -> None:
     for batch in ([0, 1, 2], [], [3], [4, 5]):
         stream.put(batch)
     assert stream.buffered == 6
@@ -63,7 +72,7 @@ async def test_what_is_held_is_counted_message_by_message(stream: Stream[int]) -
 # Cancellation.
 
 
-async def test_a_receive_that_is_cancelled_takes_nothing(stream: Stream[int]) -> None:
+async def test_a_receive_that_is_cancelled_takes_nothing(stream: Fed) -> None:
     stream.put(range(3 * TURN))
     for number in range(3 * TURN):
         with anyio.CancelScope() as scope:
@@ -79,7 +88,7 @@ async def test_a_receive_that_is_cancelled_takes_nothing(stream: Stream[int]) ->
 
 @pytest.mark.parametrize("put_first", [True, False])
 async def test_a_cancellation_in_the_turn_of_a_batch_loses_nothing(
-    stream: Stream[int], put_first: bool
+    stream: Fed, put_first: bool
 ) -> None:
     got = list[int]()
     for number in range(50):
@@ -99,7 +108,7 @@ async def test_a_cancellation_in_the_turn_of_a_batch_loses_nothing(
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("put_first", [True, False])
 async def test_a_native_cancellation_in_the_turn_of_a_batch_loses_nothing(
-    stream: Stream[int], put_first: bool, turns: int
+    stream: Fed, put_first: bool, turns: int
 ) -> None:
     got = list[int]()
     for number in range(50):
@@ -117,20 +126,18 @@ async def test_a_native_cancellation_in_the_turn_of_a_batch_loses_nothing(
     assert got == list(range(100))
 
 
-async def waited_for(stream: Stream[int], seconds: float) -> int:
+async def waited_for(stream: Fed, seconds: float) -> int:
     return await asyncio.wait_for(stream.receive(), seconds)
 
 
-async def timed_out(stream: Stream[int], seconds: float) -> int:
+async def timed_out(stream: Fed, seconds: float) -> int:
     async with asyncio.timeout(seconds):
         return await stream.receive()
 
 
 @asyncio_only
 @pytest.mark.parametrize("receive", [waited_for, timed_out])
-async def test_a_native_timeout_loses_nothing(
-    stream: Stream[int], receive: Callable[..., Any]
-) -> None:
+async def test_a_native_timeout_loses_nothing(stream: Fed, receive: Callable[..., Any]) -> None:
     got, count, dice = list[int](), 1000, random.Random(0)
     late = 0
 
@@ -153,7 +160,7 @@ async def test_a_native_timeout_loses_nothing(
 # One task at a time.
 
 
-async def test_another_task_is_told_that_it_is_busy(stream: Stream[int]) -> None:
+async def test_another_task_is_told_that_it_is_busy(stream: Fed) -> None:
     got = list[int]()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receive_all, stream, got)
@@ -172,7 +179,7 @@ async def test_another_task_is_told_that_it_is_busy(stream: Stream[int]) -> None
     assert await stream.receive() == 2
 
 
-async def test_a_busy_stream_gives_the_others_their_turn(stream: Stream[int]) -> None:
+async def test_a_busy_stream_gives_the_others_their_turn(stream: Fed) -> None:
     turns, between = 0, list[int]()
     stream.put(range(10 * TURN))
 
@@ -211,7 +218,7 @@ ENDS: list[tuple[dict[str, Any], type[Exception], type[Exception]]] = [
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest.mark.parametrize(("how", "first", "then"), ENDS)
 async def test_what_it_holds_comes_before_its_end(
-    stream: Stream[int],
+    stream: Fed,
     waiting: bool,
     how: dict[str, Any],
     first: type[Exception],
@@ -245,7 +252,7 @@ async def test_what_it_holds_comes_before_its_end(
 @pytest.mark.parametrize("how", ["end", "close"])
 async def test_to_end_takes_as_long_as_what_is_held(how: str) -> None:
     def seconds(batches: int) -> float:
-        stream = Stream[int]()
+        stream = Fed()
         for _ in range(batches):
             stream.put(range(64))
         began = time.process_time()
@@ -259,7 +266,7 @@ async def test_to_end_takes_as_long_as_what_is_held(how: str) -> None:
     assert many < 80 * few
 
 
-async def test_iteration_ends_where_nothing_went_wrong(stream: Stream[int]) -> None:
+async def test_iteration_ends_where_nothing_went_wrong(stream: Fed) -> None:
     stream.put([0, 1])
     stream.end(left=True)
     assert [number async for number in stream] == [0, 1]
@@ -267,7 +274,7 @@ async def test_iteration_ends_where_nothing_went_wrong(stream: Stream[int]) -> N
         await stream.__anext__()
 
 
-async def test_the_first_failure_counts_and_each_waiter_has_its_own(stream: Stream[int]) -> None:
+async def test_the_first_failure_counts_and_each_waiter_has_its_own(stream: Fed) -> None:
     died, cause = KernelDied("first", "exited"), OSError("cause")
     died.__cause__ = cause
     stream.end(died)
@@ -292,7 +299,7 @@ def test_a_fresh_error_has_no_traceback_of_another() -> None:
     assert (another.__traceback__, another.__context__) == (None, None)
 
 
-async def test_closing_drops_what_is_held_and_wakes_who_waits(stream: Stream[int]) -> None:
+async def test_closing_drops_what_is_held_and_wakes_who_waits(stream: Fed) -> None:
     async with anyio.create_task_group() as tasks:
 
         async def receive() -> None:
@@ -311,7 +318,7 @@ async def test_closing_drops_what_is_held_and_wakes_who_waits(stream: Stream[int
     await stream.aclose()
 
 
-async def test_closing_is_never_cancelled(stream: Stream[int]) -> None:
+async def test_closing_is_never_cancelled(stream: Fed) -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         await stream.aclose()

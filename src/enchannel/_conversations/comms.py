@@ -21,7 +21,7 @@ from .. import messages
 from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
-from .._core.stream import Stream
+from .._core.stream import Feed, Stream
 from .._exceptions import EnchannelError
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
@@ -30,7 +30,7 @@ from .._protocol.message import Message, new_id
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Comm", "Comms", "IncomingComms", "TiedStream", "new_comm"]
+__all__ = ["Comm", "Comms", "IncomingComms", "TiedFeed", "new_comm"]
 
 _CHANNELS: tuple[ChannelName, ...] = ("iopub",)
 
@@ -40,8 +40,8 @@ CLOSE_DEADLINE = 1.0
 T = TypeVar("T")
 
 
-class TiedStream(Stream[T], Tied):
-    """A stream that ends with the kernel, and with the block of the channels."""
+class TiedFeed(Feed[T], Tied):
+    """The feed of a stream that ends with the kernel, and with the block of the channels."""
 
     def fail(self, failure: EnchannelError) -> None:
         """The kernel was lost or restarted."""
@@ -53,25 +53,84 @@ class TiedStream(Stream[T], Tied):
         self.end()
 
 
-class Comm(TiedStream[Message]):
-    """One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it.
+class CommFeed(TiedFeed[Message]):
+    """One open comm, as the core knows it.
 
     Attributes:
         comm_id: Its id.
         target_name: What it was opened to.
         opening: The ``comm_open`` message, as it was sent or received.
         closing: The kernel's ``comm_close``, once it is in.
+        over: Whether one side has closed it.
     """
 
     def __init__(self, comms: Comms, opening: Message, held: Held | None) -> None:
         super().__init__(held)
         self._comms = comms
         self._core = comms.core
-        self._over = False
-        self.opening = opening
+        self.opening: Message = opening
         self.closing: Message | None = None
+        self.over: bool = False
         self.comm_id: str = text_of(opening.content.get("comm_id"))
         self.target_name: str = text_of(opening.content.get("target_name"))
+
+    def hear(self, message: Message) -> None:
+        """Takes what the kernel sends; must not raise."""
+        if message.msg_type == "comm_close":
+            self.closing = message
+            self.over = True
+            self.end()
+        elif message.msg_type == "comm_msg":
+            self.put([message])
+
+    async def send(self, body: Message) -> Message:
+        """Sends what belongs to it; see :meth:`Comm.send`."""
+        return await self._core.send("shell", self._core.prepare(body), tied=self)
+
+    def forget(self) -> None:
+        """Nothing more is handed to it."""
+        self._comms.forget(self)
+
+    async def finish(self) -> None:
+        """Ends it, and tells the kernel, where it is there and does not know; bounded, and never raises."""
+        # The loss may not be told yet, and from here on nobody tells this one.
+        self.end(self._core.lost)
+        await self._core.farewells.say(CLOSE_DEADLINE, self.tell_kernel)
+
+    async def tell_kernel(self) -> None:
+        """Tells the kernel, where it is there and does not know. Raises what a send does."""
+        if self.over or self.failure is not None or self._core.life.over:
+            return
+        self.over = True
+        await self.send(messages.comm_close(self.comm_id))
+
+
+class Comm(Stream[Message]):
+    """One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it."""
+
+    def __init__(self, comm: CommFeed) -> None:
+        super().__init__(comm)
+        self._comm = comm
+
+    @property
+    def comm_id(self) -> str:
+        """Its id."""
+        return self._comm.comm_id
+
+    @property
+    def target_name(self) -> str:
+        """What it was opened to."""
+        return self._comm.target_name
+
+    @property
+    def opening(self) -> Message:
+        """The ``comm_open`` message, as it was sent or received."""
+        return self._comm.opening
+
+    @property
+    def closing(self) -> Message | None:
+        """The kernel's ``comm_close``, once it is in."""
+        return self._comm.closing
 
     async def send(
         self,
@@ -86,57 +145,44 @@ class Comm(TiedStream[Message]):
             anyio.ClosedResourceError: The comm is closed.
             KernelDied: The kernel is lost.
         """
-        if self._over:
+        if self._comm.over:
             raise anyio.ClosedResourceError("the comm is closed")
-        body = messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
-        return await self._core.send("shell", self._core.prepare(body), tied=self)
-
-    def take(self, message: Message) -> None:
-        """Takes what the kernel sends; must not raise."""
-        if message.msg_type == "comm_close":
-            self.closing = message
-            self._over = True
-            self.end()
-        elif message.msg_type == "comm_msg":
-            self.put([message])
+        return await self._comm.send(
+            messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
+        )
 
     async def aclose(self) -> None:
         """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
-        self._comms.forget(self)
-        await self.close_kernels_side()
+        self._comm.forget()
+        await self._comm.finish()
         self.close()
         await cancel_shielded_checkpoint()
 
-    async def close_kernels_side(self) -> None:
-        """Ends the stream, and tells the kernel, where it is there and does not know; bounded, and never raises."""
-        # The loss may not be told yet, and from here on nobody tells this one.
-        self.end(self._core.lost)
-        await self._core.farewells.say(CLOSE_DEADLINE, self.tell_kernel)
-
-    async def tell_kernel(self) -> None:
-        """Tells the kernel, where it is there and does not know. Raises what a send does."""
-        if self._over or self.failure is not None or self._core.life.over:
-            return
-        self._over = True
-        closing = self._core.prepare(messages.comm_close(self.comm_id))
-        await self._core.send("shell", closing, tied=self)
-
     def __repr__(self) -> str:
-        return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._over else ''}>"
+        return f"<Comm {self.target_name} {self.comm_id}{' closed' if self._comm.over else ''}>"
 
 
-class IncomingComms(TiedStream[Comm]):
-    """The comms that the kernel opens to one target."""
+class TargetFeed(TiedFeed[Comm]):
+    """What one target is offered.
+
+    Attributes:
+        offered: What was, and is open.
+    """
 
     outlives_restarts = True
 
     def __init__(self, held: Held | None) -> None:
         super().__init__(held)
-        self.offered: dict[str, Comm] = {}
+        self.offered: dict[str, CommFeed] = {}
 
-    def held_by_another(self) -> Held | None:
-        """For a comm that is offered."""
-        return self._held.like() if self._held is not None else None
+    def offer(self, comm: CommFeed) -> None:
+        """The kernel has opened `comm`."""
+        self.offered[comm.comm_id] = comm
+        self.put([Comm(comm)])
+
+
+class IncomingComms(Stream[Comm]):
+    """The comms that the kernel opens to one target."""
 
 
 class Comms:
@@ -144,8 +190,8 @@ class Comms:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._comms: dict[str, Comm] = {}
-        self._targets: dict[str, IncomingComms] = {}
+        self._comms: dict[str, CommFeed] = {}
+        self._targets: dict[str, TargetFeed] = {}
         core.observers.append(self.observe)
 
     def observe(self, _: ChannelName, arrived: Sequence[Message]) -> list[Message]:
@@ -165,7 +211,7 @@ class Comms:
         if comm_id not in self._comms:
             return False
         comm = self._comms[comm_id]
-        comm.take(message)
+        comm.hear(message)
         if message.msg_type == "comm_close":
             self.forget(comm)
         return True
@@ -176,20 +222,19 @@ class Comms:
             return False
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
         if incoming is not None:
-            comm = self._add(opening, incoming.held_by_another())
-            incoming.offered[comm_id] = comm
-            incoming.put([comm])
+            held = incoming.held.like() if incoming.held is not None else None
+            incoming.offer(self._add(opening, held))
         elif self._targets and asked_by:
             self.core.post("shell", messages.comm_close(comm_id))
         return incoming is not None
 
-    def _add(self, opening: Message, held: Held | None) -> Comm:
-        comm = Comm(self, opening, held)
+    def _add(self, opening: Message, held: Held | None) -> CommFeed:
+        comm = CommFeed(self, opening, held)
         self._comms[comm.comm_id] = comm
         self.core.requests.tie(comm)
         return comm
 
-    def forget(self, comm: Comm) -> None:
+    def forget(self, comm: CommFeed) -> None:
         """Nothing more is handed to `comm`; no error where nothing is already."""
         if self._comms.get(comm.comm_id) is not comm:
             return
@@ -205,11 +250,11 @@ class Comms:
         await self.core.opened()
         comm = self._add(opening, self.core.bound.hold(_CHANNELS))
         try:
-            comm.opening = await self.core.send("shell", self.core.prepare(opening), tied=comm)
+            comm.opening = await comm.send(opening)
             try:
-                yield comm
+                yield Comm(comm)
             finally:
-                await comm.close_kernels_side()
+                await comm.finish()
         finally:
             comm.end(left=True)
             self.forget(comm)
@@ -221,11 +266,11 @@ class Comms:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
         await checkpoint_if_cancelled()
         self.core.raise_if_over()
-        incoming = IncomingComms(self.core.bound.hold(_CHANNELS))
+        incoming = TargetFeed(self.core.bound.hold(_CHANNELS))
         self._targets[target_name] = incoming
         self.core.requests.tie(incoming)
         try:
-            yield incoming
+            yield IncomingComms(incoming)
         finally:
             del self._targets[target_name]
             self.core.requests.untie(incoming)
@@ -238,7 +283,7 @@ class Comms:
             await self.core.farewells.say(CLOSE_DEADLINE, _tell_kernel, offered)
 
 
-async def _tell_kernel(comms: Sequence[Comm]) -> None:
+async def _tell_kernel(comms: Sequence[CommFeed]) -> None:
     for comm in comms:
         await comm.tell_kernel()
 

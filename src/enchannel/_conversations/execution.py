@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from .. import messages
 from .._bell import Bell
 from .._core.bound import Held
-from .._core.stream import Stream
+from .._core.stream import Feed, Stream
 from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._log import logger
@@ -42,16 +42,17 @@ OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
 
 
-class _Messages(Stream[Message]):
+class _Messages(Feed[Message]):
     """The messages of an execution; a wait is over when it is complete as well."""
 
     def __init__(self, run: _Run, held: Held | None) -> None:
         super().__init__(held)
         self._run = run
 
-    def _done(self) -> bool:
+    def done(self) -> bool:
+        """Whether a wait is over although nothing is there."""
         run = self._run
-        return run.complete or run.left or run.failure is not None or super()._done()
+        return run.complete or run.left or run.failure is not None or super().done()
 
 
 class _Run(Code):
@@ -74,6 +75,7 @@ class _Run(Code):
         self.numbers: Numbers = conversations.losses.follow(request.msg_id)
         self._held = conversations.core.bound.hold(_PUBLISHED, told=False)
         self._messages = _Messages(self, self._held)
+        self._stream = Stream(self._messages)
         self._iterated = False
         self._prompted = Bell()
         self._answering = anyio.CancelScope()
@@ -125,7 +127,7 @@ class _Run(Code):
                 # Whoever iterates has the questions of the kernel.
                 self._iterated = True
             try:
-                return await self._messages.receive()
+                return await self._stream.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
                 if self.complete:
                     raise StopAsyncIteration from None

@@ -18,11 +18,12 @@ import anyio
 import attrs
 
 from .. import messages
+from .._core.stream import Feed, Stream
 from .._exceptions import EnchannelError, NotImplementedByKernel
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, Message
-from .comms import TiedStream
+from .comms import TiedFeed
 from .conversations import Conversations
 from .execution import Execution, OnInput, execute_code
 from .replies import raise_for_status
@@ -186,11 +187,21 @@ class _Opening(Generic[T]):
             self._done.set()
 
 
-class DebugSession(TiedStream[Message]):
+class _Events(TiedFeed[Message]):
+    """The debug events of one session."""
+
+    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> list[Message]:
+        """Takes the debug events of what arrives, and returns them; must not raise."""
+        events = [message for message in arrived if message.msg_type == "debug_event"]
+        self.put(events)
+        return events
+
+
+class DebugSession(Stream[Message]):
     """Commands of the Debug Adapter Protocol, and the stream of the kernel's ``debug_event``."""
 
-    def __init__(self, conversations: Conversations) -> None:
-        super().__init__(conversations.core.bound.hold(("iopub",)))
+    def __init__(self, conversations: Conversations, events: Feed[Message]) -> None:
+        super().__init__(events)
         self._conversations = conversations
         self._numbers = itertools.count(1)
 
@@ -214,12 +225,6 @@ class DebugSession(TiedStream[Message]):
         reply = raise_for_status(await self._conversations.request(request))
         return reply.content.get("body") or {}
 
-    def observe(self, _: ChannelName, arrived: Sequence[Message]) -> list[Message]:
-        """Takes the debug events of what arrives, and returns them; must not raise."""
-        events = [message for message in arrived if message.msg_type == "debug_event"]
-        self.put(events)
-        return events
-
     def __repr__(self) -> str:
         return f"<DebugSession of {self._conversations.core.session}>"
 
@@ -231,10 +236,11 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
         raise NotImplementedByKernel(
             "the kernel has no debugger: its kernel_info does not name one"
         )
-    session = DebugSession(conversations)
     core = conversations.core
-    core.observers.append(session.observe)
-    core.requests.tie(session)
+    events = _Events(core.bound.hold(("iopub",)))
+    session = DebugSession(conversations, events)
+    core.observers.append(events.observe)
+    core.requests.tie(events)
 
     async def attach(_: Conversations) -> None:
         await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
@@ -252,9 +258,9 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
         finally:
             await opening.undo()
     finally:
-        core.observers.remove(session.observe)
-        core.requests.untie(session)
-        session.end(left=True)
+        core.observers.remove(events.observe)
+        core.requests.untie(events)
+        events.end(left=True)
 
 
 async def _features(conversations: Conversations) -> list[str]:

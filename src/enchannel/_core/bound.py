@@ -256,7 +256,7 @@ class Held:
         held.reader = self.reader
         return held
 
-    def waiting(self) -> contextlib.AbstractContextManager[None]:
+    def reading(self) -> contextlib.AbstractContextManager[None]:
         """The calling task is the one that reads it, and waits for more."""
         self.reader = current_task()
         return self._bound.waiting(self.channels, lambda: self.count > 0, self)

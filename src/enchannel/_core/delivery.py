@@ -28,11 +28,25 @@ from .._trio import uncut
 from .backlog import Backlog
 from .bound import Bound
 from .requests import Requests
-from .stream import Stream
+from .stream import Feed, Stream
 
-__all__ = ["Delivery", "Listener"]
+__all__ = ["Delivery", "Listener", "ListenerFeed"]
 
 T = TypeVar("T")
+
+
+class ListenerFeed(Feed[T]):
+    """The end of a listener that the core has.
+
+    Args:
+        channels: What it hears.
+        tagged: Whether it is told on which of them.
+    """
+
+    def __init__(self, channels: Sequence[ChannelName], *, tagged: bool) -> None:
+        super().__init__()
+        self.channels: tuple[ChannelName, ...] = tuple(channels)
+        self.tagged: bool = tagged
 
 
 class Listener(Stream[T]):
@@ -41,23 +55,23 @@ class Listener(Stream[T]):
     def __init__(
         self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
     ) -> None:
-        super().__init__()
-        self.channels: tuple[ChannelName, ...] = tuple(channels)
-        self.tagged = tagged
+        self._own: ListenerFeed[T] = ListenerFeed(channels, tagged=tagged)
+        super().__init__(self._own)
         self._delivery = delivery
         self._listening = False
 
+    @property
+    def channels(self) -> tuple[ChannelName, ...]:
+        """What it listens to."""
+        return self._own.channels
+
     def listen(self) -> None:
         """Begins to listen, and takes over what waits in the backlog of its channels."""
-        if self._closed:
+        if self.closed:
             raise anyio.ClosedResourceError("the stream is closed")
         if not self._listening:
-            self._delivery.add(self)
+            self._delivery.add(self._own)
             self._listening = True
-
-    def hold_within(self, bound: Bound) -> None:
-        """From now on `bound` says how much it may hold."""
-        self._held = bound.hold(self.channels)
 
     def _begin(self) -> None:
         if not self._listening:
@@ -66,10 +80,10 @@ class Listener(Stream[T]):
     def close(self) -> None:
         """Like :meth:`aclose`, without being a checkpoint."""
         super().close()
-        self._delivery.remove(self)
+        self._delivery.remove(self._own)
 
     def _state(self) -> str:
-        if self._closed or self._delivery.left:
+        if self.closed or self._delivery.left:
             return "closed"
         return f"listening, {self.buffered} waiting" if self._listening else "not listening yet"
 
@@ -99,36 +113,36 @@ class Delivery:
         self.backlog = backlog
         self.left: bool = False
         self._requests = requests
-        self._listeners: dict[ChannelName, list[Listener[Any]]] = {name: [] for name in channels}
+        self._feeds: dict[ChannelName, list[ListenerFeed[Any]]] = {name: [] for name in channels}
         self._ended = False
         self._failure: KernelDied | None = None
 
     # What the streams call.
 
     @uncut
-    def add(self, listener: Listener[Any]) -> None:
-        """Registers `listener` and hands it the backlog of its channels, in the order of arrival."""
+    def add(self, feed: ListenerFeed[Any]) -> None:
+        """Registers `feed` and hands it the backlog of its channels, in the order of arrival."""
         if self.left:
             raise anyio.ClosedResourceError("the block of the channels was left")
-        for channel in listener.channels:
-            if channel not in self._listeners:
+        for channel in feed.channels:
+            if channel not in self._feeds:
                 raise LocalProtocolError(
-                    f"there is no {channel} channel here; there are {', '.join(self._listeners)}"
+                    f"there is no {channel} channel here; there are {', '.join(self._feeds)}"
                 )
-        listener.hold_within(self.bound)
-        waiting = self.backlog.take(listener.channels)
-        listener.put(waiting if listener.tagged else [message for _, message in waiting])
+        feed.held = self.bound.hold(feed.channels)
+        waiting = self.backlog.take(feed.channels)
+        feed.put(waiting if feed.tagged else [message for _, message in waiting])
         if self._ended:
-            listener.end(self._failure)
-        for channel in listener.channels:
-            self._listeners[channel].append(listener)
+            feed.end(self._failure)
+        for channel in feed.channels:
+            self._feeds[channel].append(feed)
 
     @uncut
-    def remove(self, listener: Listener[Any]) -> None:
+    def remove(self, feed: ListenerFeed[Any]) -> None:
         """Takes :meth:`add` back; no error where it is back already."""
-        for channel in listener.channels:
-            if listener in self._listeners.get(channel, ()):
-                self._listeners[channel].remove(listener)
+        for channel in feed.channels:
+            if feed in self._feeds.get(channel, ()):
+                self._feeds[channel].remove(feed)
 
     # What the reader tasks call.
 
@@ -143,17 +157,17 @@ class Delivery:
     def _hand_over(
         self, channel: ChannelName, messages: Sequence[Message], taken: Collection[Message]
     ) -> None:
-        listeners = self._listeners[channel]
-        if not listeners:
+        feeds = self._feeds[channel]
+        if not feeds:
             self._keep(channel, messages, taken)
             return
         tagged: Sequence[tuple[ChannelName, Message]] | None = None
-        for listener in listeners:
-            if listener.tagged:
+        for feed in feeds:
+            if feed.tagged:
                 tagged = tagged or [(channel, message) for message in messages]
-                listener.put(tagged)
+                feed.put(tagged)
             else:
-                listener.put(messages)
+                feed.put(messages)
 
     def _keep(
         self, channel: ChannelName, messages: Sequence[Message], taken: Collection[Message]
@@ -174,13 +188,13 @@ class Delivery:
         if not self._ended:
             self._ended, self._failure = True, failure
         self.left |= left
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.end(failure, left=left)
+        for feeds in self._feeds.values():
+            for feed in feeds:
+                feed.end(failure, left=left)
 
     def listening(self) -> int:
         """How many streams listen."""
-        return len({id(one) for listeners in self._listeners.values() for one in listeners})
+        return len({id(one) for feeds in self._feeds.values() for one in feeds})
 
 
 def _says_nothing(message: Message) -> bool:
