@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -442,3 +444,38 @@ def test_without_any_variable_the_user_is_called_username(monkeypatch: pytest.Mo
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     assert get_username() == "username"
+
+
+@contextlib.contextmanager
+def silent(host: str, port: int) -> Iterator[None]:
+    """An address that answers nothing: its queue of connections is full, and nobody takes any from it."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind((host, port))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another loopback address, and a full queue")
+async def test_an_address_that_never_answers_is_followed_by_the_next(
+    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def addresses(host: str, *_: Any, **__: Any) -> list[Any]:
+        assert host == "two.invalid"
+        return [(None, None, None, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr("enchannel._transports.addresses.getaddrinfo", addresses)
+    config = {**raw_kernel.config, "ip": "two.invalid"}
+    with contextlib.ExitStack() as stack:
+        for name, port in config.items():
+            if name.endswith("_port"):
+                stack.enter_context(silent("127.0.0.2", port))
+        async with open_kernel_channels(None, config) as ch:
+            sent = await ch.shell.send(request())
+            identity, _ = await raw_kernel.receive("shell")
+            raw_kernel.send("shell", identity, message("reply", sent))
+            assert (await ch.shell.receive()).is_child_of(sent)
