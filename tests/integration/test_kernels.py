@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import stat
 import sys
 import time
@@ -31,6 +32,7 @@ from enchannel import (
     open_kernel,
     open_kernel_channels,
 )
+from enchannel._protocol.connection_info import SOCKETS
 from helpers import away, freeze
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +284,54 @@ async def test_ipc_sockets_are_private_and_gone_afterwards() -> None:
             while len(list(directory.iterdir())) < 5:
                 await anyio.sleep(0.01)
     assert not directory.exists()
+
+
+HESITANT = """
+import pathlib, runpy, sys, time
+
+begun, may_go_on, sys.argv[1:3] = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), []
+begun.touch()
+while not may_go_on.exists():
+    time.sleep(0.01)
+runpy.run_module("ipykernel_launcher", run_name="__main__")
+"""
+
+
+def bound_here() -> set[tuple[str, int]]:
+    """The addresses that sockets of this process are bound to."""
+    addresses = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+            if one.family == socket.AF_INET:
+                addresses.add(one.getsockname())
+    return addresses
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere two sockets share no port")
+async def test_ports_are_held_until_the_kernel_has_them(add_spec: AddSpec, tmp_path: Path) -> None:
+    begun, may_go_on = tmp_path / "begun", tmp_path / "go"
+    argv = (sys.executable, "-c", HESITANT, str(begun), str(may_go_on), "-f", "{connection_file}")
+    add_spec("hesitant", *argv)
+    held = list[set[tuple[str, int]]]()
+
+    async def let_it_go_on() -> None:
+        while not begun.exists():
+            await anyio.sleep(0.01)
+        held.append(bound_here())
+        begun.unlink()
+        may_go_on.touch()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(let_it_go_on)
+        async with open_kernel("hesitant", transport="tcp") as kernel:
+            info = kernel.connection_info
+            ports = {("127.0.0.1", getattr(info, f"{name}_port")) for name in SOCKETS}
+            assert ports <= held[0]
+            may_go_on.unlink()
+            tasks.start_soon(let_it_go_on)
+            await kernel.restart()
+            assert ports <= held[1]
+            assert not ports & bound_here()
 
 
 def test_ipc_is_for_those_that_speak_it() -> None:
