@@ -93,3 +93,18 @@ def test_without_a_kernelspec_a_real_kernel_is_skipped_with_the_reason(tmp_path:
     result = run(tmp_path, code, "-p", "no:anyio", "-rs")
     assert "1 skipped" in result.stdout
     assert "needs a real kernel: no kernelspec 'cobol'" in result.stdout
+
+
+def test_who_uses_no_fixture_imports_one_module_more(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+
+def test_it():
+    Path("modules").write_text("\\n".join(sys.modules))
+"""
+    imported = []
+    for options in ([], ["-p", "no:enchannel"]):
+        assert run(tmp_path, code, *options).returncode == 0
+        imported.append(set((tmp_path / "modules").read_text().split()))
+    assert imported[0] - imported[1] == {"pytest_enchannel"}

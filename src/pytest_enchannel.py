@@ -11,6 +11,9 @@
 They are async fixtures and nothing more, so they run under whatever runs the test: pytest-trio (strict
 mode and ``trio_mode``), or AnyIO's plugin on either backend. There is no hook here that could take over a
 test; the one that there is adds the conversation with each fake kernel to the report of a failed test.
+
+pytest imports this module wherever enchannel is installed, for whoever runs it. So it stands outside the package, and
+imports nothing else until a fixture is used, and asks nothing of pytest that an old one has not.
 """
 
 from __future__ import annotations
@@ -18,20 +21,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
-# pytest imports this module wherever enchannel is installed: the rest waits until a fixture is used.
 if TYPE_CHECKING:
     from enchannel import Kernel, KernelChannels
-
-    from ._fake_kernel import FakeKernel
+    from enchannel.testing import FakeKernel
 
 
 @pytest.fixture
 async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKernel]:
     """A fake kernel in memory."""
-    from ..testing import open_fake_kernel
+    from enchannel.testing import open_fake_kernel
 
     async with open_fake_kernel() as kernel:
         _remember(request, kernel)
@@ -53,7 +55,7 @@ async def new_fake_kernel(
     import anyio
     import anyio.abc
 
-    from ..testing import open_fake_kernel
+    from enchannel.testing import open_fake_kernel
 
     async with anyio.create_task_group() as tasks:
         # Each in a task of its own: a test may run in another task than its fixtures.
@@ -99,24 +101,22 @@ async def real_kernel(
         yield kernel
 
 
-_KERNELS = pytest.StashKey["list[FakeKernel]"]()
+# Not the stash of an item, which came with pytest 7.
+_kernels: WeakKeyDictionary[pytest.Item, list[FakeKernel]] = WeakKeyDictionary()
 
 
 def _remember(request: pytest.FixtureRequest, kernel: FakeKernel) -> None:
     """Lets the report of a failed test find the conversation with `kernel`."""
-    kernels: list[FakeKernel] = request.node.stash.setdefault(_KERNELS, [])
-    kernels.append(kernel)
+    _kernels.setdefault(request.node, []).append(kernel)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+# Not wrapper=True, at which pluggy before 1.2 ends every run.
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Adds the conversations with fake kernels to the report of a test that failed."""
-    report = yield
+    outcome = yield
+    report = outcome.get_result()
     if report.failed:
-        kernels: list[FakeKernel] = item.stash.get(_KERNELS, [])
-        for number, kernel in enumerate(kernels, 1):
+        for number, kernel in enumerate(_kernels.get(item, ()), 1):
             title = f"conversation with fake kernel {number}"
             report.sections.append((title, str(kernel.transcript)))
-    return report
