@@ -28,7 +28,7 @@ from enchannel._transports.zmq_frames import COPIED, TOPICS
 from raw_kernel import KEY, message
 
 FRAMES = [b"", b"{}", b"null", b"[]", DELIMITER, b"topic", b"f" * 64, b"\xff" * COPIED]
-# A topic alone, and behind it a message without one, make up a message: see Shape.read().
+# A topic alone, and behind it a message without one, make up a message: see Reader.read_by_shape().
 odd_frames = st.lists(st.sampled_from(FRAMES), min_size=1, max_size=9).filter(
     lambda frames: frames != [b"topic"]
 )

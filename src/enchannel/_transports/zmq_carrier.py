@@ -23,7 +23,7 @@ from .._exceptions import KernelDied
 from .._protocol.wire import Frame
 from .._trio import uncut
 from .readiness import Readiness, stay_ready
-from .zmq_frames import Shape, read_exactly, send_frame
+from .zmq_frames import Reader, send_frame
 from .zmq_monitor import descriptor, is_readable
 from .zmq_outgoing import Outgoing
 
@@ -70,8 +70,8 @@ class Carrier:
         "_pause",
         "_poll",
         "_readable",
+        "_reader",
         "_readiness",
-        "_shape",
         "_writable",
         "accepted",
         "connected",
@@ -102,7 +102,7 @@ class Carrier:
         # Made by the task that waits first: a transport may be made before any event loop runs.
         self._readiness: Readiness | None = None
         self._limit = BATCH
-        self._shape = Shape()
+        self._reader = Reader(socket)
         self._writable = Bell()
 
     @uncut
@@ -116,13 +116,14 @@ class Carrier:
         """
         if self._closed:
             return []
-        read = self._shape.read if self.trusted else read_exactly
+        read = self._reader.read_by_shape if self.trusted else self._reader.read_exactly
         batch: list[list[Frame]] = []
         limit, self._limit = min(self._limit, most), BATCH
+        bounded = size < math.inf
         try:
             while len(batch) < limit:
-                read(self.socket, batch)
-                if size < math.inf:
+                read(batch)
+                if bounded:
                     size -= sum(map(len, batch[-1]))
                     if size <= 0:
                         break

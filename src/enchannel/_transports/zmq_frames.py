@@ -15,7 +15,7 @@ import zmq
 
 from .._protocol.wire import DELIMITER, Frame
 
-__all__ = ["COPIED", "TOPICS", "UNCOPIED", "Shape", "find_send", "read_exactly", "send_frame"]
+__all__ = ["COPIED", "TOPICS", "UNCOPIED", "Reader", "find_send", "send_frame"]
 
 COPIED = 8192
 """Bytes from which on a frame that arrived is viewed and not copied."""
@@ -39,30 +39,35 @@ _NOBLOCK = int(zmq.NOBLOCK)
 #     seven plain ones, none of them asked                        1.5
 
 
-def read_exactly(socket: zmq.Socket[bytes], into: list[list[Frame]]) -> None:
-    """Adds the frames of one message to `into`, each asked whether more follow."""
-    frames: list[Frame] = []
-    _read_rest(socket, frames)
-    into.append(frames)
+class Reader:
+    """Reads the messages of one channel, and knows the topics there.
 
+    Args:
+        socket: The channel's.
+    """
 
-def _read_rest(socket: zmq.Socket[bytes], frames: list[Frame]) -> None:
-    recv, more = socket.recv, True
-    while more:
-        frame = recv(_NOBLOCK, False)
-        more = frame.more
-        frames.append(_kept(frame))
+    __slots__ = ("_recv", "_socket", "_topics")
 
-
-class Shape:
-    """Reads the messages of one channel by their shape, and knows the topics there."""
-
-    __slots__ = ("_topics",)
-
-    def __init__(self) -> None:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        # Looked up once: a socket looks among ZeroMQ's options as well.
+        self._recv = socket.recv
         self._topics: frozenset[Frame] = frozenset()
 
-    def read(self, socket: zmq.Socket[bytes], into: list[list[Frame]]) -> None:
+    def read_exactly(self, into: list[list[Frame]]) -> None:
+        """Adds the frames of one message to `into`, each asked whether more follow."""
+        frames: list[Frame] = []
+        self._read_rest(frames)
+        into.append(frames)
+
+    def _read_rest(self, frames: list[Frame]) -> None:
+        recv, more = self._recv, True
+        while more:
+            frame = recv(_NOBLOCK, False)
+            more = frame.more
+            frames.append(_kept(frame))
+
+    def read_by_shape(self, into: list[list[Frame]]) -> None:
         """Adds the frames of one well-formed message to `into`; or of several, of which all but the last are malformed.
 
         The frames up to the last part but one are not asked, save a new topic. A message that ends among them is read
@@ -71,18 +76,18 @@ class Shape:
         where it began. Parts of several messages make up one that verifies only where their sender could as well have
         sent it in one piece; or where one is nothing but a topic, and the next has none.
         """
-        recv = socket.recv
+        recv = self._recv
         frames: list[Frame] = [recv(_NOBLOCK)]
         into.append(frames)
         try:
             if frames[0] != DELIMITER:
                 known = frames[0] in self._topics
-                if not known and not socket.get(zmq.RCVMORE):
+                if not known and not self._socket.get(zmq.RCVMORE):
                     return
                 frames.append(recv(_NOBLOCK))
                 if frames[1] != DELIMITER:
-                    if socket.get(zmq.RCVMORE):
-                        _read_rest(socket, frames)
+                    if self._socket.get(zmq.RCVMORE):
+                        self._read_rest(frames)
                     if known and DELIMITER in frames:
                         # Topics stand before the delimiter, so the first one was a message of its own.
                         into[-1:] = frames[:1], frames[1:]
@@ -96,7 +101,7 @@ class Shape:
             return
         frames.append(frame.bytes)
         if frame.more:
-            _read_rest(socket, frames)
+            self._read_rest(frames)
 
     def _learn(self, topic: Frame) -> None:
         if len(topic) < COPIED:
