@@ -7,6 +7,7 @@ import os
 import select
 from collections.abc import Iterator
 from typing import Any, NoReturn
+from unittest import mock
 
 import anyio
 import anyio.lowlevel
@@ -97,6 +98,8 @@ def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
 
             with anyio.fail_after(5):
                 assert await hears() == b"heard"
+                calls = mock.Mock(side_effect=shell._handle_events)
+                shell._handle_events = calls
                 transport = wrap_sockets({"shell": shell}, key=KEY)
                 before = set(os.listdir("/proc/self/fd"))
                 for number in range(100):
@@ -105,16 +108,63 @@ def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
                         identity, _ = await kernel.receive("shell")
                         kernel.send("shell", identity, message("reply", sent))
                         assert (await ch.shell.receive()).is_child_of(sent)
-                        # Whether anything waits in it already, or comes only then.
+                        # Meanwhile the socket steps aside: a call of its own would eat our edge.
+                        calls.reset_mock()
+                        kernel.send("shell", identity, message("reply", sent))
+                        assert (await ch.shell.receive()).is_child_of(sent)
+                        calls.assert_not_called()
+                # ZeroMQ closes on a thread of its own, also what earlier tests have left to it.
+                while not set(os.listdir("/proc/self/fd")) <= before:
+                    await anyio.sleep(0.001)
+                assert await hears() == b"heard"
+                await transport.aclose()
+            shell.close(linger=0)
+
+    anyio.run(main, backend="asyncio")
+
+
+class Renamed(zmq.asyncio.Socket):
+    """One of a pyzmq that calls it otherwise."""
+
+    @property
+    def _init_io_state(self) -> NoReturn:  # type: ignore[override]
+        raise AttributeError
+
+    def _get_loop(self) -> Any:
+        if self._current_loop is None:
+            self._current_loop = asyncio.get_running_loop()
+            zmq.asyncio.Socket._init_io_state(self, self._current_loop)
+        return self._current_loop
+
+
+def test_a_socket_of_zmq_asyncio_that_cannot_be_given_back_is_looked_at() -> None:
+    async def main() -> None:
+        with RawKernel() as kernel, zmq.asyncio.Context() as context:
+            shell = context.socket(zmq.DEALER, socket_class=Renamed)
+            assert not hasattr(shell, "_init_io_state")
+            shell.connect(kernel.info.endpoint("shell"))
+
+            async def hears() -> None:
+                await shell.send(b"")
+                identity, _ = await kernel.receive_frames("shell")
+                receiving = asyncio.ensure_future(shell.recv())
+                await anyio.lowlevel.checkpoint()
+                kernel.sockets["shell"].send_multipart([identity, b"heard"])
+                assert await receiving == b"heard"
+
+            with anyio.fail_after(20):
+                await hears()
+                transport = wrap_sockets({"shell": shell}, key=KEY)
+                for number in range(10):
+                    async with open_channels(transport) as ch:
+                        sent = await ch.shell.send(request(number=number))
+                        identity, _ = await kernel.receive("shell")
                         for turns in range(5):
                             kernel.send("shell", identity, message("reply", sent))
                             for _ in range(turns):
                                 await anyio.lowlevel.checkpoint()
                             assert (await ch.shell.receive()).is_child_of(sent)
-                # ZeroMQ closes on a thread of its own, also what earlier tests have left to it.
-                while not set(os.listdir("/proc/self/fd")) <= before:
-                    await anyio.sleep(0.001)
-                assert await hears() == b"heard"
+                await hears()
                 await transport.aclose()
             shell.close(linger=0)
 

@@ -22,8 +22,8 @@ class Probe:
         self.answered: bool = False
         self.idle: bool = False
         self.given_up: bool = False
-        self.outlived: bool = False
-        """Whether another kernel has come since."""
+        self.outlived: int = 0
+        """How many kernels have come since, or were asked it."""
 
 
 class Inquiry:

@@ -1,7 +1,8 @@
 """What we ask a kernel ourselves, behind something: when that is answered, what it was asked behind is over.
 
 What answers a question reaches no stream, so each is remembered until it is answered, by a reply and an idle status, or
-until another kernel has come twice: what the one before had to say may still be on its way when the next one is here.
+until :data:`KERNELS` have come: what the one before had to say may still be on its way when the next one is here, and
+the next one may have been asked before it was known.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ __all__ = ["Questions"]
 
 EXCLUSIVE = 1_000
 """Questions that may be unanswered at once; the oldest are forgotten."""
+
+KERNELS = 3
+"""Restarts behind which nothing more comes for a question."""
 
 
 class Questions:
@@ -186,11 +190,11 @@ class Questions:
         self.tell()
 
     def begin_anew(self) -> None:
-        """The kernel was restarted, so that nothing more comes for what another one was asked before the last one."""
+        """The kernel was restarted."""
         for msg_id, (_, probe) in tuple(self._asked.items()):
-            if probe.outlived:
+            probe.outlived += 1
+            if probe.outlived == KERNELS:
                 self._forget(msg_id)
-            probe.outlived = True
 
     def tell(self) -> None:
         """There is news of the connection: whoever waits is to look."""

@@ -6,23 +6,24 @@ wakes him (:meth:`Readiness.recheck`).
 
 AnyIO adds the descriptor to the event loop for each wait and removes it behind it. On asyncio that is a
 twentieth of a round trip, so there a descriptor stays added until the channels are left. asyncio knows one
-reader of a descriptor, and a socket of :mod:`zmq.asyncio` is one itself: such a socket is asked to wait.
+reader of a descriptor: a socket of :mod:`zmq.asyncio` that has waited before steps aside until then. It must
+not watch beside us, not even a copy of the descriptor, for it calls the socket whenever it is woken. There is no
+public way to have it watch again; where the private one is not known, it goes on, and is looked at now and then.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import anyio
 
 from .._trio import in_trio
 
-if TYPE_CHECKING:
-    from asyncio import Future
-
 __all__ = ["Readiness", "stay_ready"]
+
+PAUSE = 0.01
+"""Seconds between two looks at a socket that nobody else may watch."""
 
 
 class Readiness:
@@ -79,19 +80,19 @@ class _TrioReadiness(Readiness):
 
 
 class _AsyncioReadiness(Readiness):
-    __slots__ = ("_loop", "_waiter")
+    __slots__ = ("_give_back", "_loop", "_waiter")
 
-    def __init__(self, fd: int, readable: Callable[[], bool]) -> None:
+    def __init__(
+        self, fd: int, readable: Callable[[], bool], give_back: Callable[[], object] | None
+    ) -> None:
         import asyncio
 
         super().__init__(fd, readable)
         self._loop = asyncio.get_running_loop()
         # An event keeps 700 bytes for those who may wait for it; here one does, or nobody.
         self._waiter: asyncio.Future[None] | None = None
-        self._watch()
-
-    def _watch(self) -> None:
-        self._loop.add_reader(self._fd, self._look)
+        self._give_back = give_back if self._loop.remove_reader(fd) else None
+        self._loop.add_reader(fd, self._look)
 
     async def wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -116,53 +117,43 @@ class _AsyncioReadiness(Readiness):
     def close(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
+            if self._give_back is not None:
+                self._give_back()
 
 
-class _PolledReadiness(_AsyncioReadiness):
-    __slots__ = ("_poll",)
-
-    def __init__(
-        self, fd: int, readable: Callable[[], bool], poll: Callable[[], Future[int]]
-    ) -> None:
-        super().__init__(fd, readable)
-        self._poll = poll
-
-    def _watch(self) -> None:
-        """The socket does."""
+class _SleepingReadiness(Readiness):
+    # Its owner's reader eats the edges.
+    __slots__ = ("_woken",)
 
     async def wait(self) -> None:
-        polled = self._poll()
-        polled.add_done_callback(self._polled)
-        try:
-            await super().wait()
-        finally:
-            polled.cancel()
+        self._woken = False
+        while not self._woken and not self._readable():  # noqa: ASYNC110
+            await anyio.sleep(PAUSE)
 
-    def _polled(self, polled: Future[int]) -> None:
-        # Who receives next meets the same error.
-        if not polled.cancelled():
-            polled.exception()
-            self.wake()
-
-    def close(self) -> None:
-        """The socket stays its owner's."""
+    def wake(self) -> None:
+        self._woken = True
 
 
 def stay_ready(
-    fd: int, readable: Callable[[], bool], poll: Callable[[], Future[int]] | None = None
+    fd: int,
+    readable: Callable[[], bool],
+    give_back: Callable[[], object] | None = None,
+    *,
+    shared: bool = False,
 ) -> Readiness:
     """The readiness of a socket for as long as it is used in the event loop that runs now.
 
     Args:
         fd: The socket's descriptor.
         readable: Looks at the socket.
-        poll: Waits for the socket to be readable, where it is one of asyncio's.
+        give_back: Called at the end where somebody else had the loop watch the descriptor before.
+        shared: Whether somebody else has the loop watch it, and cannot be given it back.
     """
     if in_trio():
         return _TrioReadiness(fd, readable)
-    if poll is not None:
-        return _PolledReadiness(fd, readable, poll)
+    if shared:
+        return _SleepingReadiness(fd, readable)
     # A loop may be without it, as Windows has one; AnyIO knows another way.
     with contextlib.suppress(NotImplementedError):
-        return _AsyncioReadiness(fd, readable)
+        return _AsyncioReadiness(fd, readable, give_back)
     return Readiness(fd, readable)

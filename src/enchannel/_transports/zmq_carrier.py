@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 import zmq
@@ -26,9 +25,6 @@ from .readiness import Readiness, stay_ready
 from .zmq_frames import Reader, send_frame
 from .zmq_monitor import descriptor, is_readable
 from .zmq_outgoing import Outgoing
-
-if TYPE_CHECKING:
-    from asyncio import Future
 
 __all__ = ["BATCH", "Carrier"]
 
@@ -53,7 +49,8 @@ class Carrier:
         socket: It.
         owned: Whether it was made, and is closed, here.
         outgoing: What may wait in it to go out; without it ZeroMQ must not read buffers of ours where they are.
-        poll: Waits for it to be readable, where it is one of asyncio's.
+        give_back: Called when the event loop watches it no more.
+        shared: Whether the event loop watches it for somebody else.
 
     Attributes:
         connected: Whether it is.
@@ -65,13 +62,14 @@ class Carrier:
     __slots__ = (
         "_abandoned",
         "_closed",
+        "_give_back",
         "_limit",
         "_outgoing",
         "_pause",
-        "_poll",
         "_readable",
         "_reader",
         "_readiness",
+        "_shared",
         "_writable",
         "accepted",
         "connected",
@@ -86,7 +84,8 @@ class Carrier:
         *,
         owned: bool,
         outgoing: Outgoing | None,
-        poll: Callable[[], Future[int]] | None,
+        give_back: Callable[[], object] | None,
+        shared: bool,
     ) -> None:
         self.socket: zmq.Socket[bytes] = socket
         self.owned: bool = owned
@@ -96,7 +95,8 @@ class Carrier:
         self._readable = partial(is_readable, socket)
         self._outgoing = outgoing
         self._pause = PAUSE
-        self._poll = poll
+        self._give_back = give_back
+        self._shared = shared
         self._closed = False
         self._abandoned = False
         # Made by the task that waits first: a transport may be made before any event loop runs.
@@ -154,7 +154,9 @@ class Carrier:
             return
         readiness = self._readiness
         if readiness is None:
-            readiness = stay_ready(descriptor(self.socket), self._readable, self._poll)
+            readiness = stay_ready(
+                descriptor(self.socket), self._readable, self._give_back, shared=self._shared
+            )
             self._readiness = readiness
         # A call since the last look may have eaten the edge.
         if self._readable():

@@ -26,7 +26,6 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import anyio
 import zmq
@@ -38,9 +37,6 @@ from .base import ConnectionEvent
 from .zmq_carrier import Carrier
 from .zmq_monitor import ENDED, SEEN, Monitor
 from .zmq_outgoing import Outgoing
-
-if TYPE_CHECKING:
-    from asyncio import Future
 
 __all__ = ["LEFT_TO_US", "RETRY_INTERVAL", "Link"]
 
@@ -77,7 +73,8 @@ class Link(Carrier):
         endpoints: Where it connects to: the first, or another one where that does not answer.
         monitored: Whether there is a connection to watch.
         owned: Whether it was made, and is closed, here.
-        poll: Waits for it to be readable, where it is one of asyncio's.
+        give_back: Called when the event loop watches it no more.
+        shared: Whether the event loop watches it for somebody else.
 
     Attributes:
         seen: What was last seen of the connection.
@@ -115,9 +112,10 @@ class Link(Carrier):
         monitored: bool = True,
         owned: bool = True,
         outgoing: Outgoing | None = None,
-        poll: Callable[[], Future[int]] | None = None,
+        give_back: Callable[[], object] | None = None,
+        shared: bool = False,
     ) -> None:
-        super().__init__(socket, owned=owned, outgoing=outgoing, poll=poll)
+        super().__init__(socket, owned=owned, outgoing=outgoing, give_back=give_back, shared=shared)
         self.monitored: bool = monitored
         self.connected: bool = not (monitored and owned)
         self.seen: str = "nothing answered"

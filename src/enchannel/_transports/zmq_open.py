@@ -17,8 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -239,10 +238,20 @@ def _wrap(socket: zmq.Socket[bytes]) -> Link:
     endpoint = bytes(socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
     # Synchronous views, for the methods of the caller's own objects may be coroutines.
     context, plain = zmq.Context(socket.context), zmq.Socket(socket)
-    poll: Any = partial(socket.poll, flags=zmq.POLLIN) if _is_asynchronous(socket) else None
+    # Those of zmq.asyncio have the event loop watch them from their first wait on.
+    give_back: Callable[[], Any] | None = getattr(socket, "_init_io_state", None)
+    shared = give_back is None and _is_asynchronous(socket)
     # inproc has no connection to watch.
     monitored = not endpoint.startswith("inproc:")
-    return Link(context, plain, [endpoint], monitored=monitored, owned=False, poll=poll)
+    return Link(
+        context,
+        plain,
+        [endpoint],
+        monitored=monitored,
+        owned=False,
+        give_back=give_back,
+        shared=shared,
+    )
 
 
 def _is_asynchronous(socket: zmq.Socket[bytes]) -> bool:
