@@ -8,9 +8,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = [
-    *("lint", "typing", "tests", "tests_lowest", "tests_trio", "examples", "docs"),
-]
+nox.options.sessions = ["lint", "typing", "tests", "tests_lowest", "tests_trio", "examples", "docs"]
 nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -64,10 +62,8 @@ def tests(session: nox.Session) -> None:
 def tests_lowest(session: nox.Session) -> None:
     """The tests without real kernels on the lowest version of each dependency, with Trio, on the oldest Python."""
     session.install(EXTRAS, *group("tests"))
-    lowest = [each.replace(">=", "==") for each in PROJECT["project"]["dependencies"]]
-    session.install(*lowest)
-    tests = ["tests", "--ignore=tests/integration", "-k", "not asyncio"]
-    session.run("pytest", "-n", "2", *tests)
+    session.install(*(each.replace(">=", "==") for each in PROJECT["project"]["dependencies"]))
+    session.run("pytest", "-n", "2", "tests", "--ignore=tests/integration", "-k", "not asyncio")
 
 
 @nox.session

@@ -23,7 +23,7 @@ class Probe:
         self.idle: bool = False
         self.given_up: bool = False
         self.outlived: int = 0
-        """How many kernels have come since, or were asked it."""
+        """How many restarts were told since; the first may be that of the very kernel that was asked."""
 
 
 class Inquiry:
