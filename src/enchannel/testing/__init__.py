@@ -12,6 +12,8 @@ r"""What one needs to test a program that talks to Jupyter kernels.
 * :func:`open_fake_kernel`: a kernel that does what the test says, in memory or on real sockets.
 * :func:`memory_transport_pair`: the two ends of channels in memory, with faults on command.
 * :func:`check_transport`: what every transport must keep, for those who write one.
+* :func:`check_kernel`: what the specification asks of a kernel, for those who write one; :func:`kernel_cases`: the
+  same as cases for pytest.
 * fixtures for pytest (``fake_kernel``, ``kernel_channels``, ``new_fake_kernel``, ``real_kernel``), under
   pytest-trio and AnyIO's plugin alike.
 """
@@ -19,6 +21,11 @@ r"""What one needs to test a program that talks to Jupyter kernels.
 from __future__ import annotations
 
 from ._check_transport import check_transport
+from ._checks.cases import kernel_cases
+from ._checks.probe import KernelUnderCheck
+from ._checks.report import CheckResult, KernelReport
+from ._checks.run import check_kernel
+from ._checks.samples import KernelSamples
 from ._ends import KernelEnd
 from ._fake_kernel import FakeKernel, Handler, Request, Step
 from ._memory import MemoryKernelEnd, MemoryTransport, Pipe, memory_transport_pair
@@ -36,10 +43,14 @@ from ._steps import (
 from ._transcript import Entry, Transcript
 
 __all__ = [
+    "CheckResult",
     "Entry",
     "FakeKernel",
     "Handler",
     "KernelEnd",
+    "KernelReport",
+    "KernelSamples",
+    "KernelUnderCheck",
     "MemoryKernelEnd",
     "MemoryTransport",
     "Pipe",
@@ -47,10 +58,12 @@ __all__ = [
     "Step",
     "Transcript",
     "ask",
+    "check_kernel",
     "check_transport",
     "clear_output",
     "display",
     "error",
+    "kernel_cases",
     "memory_transport_pair",
     "open_fake_kernel",
     "pause",

@@ -1,0 +1,1 @@
+"""What the specification asks of a kernel, check by check."""

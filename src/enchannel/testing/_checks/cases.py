@@ -1,0 +1,81 @@
+"""The checks of a kernel as cases for pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .report import CheckResult
+from .run import CHECKS, Make, check_kernel
+from .samples import KernelSamples
+
+if TYPE_CHECKING:
+    import pytest
+
+    from ..._kernels.specs import KernelSpec
+
+__all__ = ["kernel_cases"]
+
+
+def kernel_cases(
+    kernel: str | KernelSpec | Make,
+    *,
+    samples: KernelSamples | None = None,
+    patience: float = 30.0,
+) -> Callable[..., None]:
+    """A test function with a case for each check of :func:`check_kernel`.
+
+    ::
+
+        test_my_kernel = kernel_cases("my_kernel")
+
+    The kernel is checked when the first case runs, by the checks that were selected. What is not offered is skipped.
+    The cases are no coroutines, and run under whatever plugins pytest has.
+
+    Args:
+        kernel: See :func:`check_kernel`.
+        samples: See there.
+        patience: See there.
+    """
+    import pytest
+
+    results: dict[str, CheckResult] = {}
+
+    @pytest.mark.parametrize("check", [check.name for check in CHECKS])
+    def test_kernel(check: str, request: pytest.FixtureRequest) -> None:
+        if check not in results:
+            report = _report(kernel, samples, patience, _selected(request, check))
+            results.update({result.name: result for result in report})
+        result = results[check]
+        if result.outcome == "not offered":
+            pytest.skip(result.seen)
+        assert result.outcome == "passed", f"{result.title} ({result.source}): {result.seen}"
+
+    return test_kernel
+
+
+def _selected(request: pytest.FixtureRequest, check: str) -> set[str]:
+    """The checks whose cases run in this session, of the same test function."""
+    function: Any = getattr(request.node, "originalname", None)
+    found = {check}
+    for item in request.session.items:
+        call: Any = getattr(item, "callspec", None)
+        same = getattr(item, "originalname", None) == function and item.path == request.node.path
+        if same and call is not None and "check" in call.params:
+            found.add(call.params["check"])
+    return found
+
+
+def _report(
+    kernel: str | KernelSpec | Make,
+    samples: KernelSamples | None,
+    patience: float,
+    only: set[str],
+) -> list[CheckResult]:
+    import trio
+
+    async def run() -> list[CheckResult]:
+        report = await check_kernel(kernel, samples=samples, only=only, patience=patience)
+        return list(report.results)
+
+    return trio.run(run)

@@ -1,0 +1,251 @@
+"""How a kernel is asked: as a client that keeps everything that comes.
+
+* A conversation ends by what the kernel says and not by time: behind the request it is asked for its kernel info, on
+  the same channel, and once that is answered and idle nothing more of the request is on its way. Time decides only
+  where something is missing.
+* A client belongs to one check; so does what it sees. Only the conversations are kept, for the rules that hold for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+
+from ... import messages
+from ..._channels import KernelChannels, Subscription
+from ..._exceptions import KernelDied, LocalProtocolError
+from ..._protocol.connection_info import ChannelName, ConnectionInfo
+from ..._protocol.message import Message
+from .conversation import Conversation, Failed, NotOffered
+from .samples import KernelSamples
+
+__all__ = ["Client", "KernelUnderCheck", "Probe", "Record"]
+
+IMPATIENCE = 5.0
+"""Seconds that a kernel gets for what it owes, once it has left something out."""
+
+GRACE = 1.0
+"""Seconds for what another thread of the kernel may still send, behind what was asked last."""
+
+FLOOD = 20_000
+"""Messages in one check, behind which the kernel is not listened to any longer."""
+
+
+class KernelUnderCheck(Protocol):
+    """What can be checked: a :class:`~enchannel.Kernel`, a :class:`~enchannel.testing.FakeKernel`."""
+
+    def open_channels(self) -> AbstractAsyncContextManager[KernelChannels]:
+        """Opens its channels; called any number of times."""
+        ...
+
+    async def restart(self) -> None:
+        """Ends the kernel and starts it again at the same place, its channels left open."""
+        ...
+
+
+class Record:
+    """What is kept of a kernel over all its lives.
+
+    Attributes:
+        conversations: Those that were held.
+        dropped: What came that was no message, by the name of the error that says why.
+        toured: Whether there is a conversation of each kind.
+    """
+
+    def __init__(self) -> None:
+        self.conversations: list[Conversation] = []
+        self.dropped: dict[str, int] = {}
+        self.toured: bool = False
+
+
+class Probe:
+    """One life of a kernel under check.
+
+    Args:
+        kernel: The kernel.
+        samples: Code for it; by default what is known for its language.
+        patience: Seconds that it may take for an answer.
+        record: Where what is to be kept goes.
+
+    Attributes:
+        info: The content of its ``kernel_info_reply``.
+    """
+
+    def __init__(
+        self,
+        kernel: KernelUnderCheck,
+        samples: KernelSamples | None,
+        patience: float,
+        record: Record,
+    ) -> None:
+        self.kernel = kernel
+        self.samples = samples or KernelSamples()
+        self.patience = patience
+        self.record = record
+        self.info: dict[str, Any] = {}
+        self._given = samples
+
+    async def meet(self) -> None:
+        """Asks the kernel what it is, on which the checks depend."""
+        conversation = await self.ask(messages.kernel_info_request())
+        self.info = conversation.reply.content
+        if self._given is None:
+            self.samples = KernelSamples.of_language(self.language)
+
+    @property
+    def language(self) -> str:
+        """The name of its language."""
+        language: Any = self.info.get("language_info")
+        return str(language.get("name", "")) if isinstance(language, dict) else ""
+
+    def has_feature(self, name: str) -> bool:
+        """Whether it says so in its ``supported_features``."""
+        features: Any = self.info.get("supported_features")
+        return isinstance(features, list) and name in features
+
+    @property
+    def protocol_version(self) -> tuple[int, ...]:
+        """The first two numbers; empty where it says none."""
+        numbers = str(self.info.get("protocol_version", "")).split(".")[:2]
+        return tuple(map(int, numbers)) if all(each.isdecimal() for each in numbers) else ()
+
+    def sample(self, name: str) -> Any:
+        """The samples called `name`.
+
+        Raises:
+            NotOffered: There are none.
+        """
+        found = getattr(self.samples, name)
+        if not found:
+            raise NotOffered(f"there is no sample {name!r} for {self.language or 'its language'}")
+        return found
+
+    @property
+    def connection_info(self) -> ConnectionInfo:
+        """How to reach it with other sockets.
+
+        Raises:
+            NotOffered: It has none.
+        """
+        try:
+            info: ConnectionInfo = getattr(self.kernel, "connection_info")  # noqa: B009
+        except (AttributeError, LocalProtocolError) as error:
+            raise NotOffered("the kernel is not on sockets of its own") from error
+        return info
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """A client of the kernel."""
+        async with self.kernel.open_channels() as channels, channels.subscribe() as stream:
+            try:
+                yield Client(self, channels, stream)
+            finally:
+                for kind, count in channels.statistics().dropped.items():
+                    self.record.dropped[kind] = self.record.dropped.get(kind, 0) + count
+
+    async def ask(self, request: Message, channel: ChannelName = "shell") -> Conversation:
+        """Holds one conversation, as a client of its own."""
+        async with self.client() as client:
+            return await client.ask(request, channel)
+
+    async def look(self) -> Conversation:
+        """What becomes of a request that is no part of a check."""
+        async with self.client() as client:
+            sent = await client.send(messages.kernel_info_request())
+            await client.until(lambda: client.conversation(sent).ended, IMPATIENCE)
+            return client.conversation(sent)
+
+    async def execute(self, code: str, **options: Any) -> Conversation:
+        """Has it run `code`, as a client of its own."""
+        return await self.ask(messages.execute_request(code, **options))
+
+
+class Client:
+    """A client of the kernel under check, with everything that came.
+
+    Attributes:
+        channels: Its channels.
+        answer: What it answers when the kernel asks for input; ``None`` leaves it unanswered.
+    """
+
+    def __init__(self, probe: Probe, channels: KernelChannels, stream: Subscription) -> None:
+        self.channels = channels
+        self.answer: str | None = None
+        self.arrived: list[tuple[ChannelName, Message]] = []
+        self._probe = probe
+        self._stream = stream
+        self._children: dict[str, list[tuple[ChannelName, Message]]] = {}
+
+    async def send(self, request: Message, channel: ChannelName = "shell") -> Message:
+        """Sends `request`."""
+        return await self.channels.main.send(channel, request)
+
+    async def ask(self, request: Message, channel: ChannelName = "shell") -> Conversation:
+        """Holds one conversation."""
+        (conversation,) = await self.ask_all([request], channel)
+        return conversation
+
+    async def ask_all(
+        self, requests: Iterable[Message], channel: ChannelName = "shell"
+    ) -> list[Conversation]:
+        """Sends all `requests` at once, and follows them to their ends."""
+        sent = [await self.send(request, channel) for request in requests]
+        return await self.follow(sent, channel)
+
+    async def follow(
+        self, sent: Sequence[Message], channel: ChannelName = "shell"
+    ) -> list[Conversation]:
+        """The conversations that begin with what was `sent`, once they are over."""
+
+        def ended() -> bool:
+            return all(self.conversation(each, channel).ended for each in sent)
+
+        def whole() -> bool:
+            return all(self.conversation(each, channel).whole for each in sent)
+
+        await self.until(ended)
+        await self.settle(channel)
+        await self.until(whole, GRACE)
+        conversations = [self.conversation(each, channel) for each in sent]
+        self._probe.record.conversations += conversations
+        return conversations
+
+    async def settle(self, channel: ChannelName = "shell") -> bool:
+        """Whether the kernel answers behind all that it was asked on `channel`; nothing more of that comes then."""
+        marker = await self.send(messages.kernel_info_request(), channel)
+        answered = await self.until(lambda: self.conversation(marker, channel).ended)
+        return await self.until(lambda: self.conversation(marker, channel).whole) and answered
+
+    def conversation(self, sent: Message, channel: ChannelName = "shell") -> Conversation:
+        """What came so far of a conversation."""
+        return Conversation(sent, channel, tuple(self._children.get(sent.msg_id, ())))
+
+    async def until(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Listens until `done`, and no longer than the kernel may take; whether it is.
+
+        Raises:
+            Failed: The kernel is dead, or does not stop to speak.
+        """
+        patience = self._probe.patience if seconds is None else seconds
+        with anyio.move_on_after(patience):
+            while not done():
+                await self._listen()
+            return True
+        if seconds is None:
+            self._probe.patience = min(patience, IMPATIENCE)
+        return done()
+
+    async def _listen(self) -> None:
+        try:
+            channel, message = await self._stream.receive()
+        except KernelDied as error:
+            raise Failed(f"the kernel died: {error}") from error
+        if len(self.arrived) >= FLOOD:
+            raise Failed(f"the kernel does not stop to send: {FLOOD:,} messages in one check")
+        self.arrived.append((channel, message))
+        self._children.setdefault(message.parent_id, []).append((channel, message))
+        if message.msg_type == "input_request" and self.answer is not None:
+            await self.channels.main.send("stdin", messages.input_reply(self.answer, message))

@@ -1,0 +1,85 @@
+"""What comes of checking a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+__all__ = ["CheckResult", "KernelReport", "Outcome"]
+
+Outcome: TypeAlias = Literal["passed", "failed", "not offered"]
+
+
+@attrs.frozen
+class CheckResult:
+    """What came of one check."""
+
+    name: str
+    """For example ``"stdin-refused"``."""
+    title: str
+    """What the specification asks, in a sentence."""
+    source: str
+    """Where: the section of the Jupyter messaging specification, or the JEP."""
+    outcome: Outcome
+    """``"not offered"``: the kernel does not have what is checked and need not have it, or there is no sample of it."""
+    seen: str = ""
+    """What was seen where it failed, what is missing where it is not offered; else empty."""
+
+    def __str__(self) -> str:
+        mark = {"passed": "ok  ", "failed": "FAIL", "not offered": "-   "}[self.outcome]
+        line = f"{mark} {self.name}: {self.title}"
+        return f"{line}\n       {self.seen}" if self.seen else line
+
+
+@attrs.frozen
+class KernelReport:
+    """What came of checking one kernel; its ``str`` is for people, :meth:`to_dict` for programs."""
+
+    kernel: str
+    """The kernel that was checked: its kernelspec's name, and what it says of itself."""
+    results: Sequence[CheckResult]
+    """In the order of the checks."""
+
+    @property
+    def failed(self) -> Sequence[CheckResult]:
+        """The checks that failed."""
+        return self._with("failed")
+
+    @property
+    def passed(self) -> Sequence[CheckResult]:
+        """The checks that passed."""
+        return self._with("passed")
+
+    @property
+    def not_offered(self) -> Sequence[CheckResult]:
+        """What could not be checked."""
+        return self._with("not offered")
+
+    def _with(self, outcome: Outcome) -> Sequence[CheckResult]:
+        return [result for result in self.results if result.outcome == outcome]
+
+    @property
+    def summary(self) -> str:
+        """The counts, in a line."""
+        return (
+            f"{self.kernel}: {len(self.passed)} passed, {len(self.failed)} failed, "
+            f"{len(self.not_offered)} not offered"
+        )
+
+    def raise_if_failed(self) -> None:
+        """Does nothing where no check failed.
+
+        Raises:
+            AssertionError: Some did; the message names them and what was seen.
+        """
+        if self.failed:
+            raise AssertionError("\n".join([self.summary, *map(str, self.failed)]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {"kernel": self.kernel, "results": [attrs.asdict(each) for each in self.results]}
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.results), self.summary])

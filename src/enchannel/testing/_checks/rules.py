@@ -1,0 +1,219 @@
+"""What holds for every request: looked up in all the conversations that were held.
+
+Before the first of them one of each kind is held, so that they can be checked alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ... import messages
+from ..._protocol.connection_info import ChannelName
+from ..._protocol.message import Message
+from .check import Check, check
+from .contents import faults_of
+from .conversation import Conversation, Failed, several
+from .probe import Probe
+
+__all__ = ["CHECKS"]
+
+UNKNOWN = "enchannel_check_request"
+"""A request that no kernel knows."""
+
+_OF_THE_HEADER = ("msg_id", "session", "username", "date", "msg_type", "version")
+
+# Dates are left out: a kernel may write the same time in another way.
+_OF_THE_PARENT = ("msg_id", "session", "username", "msg_type")
+
+
+def _requests(probe: Probe) -> Iterator[tuple[ChannelName, Message]]:
+    yield "shell", messages.kernel_info_request()
+    yield "shell", messages.execute_request("")
+    samples = probe.samples
+    for code in (samples.stdout, samples.stderr, samples.error, *samples.result, *samples.display):
+        if code:
+            yield "shell", messages.execute_request(code)
+    for code in samples.result:
+        yield "shell", messages.execute_request(code, silent=True)
+    yield "shell", messages.complete_request(next(iter(samples.completion), ""))
+    yield "shell", messages.inspect_request(samples.inspect or "x")
+    yield "shell", messages.is_complete_request(next(iter(samples.complete), ""))
+    yield "shell", messages.history_tail_request(2)
+    yield "shell", messages.comm_info_request()
+    yield "shell", messages.message(UNKNOWN)
+    if probe.has_feature("kernel subshells"):
+        yield "control", messages.list_subshell_request()
+
+
+@check("Request-Reply")
+async def survival(probe: Probe) -> None:
+    """No request of the specification ends the kernel, nor does one that it has never heard of."""
+    await _hold_each(probe)
+
+
+async def _hold_each(probe: Probe) -> list[Conversation]:
+    """All conversations, behind one of each kind."""
+    if not probe.record.toured:
+        probe.record.toured = True
+        for channel, request in _requests(probe):
+            try:
+                await probe.ask(request, channel)
+            except Failed as error:
+                raise Failed(f"{request.msg_type} on {channel}: {error}") from error
+    return probe.record.conversations
+
+
+def _raise(findings: Sequence[str]) -> None:
+    if findings:
+        raise Failed(several(list(dict.fromkeys(findings))))
+
+
+def _expects_reply(conversation: Conversation) -> bool:
+    request = conversation.request.msg_type
+    return request.endswith("_request") and request != UNKNOWN
+
+
+@check("Kernel status")
+async def busy(probe: Probe) -> None:
+    """Each request is preceded by one busy status, before anything that comes of it is published."""
+    _raise(
+        [
+            f"{each.name}: {each.states.count('busy') or 'no'} busy, in {each.types()}"
+            for each in await _hold_each(probe)
+            if each.states.count("busy") != 1
+            or each.published[0].content.get("execution_state") != "busy"
+        ]
+    )
+
+
+@check("Kernel status")
+async def idle(probe: Probe) -> None:
+    """Each request is followed by one idle status, behind all that comes of it."""
+    _raise(
+        [
+            f"{each.name}: {each.states.count('idle') or 'no'} idle, in {each.types()}"
+            for each in await _hold_each(probe)
+            if each.states.count("idle") != 1
+            or each.published[-1].content.get("execution_state") != "idle"
+        ]
+    )
+
+
+@check("Request-Reply")
+async def replies(probe: Probe) -> None:
+    """Each request has one reply, whose type is named after it."""
+    findings = []
+    for each in await _hold_each(probe):
+        wanted = each.request.msg_type.replace("_request", "_reply")
+        types = [message.msg_type for _, message in each.replies]
+        if _expects_reply(each) and types != [wanted]:
+            findings.append(f"{each.name}: {', '.join(types) or 'no reply'} instead of {wanted}")
+    _raise(findings)
+
+
+@check("Messages on the Control (ROUTER/DEALER) channel")
+async def reply_channels(probe: Probe) -> None:
+    """A reply comes on the channel of its request."""
+    _raise(
+        [
+            f"{each.name}: {message.msg_type} came on {channel}"
+            for each in await _hold_each(probe)
+            for channel, message in each.replies
+            if channel != each.channel
+        ]
+    )
+
+
+@check("Parent header")
+async def parents(probe: Probe) -> None:
+    """The parent header of what a request causes is a copy of the request's header."""
+    _raise(
+        [
+            f"{message.msg_type} for {each.name}: its parent's {name} is {message.parent_header.get(name)!r}, "
+            f"not {each.request.header[name]!r}"
+            for each in await _hold_each(probe)
+            for _, message in each.children
+            for name in _OF_THE_PARENT
+            if message.parent_header.get(name) != each.request.header[name]
+        ]
+    )
+
+
+@check("Message Header")
+async def headers(probe: Probe) -> None:
+    """A header has msg_id, session, username, date (ISO 8601), msg_type and version."""
+    findings = []
+    for each in await _hold_each(probe):
+        for _, message in each.children:
+            header = message.header
+            findings += [
+                f"{message.msg_type} for {each.name}: no {name}"
+                for name in _OF_THE_HEADER
+                if not isinstance(header.get(name), str)
+            ]
+            if isinstance(header.get("date"), str) and message.date is None:
+                findings.append(f"{message.msg_type}: its date {header['date']!r} is no ISO 8601")
+    _raise(findings)
+
+
+@check("Message Header")
+async def message_ids(probe: Probe) -> None:
+    """No two messages have the same msg_id."""
+    seen: dict[tuple[str, str], Message] = {}
+    findings = []
+    for each in await _hold_each(probe):
+        for _, message in each.children:
+            key = (message.session, message.msg_id)
+            other = seen.setdefault(key, message)
+            # One message on two channels is one message.
+            if other.content != message.content:
+                findings.append(f"{other.msg_type} and {message.msg_type} are both {key[1]}")
+    _raise(findings)
+
+
+@check("Message Header")
+async def sessions(probe: Probe) -> None:
+    """A kernel has a session of its own, the same in all that it sends in one life."""
+    findings = []
+    for each in await _hold_each(probe):
+        own = {message.session for _, message in each.children}
+        if each.request.session in own:
+            findings.append(f"{each.name}: its session is the client's")
+        elif len(own) > 1:
+            findings.append(f"{each.name}: it has the sessions {', '.join(sorted(own))}")
+    _raise(findings)
+
+
+@check("The Wire Protocol")
+async def wire(probe: Probe) -> None:
+    """All that arrives is a message, signed with the key of the connection file."""
+    await _hold_each(probe)
+    _raise([f"{kind}: {count} times" for kind, count in probe.record.dropped.items()])
+
+
+@check("Content")
+async def contents(probe: Probe) -> None:
+    """Each message holds what the specification says of its type."""
+    _raise(
+        [
+            f"{fault} ({each.name})"
+            for each in await _hold_each(probe)
+            for _, message in each.children
+            for fault in faults_of(message)
+        ]
+    )
+
+
+CHECKS: Sequence[Check] = (
+    survival,
+    busy,
+    idle,
+    replies,
+    reply_channels,
+    parents,
+    headers,
+    message_ids,
+    sessions,
+    wire,
+    contents,
+)

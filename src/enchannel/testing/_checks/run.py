@@ -1,0 +1,170 @@
+"""Checking a kernel: one check after the other, on one life of it or, where it does not survive, on several."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+
+from ..._exceptions import EnchannelError, LocalProtocolError
+from . import behaviour, lives, requests, rules
+from .check import Check
+from .conversation import Failed, NotOffered
+from .probe import IMPATIENCE, KernelUnderCheck, Probe, Record
+from .report import CheckResult, KernelReport, Outcome
+from .samples import KernelSamples
+
+if TYPE_CHECKING:
+    from ..._kernels.specs import KernelSpec
+
+__all__ = ["CHECKS", "check_kernel"]
+
+CHECKS: Sequence[Check] = (
+    *requests.CHECKS,
+    *behaviour.CHECKS,
+    *lives.CHECKS,
+    *rules.CHECKS,
+    *lives.ENDS,
+)
+
+LONGEST = 4
+"""Times the patience that one check may take."""
+
+Make: TypeAlias = "Callable[[], AbstractAsyncContextManager[KernelUnderCheck]]"
+
+
+async def check_kernel(
+    kernel: str | KernelSpec | Make,
+    *,
+    samples: KernelSamples | None = None,
+    only: Iterable[str] = (),
+    patience: float = 30.0,
+    on_result: Callable[[CheckResult], object] | None = None,
+) -> KernelReport:
+    """Checks whether a kernel does what the Jupyter messaging specification asks of it.
+
+    ::
+
+        report = await check_kernel("my_kernel")
+        print(report)
+
+    A kernel that dies of a check, or answers nothing any more, is launched again for the next. It ends with every
+    kernel, however that misbehaves. Cancelled, it ends the kernel and returns nothing.
+
+    Args:
+        kernel: The name of an installed kernelspec, or a :class:`~enchannel.KernelSpec`; or what makes an async
+            context manager of an open kernel, such as ``partial(open_kernel, "my_kernel", env=...)``.
+        samples: Code in its language; by default what is known for the language that it says it has.
+        only: Names of the checks to run, by default all.
+        patience: Seconds that it may take for one answer; what it owes once something was left out is waited for five
+            seconds at the most.
+        on_result: Called with each result when there is one.
+
+    Raises:
+        KernelLaunchError: There is no such kernelspec.
+        LocalProtocolError: There is no such check.
+    """
+    waiting = deque(_chosen(only))
+    name, make = _maker(kernel)
+    results: list[CheckResult] = []
+    record = Record()
+
+    def tell(check: Check, outcome: Outcome, seen: str) -> None:
+        result = CheckResult(check.name, check.title, check.source, outcome, seen)
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+
+    described = name
+    while waiting:
+        probe: Probe | None = None
+        try:
+            async with make() as subject:
+                probe = Probe(subject, samples, patience, record)
+                await _live(probe, waiting, tell)
+        except EnchannelError as error:
+            if probe is None:
+                for check in waiting:
+                    tell(check, "failed", f"the kernel could not be started: {error}")
+                break
+        if probe is not None and probe.info:
+            described = _described(name, probe)
+    return KernelReport(described, tuple(results))
+
+
+def _chosen(only: Iterable[str]) -> Sequence[Check]:
+    known = {check.name: check for check in CHECKS}
+    names = list(only)
+    for name in names:
+        if name not in known:
+            raise LocalProtocolError(f"there is no check {name!r}; there are {', '.join(known)}")
+    return [check for check in CHECKS if not names or check.name in names]
+
+
+def _maker(kernel: str | KernelSpec | Make) -> tuple[str, Make]:
+    from ..._kernels.opening import open_kernel
+    from ..._kernels.specs import KernelSpec
+
+    if isinstance(kernel, str):
+        kernel = KernelSpec.find(kernel)
+    if isinstance(kernel, KernelSpec):
+        spec = kernel
+        return spec.name, lambda: open_kernel(spec)
+    if not callable(kernel):
+        raise LocalProtocolError(
+            "a kernel to check is the name of a kernelspec, a KernelSpec, or what makes an async context manager "
+            f"of a kernel, not {kernel!r}"
+        )
+    return "kernel", kernel
+
+
+def _described(name: str, probe: Probe) -> str:
+    info = probe.info
+    implementation = f"{info.get('implementation', '')} {info.get('implementation_version', '')}"
+    return f"{name} ({implementation.strip() or 'unnamed'}, {probe.language or 'no language'})"
+
+
+async def _live(
+    probe: Probe, waiting: deque[Check], tell: Callable[[Check, Outcome, str], None]
+) -> None:
+    """Runs the checks that are `waiting` for as long as the kernel is well."""
+    try:
+        await probe.meet()
+    except (Failed, EnchannelError):
+        # What it does not say of itself is not offered, or fails below.
+        pass
+    while waiting:
+        check = waiting.popleft()
+        outcome, seen = await _run(check, probe)
+        tell(check, outcome, seen)
+        if check.ends_kernel or (outcome == "failed" and not await _is_well(probe)):
+            return
+
+
+async def _run(check: Check, probe: Probe) -> tuple[Outcome, str]:
+    try:
+        with anyio.fail_after(LONGEST * probe.patience):
+            await check.run(probe)
+    except NotOffered as reason:
+        return "not offered", str(reason)
+    except Failed as reason:
+        return "failed", str(reason)
+    except TimeoutError:
+        return "failed", f"it was not over within {LONGEST * probe.patience:g} s"
+    except (EnchannelError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        return "failed", f"{type(error).__name__}: {error}"
+    return "passed", ""
+
+
+async def _is_well(probe: Probe) -> bool:
+    """Whether the kernel answers on shell, where nothing of the last check may be left."""
+    try:
+        with anyio.move_on_after(2 * IMPATIENCE):
+            conversation = await probe.look()
+            return bool(conversation.replies)
+    except (Failed, EnchannelError):
+        pass
+    return False
