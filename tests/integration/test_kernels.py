@@ -300,10 +300,12 @@ runpy.run_module("ipykernel_launcher", run_name="__main__")
 def bound_here() -> set[tuple[str, int]]:
     """The addresses that sockets of this process are bound to."""
     addresses = set()
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
-            if one.family == socket.AF_INET:
-                addresses.add(one.getsockname())
+    for name in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(name).st_mode):
+                with socket.socket(fileno=os.dup(name)) as one:
+                    if one.family == socket.AF_INET:
+                        addresses.add(one.getsockname())
     return addresses
 
 
