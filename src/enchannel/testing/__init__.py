@@ -27,7 +27,8 @@ from ._checks.report import CheckResult, KernelReport
 from ._checks.run import check_kernel
 from ._checks.samples import KernelSamples
 from ._ends import KernelEnd
-from ._fake_kernel import FakeKernel, Handler, Request, Step
+from ._fake_comms import CommHandler, FakeComm
+from ._fake_kernel import FakeKernel, Handler, Request, Step, Tamper
 from ._memory import MemoryKernelEnd, MemoryTransport, Pipe, memory_transport_pair
 from ._opening import open_fake_kernel
 from ._steps import (
@@ -44,7 +45,9 @@ from ._transcript import Entry, Transcript
 
 __all__ = [
     "CheckResult",
+    "CommHandler",
     "Entry",
+    "FakeComm",
     "FakeKernel",
     "Handler",
     "KernelEnd",
@@ -56,6 +59,7 @@ __all__ = [
     "Pipe",
     "Request",
     "Step",
+    "Tamper",
     "Transcript",
     "ask",
     "check_kernel",

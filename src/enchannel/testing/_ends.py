@@ -76,11 +76,19 @@ class KernelEnd(ABC):
         """
         while True:
             try:
-                identity, *frames = self.take_one(channel)
+                return self.receive_nowait(channel)
             except anyio.WouldBlock:
                 await self.wait_readable(channel)
-            else:
-                return bytes(identity), self.wire.decode(frames)
+
+    def receive_nowait(self, channel: ChannelName) -> tuple[bytes, Message]:
+        """The sender's identity and the next message on `channel`.
+
+        Raises:
+            anyio.WouldBlock: Nothing has arrived.
+            RemoteProtocolError: What came is no message.
+        """
+        identity, *frames = self.take_one(channel)
+        return bytes(identity), self.wire.decode(frames)
 
     def take_one(self, channel: ChannelName) -> Sequence[Frame]:
         """The frames of the next message, led by its sender's identity.

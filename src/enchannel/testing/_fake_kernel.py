@@ -1,9 +1,9 @@
 """A kernel that starts in a millisecond, does what the test says, and fails on command.
 
-It answers every request of the specification between a ``busy`` and an ``idle``, as real kernels do:
-shell requests one after the other, control requests beside them. What it answers can be scripted
-(:meth:`FakeKernel.script` for cells, :meth:`FakeKernel.on` for message types), and everything it received
-and sent can be looked at, waited for and asserted.
+It answers every request of the specification between a ``busy`` and an ``idle``, as ipykernel does: shell requests
+one after the other, control requests beside them. What it answers can be scripted (:meth:`FakeKernel.script` for
+cells, :meth:`FakeKernel.on` for message types, :meth:`FakeKernel.on_comm` for comms), and everything it received and
+sent can be looked at, waited for and asserted.
 
 The same kernel stands on memory or on real ZeroMQ sockets.
 """
@@ -13,10 +13,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import anyio
 import anyio.abc
@@ -37,9 +36,14 @@ from .._open_channels import (
 )
 from .._protocol.connection_info import ChannelName, ConnectionInfo
 from .._protocol.message import Message
-from ._answers import answer
+from ._behaviour import Behaviour
 from ._ends import KernelEnd
+from ._executions import ABORTED, Outcome
+from ._fake_comms import CommHandler
+from ._features import unknown_subshell
 from ._memory import MemoryKernelEnd
+from ._prompts import Prompts
+from ._request import Answering, Reply, kernel_header
 from ._transcript import Transcript
 
 if TYPE_CHECKING:
@@ -47,23 +51,22 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from ._memory import MemoryTransport
-    from ._sockets import ZmqKernelEnd
+    from ._features import unknown_subshell
+from ._memory import MemoryTransport
 
-__all__ = ["FakeKernel", "Handler", "Outcome", "Request", "Step", "TransportName"]
+__all__ = ["FakeKernel", "Handler", "Request", "Step", "Tamper", "TransportName"]
 
-Reply: TypeAlias = "Mapping[str, Any] | None"
-Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
-"""Answers one request: returns the content of the reply, or ``None`` to send none."""
-
-Outcome: TypeAlias = "Mapping[str, Any] | None"
-Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
-"""What a cell does next: returns ``None``, or the ``ename``, ``evalue`` and ``traceback`` with which it fails."""
+Tamper: TypeAlias = "Callable[[ChannelName, Message], Iterable[Message]]"
+"""Takes a message that is about to be sent, and its channel; gives what is sent in its place."""
 
 TransportName: TypeAlias = Literal["memory", "inproc", "ipc", "tcp"]
 
-# What is answered by a message of no other name.
-_NO_REPLY = {"comm_open", "comm_msg", "comm_close", "input_reply"}
+
+Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
+"""Answers one request: returns the content of the reply, or ``None`` to send none."""
+
+Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
+"""What a cell does next: returns ``None``, or the ``ename``, ``evalue`` and ``traceback`` with which it fails."""
 
 
 @attrs.frozen(eq=False)
@@ -90,12 +93,14 @@ class Request:
     def reply(self, content: Mapping[str, Any], msg_type: str | None = None) -> Message:
         """Sends a reply, by default one named after the request, on the channel of the request."""
         name = msg_type or self.message.msg_type.replace("_request", "_reply")
-        full = {"status": "ok", **content}
+        # A response of the Debug Adapter Protocol has no status.
+        full = {**({} if name == "debug_reply" else {"status": "ok"}), **content}
         return self.kernel.send(self.channel, self.identity, name, full, parent=self.message)
 
     async def input(self, prompt: str = "", *, password: bool = False) -> str:
         """Asks the client for input and waits for its answer. Cancellation forgets the question."""
-        return await self.kernel.ask(self, {"prompt": prompt, "password": password})
+        content = {"prompt": prompt, "password": password}
+        return await self.kernel.ask(self, content)
 
 
 class FakeKernel:
@@ -104,21 +109,26 @@ class FakeKernel:
     Attributes:
         transcript: All that was received and sent, in order.
         session: The session id in the headers it sends; a new one after a restart.
-        execution_count: Of the last execute request.
     """
 
-    def __init__(self, end: KernelEnd, transport: TransportName) -> None:
+    def __init__(
+        self,
+        end: KernelEnd,
+        transport: TransportName,
+        *,
+        subshells: bool = False,
+        debugger: bool = False,
+    ) -> None:
         self.transcript: Transcript = Transcript()
         self.session: str = str(uuid.uuid4())
-        self.execution_count: int = 0
         self._transport: TransportName = transport
         self._end = end
         self._numbers = itertools.count(1)
-        self._scripts: dict[str, Sequence[Step]] = {}
-        self._handlers: dict[str, Handler] = {}
-        self._questions: dict[bytes, anyio.Event] = {}
-        self._answers: dict[bytes, str] = {}
-        self._running: anyio.CancelScope | None = None
+        self._behaviour = Behaviour(
+            self._handle, self._start, subshells=subshells, debugger=debugger
+        )
+        self._tamper: Tamper | None = None
+        self._prompts = Prompts()
         self._silent = False
         self._awake = Bell()
         self._dead = False
@@ -131,6 +141,11 @@ class FakeKernel:
     def __repr__(self) -> str:
         state = "dead" if self._dead else "silent" if self._silent else "running"
         return f"<FakeKernel over {self._transport} {state}>"
+
+    @property
+    def execution_count(self) -> int:
+        """Of the last execution that was counted."""
+        return self._behaviour.executions.count
 
     # Reaching it.
 
@@ -146,7 +161,8 @@ class FakeKernel:
                 f"a fake kernel over {self._transport!r} has no connection file; "
                 'open it with transport="tcp" or "ipc"'
             )
-        return self._sockets.connection_info
+        sockets: Any = self._end
+        return cast("ConnectionInfo", sockets.connection_info)
 
     def open_channels(
         self,
@@ -163,7 +179,7 @@ class FakeKernel:
             return open_kernel_channels(
                 identity, self.connection_info, subscription=subscription, **options
             )
-        end: Any = self._memory if self._transport == "memory" else self._sockets
+        end: Any = self._end
         rest: Any = {name: value for name, value in options.items() if name != "context"}
         transport = end.connect(parse_identity(identity), parse_topics(subscription))
         return open_channels(transport, owned=True, **rest)
@@ -171,18 +187,8 @@ class FakeKernel:
     @property
     def clients(self) -> Sequence[MemoryTransport]:
         """The clients' ends, whose pipes delay, drop, duplicate and stall; over ``"memory"`` only."""
-        return self._memory.clients
-
-    @property
-    def _memory(self) -> MemoryKernelEnd:
         assert isinstance(self._end, MemoryKernelEnd), "this fake kernel is not in memory"
-        return self._end
-
-    @property
-    def _sockets(self) -> ZmqKernelEnd:
-        end: Any = self._end
-        sockets: ZmqKernelEnd = end
-        return sockets
+        return self._end.clients
 
     # Telling it what to do.
 
@@ -193,7 +199,12 @@ class FakeKernel:
 
             kernel.script("greet()", stream("hello\n"), result("42"))
         """
-        self._scripts[code] = steps
+        self._behaviour.executions.scripts[code] = steps
+
+    def script_expression(self, expression: str, value: str | Mapping[str, Any]) -> None:
+        """Says what a user expression evaluates to, a MIME bundle or plain text; others are not defined."""
+        data = {"text/plain": value} if isinstance(value, str) else dict(value)
+        self._behaviour.executions.expressions[expression] = data
 
     def on(self, msg_type: str, handler: Handler) -> None:
         """Answers requests of `msg_type` with what `handler`, a plain or async function, returns.
@@ -201,7 +212,34 @@ class FakeKernel:
         It runs between busy and idle. The content that it returns is sent as the reply, with a
         ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent.
         """
-        self._handlers[msg_type] = handler
+        self._behaviour.handlers[msg_type] = handler
+
+    def on_comm(self, target_name: str, handler: CommHandler) -> None:
+        """Accepts comms to `target_name`: what comes on one is given to `handler`, a plain or async function.
+
+        ::
+
+            def counter(comm, message):
+                if message.msg_type == "comm_msg":
+                    comm.send({"seen": message.content["data"]})
+
+            kernel.on_comm("counter", counter)
+
+        It is called with a :class:`FakeComm` and the message, between busy and idle: with the ``comm_open`` first,
+        with the ``comm_close`` last. Comms to other targets are closed at once.
+        """
+        self._behaviour.comms.targets[target_name] = handler
+
+    def tamper(self, tamper: Tamper | None) -> None:
+        """From now on sends what `tamper` makes of each message: nothing, another one, or several.
+
+        ::
+
+            kernel.tamper(lambda channel, message: [] if channel == "iopub" else [message])
+
+        For kernels that break the rules. ``None`` ends it. The transcript has what was sent.
+        """
+        self._tamper = tamper
 
     # Making it speak.
 
@@ -216,8 +254,10 @@ class FakeKernel:
     ) -> Message:
         """Publishes a message on iopub, now, whatever the kernel is doing."""
         message = self._message(msg_type, content, parent, buffers)
-        self.transcript.sent("iopub", message)
-        self._end.publish(message, f"kernel.{msg_type}".encode() if topic is None else topic)
+        name = f"kernel.{msg_type}".encode() if topic is None else topic
+        for each in self._tampered("iopub", message):
+            self.transcript.sent("iopub", each)
+            self._end.publish(each, name)
         return message
 
     def send(
@@ -232,9 +272,13 @@ class FakeKernel:
     ) -> Message:
         """Sends a message to one client on shell, control or stdin, now."""
         message = self._message(msg_type, content, parent, buffers)
-        self.transcript.sent(channel, message)
-        self._end.send(channel, identity, message)
+        for each in self._tampered(channel, message):
+            self.transcript.sent(channel, each)
+            self._end.send(channel, identity, each)
         return message
+
+    def _tampered(self, channel: ChannelName, message: Message) -> Iterable[Message]:
+        return [message] if self._tamper is None else self._tamper(channel, message)
 
     def send_frames(self, channel: ChannelName, frames: Sequence[bytes]) -> None:
         """Sends `frames` as they are, behind the identity (on iopub the topic) in the first of them."""
@@ -287,11 +331,11 @@ class FakeKernel:
         """One incarnation after the other; run by :func:`open_fake_kernel`."""
         while True:
             self._revived = anyio.Event()
-            async with unwrapping_task_group() as tasks:
-                self._incarnation = tasks.cancel_scope
-                tasks.start_soon(self._end.serve)
+            async with unwrapping_task_group() as self._tasks:
+                self._incarnation = self._tasks.cancel_scope
+                self._tasks.start_soon(self._end.serve)
                 for channel in ("shell", "control", "stdin"):
-                    tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
+                    self._tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
                 if not self._lives:
                     task_status.started()
                 self._lives += 1
@@ -304,46 +348,88 @@ class FakeKernel:
                 self._end.vanish()
             await self._end.appear()
             self.session = str(uuid.uuid4())
-            self.execution_count = 0
+            self._behaviour.forget()
             self.transcript.note("restarted")
+
+    def _start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Starts a task that ends with this life of the kernel."""
+        self._tasks.start_soon(function, name="fake kernel")
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:
-            while self._silent:
-                await self._awake.wait()
+            await self._wait_awake()
             try:
                 identity, message = await self._end.receive(channel)
             except RemoteProtocolError as error:
-                self.transcript.note(f"refused what came on {channel}: {error}")
+                self._refuse(channel, error)
                 continue
-            while self._silent:
-                await self._awake.wait()
+            await self._wait_awake()
             if self._dead:
                 return  # the cancellation comes at the next checkpoint, and there was none since
-            self.transcript.received(channel, message)
-            if channel == "stdin":
-                self._answer(identity, message)
-            else:
-                await self._handle(Request(self, channel, identity, message))
+            await self._take(Request(self, channel, identity, message))
+
+    async def _wait_awake(self) -> None:
+        while self._silent:
+            await self._awake.wait()
+
+    def _refuse(self, channel: ChannelName, error: RemoteProtocolError) -> None:
+        self.transcript.note(f"refused what came on {channel}: {error}")
+
+    async def _take(self, request: Request) -> None:
+        """Does what a message asks for, in the shell that it is for."""
+        self.transcript.received(request.channel, request.message)
+        subshell = request.message.header.get("subshell_id")
+        if request.channel == "stdin":
+            self._prompts.answer(request.identity, request.message)
+        elif subshell is None:
+            await self._handle(request)
+        elif not self._behaviour.subshells.take(str(subshell), request):
+            await self._answer_with(request, unknown_subshell)
 
     async def _handle(self, request: Request) -> None:
         msg_type = request.message.msg_type
-        request.publish("status", {"execution_state": "busy"})
-        handler = self._handlers.get(msg_type) or getattr(self, f"_on_{msg_type}", None)
-        if handler is not None:
-            given = handler(request)
-            reply = await given if inspect.isawaitable(given) else given
-            if self._dead:
-                return  # by the handler's hand
-        else:
-            reply = answer(msg_type, request.content)
-        if reply is not None and msg_type not in _NO_REPLY:
-            request.reply(reply)
-        request.publish("status", {"execution_state": "idle"})
+        reply = await self._answer_with(request, self._behaviour.handler(msg_type))
+        if self._dead:
+            return
+        if self._behaviour.executions.aborts(request, reply):
+            await self._abort_waiting(request.channel)
         if msg_type == "shutdown_request" and request.content.get("restart"):
             await self.restart()
         elif msg_type == "shutdown_request":
             self.die("the fake kernel was shut down")
+
+    async def _answer_with(self, request: Request, handler: Answering) -> Reply:
+        """Replies with what `handler` gives, between busy and idle."""
+        request.publish("status", {"execution_state": "busy"})
+        given = handler(request)
+        reply = await given if inspect.isawaitable(given) else given
+        if self._dead:
+            return None  # by the handler's hand
+        if reply is not None:
+            sent = request.reply(reply)
+            if sent.msg_type == "shutdown_reply":
+                request.publish(sent.msg_type, sent.content)
+        request.publish("status", {"execution_state": "idle"})
+        return reply
+
+    async def _abort_waiting(self, channel: ChannelName) -> None:
+        """What has arrived behind a failure: executions are aborted, the rest is answered."""
+        for request in self._waiting(channel):
+            if request.message.msg_type == "execute_request":
+                self.transcript.received(channel, request.message)
+                await self._answer_with(request, lambda _: ABORTED)
+            else:
+                await self._take(request)
+
+    def _waiting(self, channel: ChannelName) -> list[Request]:
+        found = []
+        while True:
+            try:
+                found.append(Request(self, channel, *self._end.receive_nowait(channel)))
+            except anyio.WouldBlock:
+                return found
+            except RemoteProtocolError as error:
+                self._refuse(channel, error)
 
     def _message(
         self,
@@ -354,64 +440,11 @@ class FakeKernel:
     ) -> Message:
         if self._dead:
             raise RuntimeError(f"the fake kernel is dead and cannot send {msg_type!r}")
-        header = {
-            "msg_id": f"{self.session}_{next(self._numbers)}",
-            "msg_type": msg_type,
-            "session": self.session,
-            "username": "kernel",
-            "date": datetime.now(UTC).isoformat(),
-            "version": "5.4",
-        }
+        header = kernel_header(msg_type, f"{self.session}_{next(self._numbers)}", self.session)
         return Message(header, dict(parent.header) if parent else {}, {}, dict(content), buffers)
 
     async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
         """Sends an ``input_request`` to who made `request`; see :meth:`Request.input`."""
-        identity = request.identity
-        answered = self._questions[identity] = anyio.Event()
-        try:
-            self.send("stdin", identity, "input_request", content, parent=request.message)
-            await answered.wait()
-            return self._answers.pop(identity)
-        finally:
-            self._questions.pop(identity, None)
-
-    def _answer(self, identity: bytes, message: Message) -> None:
-        if message.msg_type == "input_reply" and identity in self._questions:
-            self._answers[identity] = str(message.content.get("value", ""))
-            self._questions[identity].set()
-
-    # What it does where nothing else was said; its other answers are in `_answers`.
-
-    async def _on_execute_request(self, request: Request) -> Reply:
-        content = request.content
-        silent = bool(content.get("silent"))
-        if not silent and content.get("store_history", True):
-            self.execution_count += 1
-        count = self.execution_count
-        code = str(content.get("code", ""))
-        if not silent:
-            request.publish("execute_input", {"code": code, "execution_count": count})
-        failure: Mapping[str, Any] | None = None
-        with anyio.CancelScope() as self._running:
-            for step in self._scripts.get(code, ()):
-                outcome = step(request)
-                failure = await outcome if inspect.isawaitable(outcome) else outcome
-                if failure is not None:
-                    break
-        if self._running.cancelled_caught:
-            failure = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
-            request.publish("error", failure)
-        self._running = None
-        if failure is not None:
-            return {"status": "error", "execution_count": count, **failure}
-        return {"execution_count": count, "payload": [], "user_expressions": {}}
-
-    def _on_interrupt_request(self, request: Request) -> Reply:
-        if self._running is not None:
-            self._running.cancel()
-        return {}
-
-    def _on_comm_open(self, request: Request) -> Reply:
-        # "If the target name is not known, it is answered with comm_close."
-        request.publish("comm_close", {"comm_id": request.content.get("comm_id"), "data": {}})
-        return None
+        with self._prompts.asking(request.identity) as answer:
+            self.send("stdin", request.identity, "input_request", content, parent=request.message)
+            return await answer.wait()

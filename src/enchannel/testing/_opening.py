@@ -18,7 +18,11 @@ __all__ = ["open_fake_kernel"]
 
 @asynccontextmanager
 async def open_fake_kernel(
-    *, transport: TransportName = "memory", key: str | bytes = b"the key of a fake kernel"
+    *,
+    transport: TransportName = "memory",
+    key: str | bytes = b"the key of a fake kernel",
+    subshells: bool = False,
+    debugger: bool = False,
 ) -> AsyncIterator[FakeKernel]:
     """A kernel that does what the test says.
 
@@ -33,12 +37,14 @@ async def open_fake_kernel(
             any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ within this
             process.
         key: What messages are signed with; empty for unsigned messages.
+        subshells: Whether it has subshells, and says so.
+        debugger: Whether it answers debug requests, and says so.
     """
     secret = key.encode() if isinstance(key, str) else key
     end = _make_end(transport, secret)
     try:
         await end.appear()
-        kernel = FakeKernel(end, transport)
+        kernel = FakeKernel(end, transport, subshells=subshells, debugger=debugger)
         async with unwrapping_task_group() as tasks:
             await tasks.start(kernel.live, name="fake kernel")
             try:

@@ -17,6 +17,7 @@ from .._transports.zmq import ZmqTransport, shared_context
 from .._transports.zmq_link import Link
 from .._transports.zmq_open import connect_endpoints
 from ._ends import KernelEnd
+from ._request import kernel_header
 
 __all__ = ["ZmqKernelEnd"]
 
@@ -45,6 +46,7 @@ class ZmqKernelEnd(KernelEnd):
         super().__init__(Wire(key))
         self.transport = transport
         self._key = key
+        self._session = str(uuid.uuid4())
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._links: dict[str, Link] = {}
         self._unwatched: list[ZmqTransport] = []
@@ -142,7 +144,7 @@ class ZmqKernelEnd(KernelEnd):
             for frame in (bytes(frames[0]) for frames in link.receive()):
                 if frame[:1] == b"\1":
                     topic = frame[1:]
-                    header = {"msg_id": str(uuid.uuid4()), "msg_type": "iopub_welcome"}
+                    header = kernel_header("iopub_welcome", str(uuid.uuid4()), self._session)
                     content = {"subscription": topic.decode(errors="replace")}
                     self.publish(Message(header, {}, {}, content), topic)
             await link.wait_readable()

@@ -11,7 +11,8 @@ from typing import Any
 
 import anyio
 
-from ._fake_kernel import Outcome, Request, Step
+from ._executions import Outcome
+from ._fake_kernel import Request, Step
 
 __all__ = [
     "ask",
@@ -51,9 +52,11 @@ def update_display(
 
 
 def result(data: str | Mapping[str, Any]) -> Step:
-    """The value of the cell, a mime bundle or plain text."""
+    """The value of the cell, a mime bundle or plain text; silent code publishes none."""
 
     def step(request: Request) -> None:
+        if request.content.get("silent"):
+            return
         count = request.kernel.execution_count
         content = {"data": _bundle(data), "metadata": {}, "execution_count": count}
         request.publish("execute_result", content)

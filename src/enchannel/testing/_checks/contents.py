@@ -17,6 +17,7 @@ __all__ = ["faults_of"]
 
 _ERROR = ("ename", "evalue", "traceback")
 _DISPLAY = ("data", "metadata")
+_IMPLEMENTATION = ("implementation", "implementation_version")
 _DAP_RESPONSE = ("type", "request_seq", "success", "command")
 
 _SHAPES: Mapping[str, tuple[type, tuple[str, ...]]] = {
@@ -31,8 +32,7 @@ _SHAPES: Mapping[str, tuple[type, tuple[str, ...]]] = {
     "comm_info_reply": (contents.CommInfoReply, ("status", "comms")),
     "kernel_info_reply": (
         contents.KernelInfoReply,
-        ("status", "protocol_version", "implementation", "implementation_version")
-        + ("language_info", "banner"),
+        ("status", "protocol_version", *_IMPLEMENTATION, "language_info", "banner"),
     ),
     "shutdown_reply": (contents.ShutdownReply, ("status", "restart")),
     "interrupt_reply": (contents.Reply, ("status",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import attrs
@@ -17,7 +18,7 @@ from .check import Check, check
 from .conversation import Failed, NotOffered
 from .probe import GRACE, Probe
 
-__all__ = ["ENDS", "CHECKS"]
+__all__ = ["CHECKS", "ENDS"]
 
 LOOK = 0.02
 """Seconds between two looks at a bare socket."""
@@ -82,8 +83,8 @@ async def iopub_welcome(probe: Probe) -> None:
             for _ in range(PROOFS):
                 # What is seen of a request is the proof that the subscription has taken effect.
                 proof = await client.send(messages.kernel_info_request())
-                await _until(probe, lambda sent=proof.msg_id: saw("status", sent), GRACE)
-        found = await _until(probe, lambda: saw("iopub_welcome"), GRACE)
+                await _until(probe, partial(saw, "status", proof.msg_id), GRACE)
+        found = await _until(probe, partial(saw, "iopub_welcome"), GRACE)
     if not found:
         raise NotOffered("a new subscription is not welcomed")
     welcome = next(each for each in arrived if each.msg_type == "iopub_welcome")
@@ -148,7 +149,9 @@ async def shutdown(probe: Probe) -> None:
             raise Failed("no shutdown_reply")
         reply = client.conversation(sent, "control").reply
         if reply.content.get("restart") is not False:
-            raise Failed(f"shutdown_reply says restart: {reply.content.get('restart')!r}, not false")
+            raise Failed(
+                f"shutdown_reply says restart: {reply.content.get('restart')!r}, not false"
+            )
         with anyio.move_on_after(probe.patience):
             await client.channels.wait_lost()
             return

@@ -53,12 +53,14 @@ class Record:
         conversations: Those that were held.
         dropped: What came that was no message, by the name of the error that says why.
         toured: Whether there is a conversation of each kind.
+        description: What the kernel says that it is.
     """
 
     def __init__(self) -> None:
         self.conversations: list[Conversation] = []
         self.dropped: dict[str, int] = {}
         self.toured: bool = False
+        self.description: str = ""
 
 
 class Probe:
@@ -94,6 +96,11 @@ class Probe:
         self.info = conversation.reply.content
         if self._given is None:
             self.samples = KernelSamples.of_language(self.language)
+        said = (self.info.get("implementation"), self.info.get("implementation_version"))
+        implementation = " ".join(str(each) for each in said if each)
+        self.record.description = (
+            f" ({implementation or 'unnamed'}, {self.language or 'no language'})"
+        )
 
     @property
     def language(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from ... import messages
@@ -68,7 +69,9 @@ async def execute_input(probe: Probe) -> None:
     if said.get("code") != code:
         raise Failed(f"execute_input has the code {said.get('code')!r}, not {code!r}")
     if said.get("execution_count") != count:
-        raise Failed(f"execute_input has the count {said.get('execution_count')}, the reply {count}")
+        raise Failed(
+            f"execute_input has the count {said.get('execution_count')}, the reply {count}"
+        )
     types = [each.msg_type for each in conversation.published if each.msg_type != "status"]
     if types[0] != "execute_input":
         raise Failed(f"{types[0]} comes before execute_input")
@@ -171,7 +174,7 @@ async def execution_count(probe: Probe) -> None:
     for code in filter(None, codes):
         content = (await probe.execute(code)).reply.content
         counts.append(content.get("execution_count"))
-    if any(after != _next(before) for before, after in zip(counts, counts[1:], strict=False)):
+    if any(after != _next(before) for before, after in pairwise(counts)):
         raise Failed(f"the counts are {', '.join(map(str, counts))}")
 
 
@@ -209,15 +212,14 @@ async def _check_completion(probe: Probe, before: str, text: str, wanted: Sequen
     reply = (await probe.ask(messages.complete_request(code))).succeeded()
     start, end = reply.get("cursor_start"), reply.get("cursor_end")
     matches = reply.get("matches") or []
-    if not isinstance(start, int) or end != len(code) or not len(before) <= start <= end:
+    if end != len(code) or not isinstance(start, int) or not len(before) <= start <= len(code):
         raise Failed(
             f"{text!r} at {len(before)} to {len(code)} is to be replaced from {start} to {end}"
         )
-    if missing := [each for each in wanted if code[len(before) : start] + each not in matches]:
-        # Some give the whole name, and some what is behind the last dot.
-        if not set(missing) <= set(matches):
-            shown = ", ".join(map(str, matches[:10])) or "nothing"
-            raise Failed(f"{text!r} is completed to {shown}, not to {', '.join(missing)}")
+    completed = {f"{code[len(before) : start]}{each}" for each in matches}
+    if missing := set(wanted) - completed:
+        shown = ", ".join(sorted(completed)[:10]) or "nothing"
+        raise Failed(f"{text!r} is completed to {shown}, not to {', '.join(sorted(missing))}")
 
 
 @check("Code completeness")

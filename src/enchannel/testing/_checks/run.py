@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -78,21 +79,17 @@ async def check_kernel(
         if on_result is not None:
             on_result(result)
 
-    described = name
     while waiting:
-        probe: Probe | None = None
         try:
             async with make() as subject:
                 probe = Probe(subject, samples, patience, record)
                 await _live(probe, waiting, tell)
         except EnchannelError as error:
-            if probe is None:
-                for check in waiting:
-                    tell(check, "failed", f"the kernel could not be started: {error}")
-                break
-        if probe is not None and probe.info:
-            described = _described(name, probe)
-    return KernelReport(described, tuple(results))
+            # No check lets one out: it comes from the kernel's block.
+            for check in waiting:
+                tell(check, "failed", f"the kernel could not be started: {error}")
+            break
+    return KernelReport(f"{name}{record.description}", tuple(results))
 
 
 def _chosen(only: Iterable[str]) -> Sequence[Check]:
@@ -121,21 +118,13 @@ def _maker(kernel: str | KernelSpec | Make) -> tuple[str, Make]:
     return "kernel", kernel
 
 
-def _described(name: str, probe: Probe) -> str:
-    info = probe.info
-    implementation = f"{info.get('implementation', '')} {info.get('implementation_version', '')}"
-    return f"{name} ({implementation.strip() or 'unnamed'}, {probe.language or 'no language'})"
-
-
 async def _live(
     probe: Probe, waiting: deque[Check], tell: Callable[[Check, Outcome, str], None]
 ) -> None:
     """Runs the checks that are `waiting` for as long as the kernel is well."""
-    try:
+    # What it does not say of itself is not offered, or fails below.
+    with contextlib.suppress(Failed, EnchannelError):
         await probe.meet()
-    except (Failed, EnchannelError):
-        # What it does not say of itself is not offered, or fails below.
-        pass
     while waiting:
         check = waiting.popleft()
         outcome, seen = await _run(check, probe)

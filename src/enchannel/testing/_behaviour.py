@@ -1,0 +1,111 @@
+"""What a fake kernel does with a request where the test has said nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+from ._executions import Executions
+from ._fake_comms import FakeComms
+from ._features import Subshells, debug
+from ._request import Answering, Asked, Reply
+
+__all__ = ["Behaviour", "Start"]
+
+Start: TypeAlias = "Callable[[Callable[[], Coroutine[Any, Any, None]]], None]"
+"""Starts an async function as a task of the kernel."""
+
+_INFO: Mapping[str, Any] = {
+    "protocol_version": "5.4",
+    "implementation": "fake",
+    "implementation_version": "1.0",
+    "language_info": {
+        "name": "fake",
+        "version": "1.0",
+        "mimetype": "text/plain",
+        "file_extension": ".txt",
+    },
+    "banner": "A fake kernel",
+    "help_links": [],
+}
+
+
+class Behaviour:
+    """The answers of one kernel.
+
+    Args:
+        handle: Handles a request of a subshell.
+        start: Starts a task of the kernel.
+        subshells: Whether it has them.
+        debugger: Whether it has one.
+
+    Attributes:
+        handlers: What the test has said, by the type of the request.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[Any], Awaitable[object]],
+        start: Start,
+        *,
+        subshells: bool,
+        debugger: bool,
+    ) -> None:
+        self.executions = Executions()
+        self.comms = FakeComms()
+        self.subshells = Subshells(handle)
+        self.handlers: dict[str, Answering] = {}
+        self._start = start
+        self._own: dict[str, Answering] = {
+            "execute_request": self.executions.run,
+            "interrupt_request": self._interrupt,
+            "comm_open": self.comms.on_open,
+            "comm_msg": self.comms.on_message,
+            "comm_close": self.comms.on_message,
+            "comm_info_request": self.comms.info,
+            "kernel_info_request": self._info,
+            "shutdown_request": lambda request: {"restart": bool(request.content.get("restart"))},
+            "connect_request": lambda _: {},
+            "complete_request": _complete,
+            "inspect_request": lambda _: {"found": False, "data": {}, "metadata": {}},
+            "history_request": lambda _: {"history": []},
+            "is_complete_request": lambda _: {"status": "complete"},
+        }
+        self._features: list[str] = []
+        if subshells:
+            self._features.append("kernel subshells")
+            self._own["create_subshell_request"] = self._create_subshell
+            self._own["delete_subshell_request"] = self.subshells.delete
+            self._own["list_subshell_request"] = lambda _: self.subshells.list()
+        if debugger:
+            self._features.append("debugger")
+            self._own["debug_request"] = debug
+
+    def handler(self, msg_type: str) -> Answering:
+        """What answers requests of this type; one that is not known gets no reply."""
+        return self.handlers.get(msg_type) or self._own.get(msg_type) or (lambda _: None)
+
+    def forget(self) -> None:
+        """The kernel is another one: nothing is counted or open. What the test has said stays."""
+        self.executions.count = 0
+        self.comms.clear()
+        self.subshells.clear()
+
+    def _interrupt(self, _: Asked) -> Reply:
+        self.executions.interrupt()
+        return {}
+
+    def _info(self, _: Asked) -> Reply:
+        features = {"supported_features": self._features, "debugger": "debugger" in self._features}
+        return {**_INFO, **features}
+
+    def _create_subshell(self, _: Asked) -> Reply:
+        subshell = self.subshells.create()
+        self._start(partial(self.subshells.run, subshell))
+        return {"subshell_id": subshell}
+
+
+def _complete(request: Asked) -> Reply:
+    cursor = request.content.get("cursor_pos", 0)
+    return {"matches": [], "cursor_start": cursor, "cursor_end": cursor, "metadata": {}}

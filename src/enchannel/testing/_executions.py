@@ -1,0 +1,106 @@
+"""How a fake kernel runs code: by the script that the test wrote for it, and in all else as ipykernel does.
+
+* A cell that fails aborts the executions that wait behind it, where its request says so and it is not silent; other
+  requests are answered.
+* Silent code has no input and no result, and is not counted; neither is blank code, nor code that is not stored.
+* User expressions are evaluated behind code that has not failed, and are not defined unless the test says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import anyio
+
+from ._request import Asked
+
+__all__ = ["ABORTED", "Doing", "Executions", "Outcome"]
+
+Outcome: TypeAlias = "Mapping[str, Any] | None"
+"""``None``, or the ``ename``, ``evalue`` and ``traceback`` with which a cell fails."""
+
+Doing: TypeAlias = "Callable[[Any], Outcome | Awaitable[Outcome]]"
+"""A step of a script, of whatever class its request is."""
+
+ABORTED: Mapping[str, Any] = {"status": "aborted"}
+"""The reply to what waits behind a failure."""
+
+
+class Executions:
+    """The executions of one kernel.
+
+    Attributes:
+        count: Of the last that was counted.
+        scripts: What code does.
+        expressions: The MIME bundles of user expressions.
+    """
+
+    def __init__(self) -> None:
+        self.count: int = 0
+        self.scripts: dict[str, Sequence[Doing]] = {}
+        self.expressions: dict[str, Mapping[str, Any]] = {}
+        self._running: dict[str | None, anyio.CancelScope] = {}
+
+    async def run(self, request: Asked) -> Mapping[str, Any]:
+        """Runs what an execute_request asks for; the content of its reply."""
+        content = request.content
+        code = str(content.get("code", ""))
+        silent = bool(content.get("silent"))
+        if not silent:
+            shown = {"code": code, "execution_count": self.count + 1}
+            request.publish("execute_input", shown)
+            if content.get("store_history", True) and code.strip():
+                self.count += 1
+        count = self.count
+        failure = await self._follow(request, self.scripts.get(code, ()))
+        reply = {"execution_count": count, "payload": [], "user_expressions": {}}
+        if failure is not None:
+            return {**reply, "status": "error", **failure}
+        asked: Mapping[str, str] = content.get("user_expressions") or {}
+        values = {name: self._evaluate(expression) for name, expression in asked.items()}
+        return {**reply, "user_expressions": values}
+
+    async def _follow(self, request: Asked, steps: Sequence[Doing]) -> Outcome:
+        # One in each shell: an interrupt is for the main one.
+        shell = request.message.header.get("subshell_id")
+        with anyio.CancelScope() as scope:
+            self._running[shell] = scope
+            try:
+                for step in steps:
+                    outcome = step(request)
+                    failure = await outcome if inspect.isawaitable(outcome) else outcome
+                    if failure is not None:
+                        return failure
+            finally:
+                del self._running[shell]
+        if not scope.cancelled_caught:
+            return None
+        interrupted = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+        request.publish("error", interrupted)
+        return interrupted
+
+    def _evaluate(self, expression: str) -> Mapping[str, Any]:
+        data = self.expressions.get(expression)
+        if data is not None:
+            return {"status": "ok", "data": data, "metadata": {}}
+        said = f"name {expression!r} is not defined"
+        return {"status": "error", "ename": "NameError", "evalue": said, "traceback": []}
+
+    def interrupt(self) -> None:
+        """Ends what the main shell runs with a KeyboardInterrupt."""
+        running = self._running.get(None)
+        if running is not None:
+            running.cancel()
+
+    @staticmethod
+    def aborts(request: Asked, reply: Mapping[str, Any] | None) -> bool:
+        """Whether what waits behind `request` is not to run, because of this reply."""
+        content = request.content
+        return (
+            request.message.msg_type == "execute_request"
+            and (reply or {}).get("status") == "error"
+            and bool(content.get("stop_on_error", True))
+            and not content.get("silent")
+        )

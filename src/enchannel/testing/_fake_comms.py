@@ -1,0 +1,109 @@
+"""The comms of a fake kernel: to the targets that the test has given a handler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .._protocol.message import Message
+from ._request import Asked
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+__all__ = ["CommHandler", "FakeComm", "FakeComms"]
+
+CommHandler: TypeAlias = "Callable[[FakeComm, Message], Awaitable[object] | object]"
+"""Takes what a client sends on a comm: its ``comm_open`` first, then each ``comm_msg``, its ``comm_close`` last."""
+
+
+class FakeComm:
+    """The kernel's end of a comm that a client opened; given to a :data:`CommHandler`.
+
+    Attributes:
+        comm_id: Its id.
+        target_name: What it was opened to.
+        closed: Whether either side has closed it.
+    """
+
+    def __init__(self, publish: Callable[..., Message], comm_id: str, target_name: str) -> None:
+        self.comm_id: str = comm_id
+        self.target_name: str = target_name
+        self.closed: bool = False
+        self.parent: Message | None = None
+        self._publishing = publish
+
+    def send(self, data: Mapping[str, Any], *, buffers: Sequence[Buffer] = ()) -> Message:
+        """Sends `data` to the clients, now; within its handler as a child of what is being handled."""
+        return self._publish("comm_msg", data, buffers)
+
+    def close(self, data: Mapping[str, Any] | None = None) -> None:
+        """Closes the comm; no error where it is closed."""
+        if not self.closed:
+            self.closed = True
+            self._publish("comm_close", data or {}, ())
+
+    def _publish(
+        self, msg_type: str, data: Mapping[str, Any], buffers: Sequence[Buffer]
+    ) -> Message:
+        content = {"comm_id": self.comm_id, "data": dict(data)}
+        return self._publishing(msg_type, content, parent=self.parent, buffers=buffers)
+
+    def __repr__(self) -> str:
+        return f"<FakeComm {self.comm_id} to {self.target_name}>"
+
+
+class FakeComms:
+    """The comms of one kernel.
+
+    Attributes:
+        targets: The handlers, by the name of their target.
+    """
+
+    def __init__(self) -> None:
+        self.targets: dict[str, CommHandler] = {}
+        self._open: dict[str, FakeComm] = {}
+
+    def clear(self) -> None:
+        """All are gone, as with the kernel that had them."""
+        self._open.clear()
+
+    async def on_open(self, request: Asked) -> None:
+        """Opens a comm, or closes it at once where there is no such target."""
+        comm_id = str(request.content.get("comm_id"))
+        target = str(request.content.get("target_name"))
+        if target not in self.targets:
+            request.publish("comm_close", {"comm_id": comm_id, "data": {}})
+            return
+        self._open[comm_id] = FakeComm(request.kernel.publish, comm_id, target)
+        await self.on_message(request)
+
+    async def on_message(self, request: Asked) -> None:
+        """Hands a message to the handler of its comm; one of no comm is passed over."""
+        comm = self._open.get(str(request.content.get("comm_id")))
+        if comm is None:
+            return
+        if request.message.msg_type == "comm_close":
+            comm.closed = True
+        comm.parent = request.message
+        try:
+            done = self.targets[comm.target_name](comm, request.message)
+            if inspect.isawaitable(done):
+                await done
+        finally:
+            comm.parent = None
+            if comm.closed:
+                self._open.pop(comm.comm_id, None)
+
+    def info(self, request: Asked) -> Mapping[str, Any]:
+        """The reply to a comm_info_request."""
+        wanted = request.content.get("target_name")
+        return {
+            "comms": {
+                comm.comm_id: {"target_name": comm.target_name}
+                for comm in self._open.values()
+                if wanted in (None, comm.target_name) and not comm.closed
+            }
+        }
