@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
+from ._debugger import debug
 from ._executions import Executions
 from ._fake_comms import FakeComms
-from ._features import Subshells, debug
 from ._request import Answering, Asked, Reply
+from ._shells import Shells
 
-__all__ = ["Behaviour", "Start"]
-
-Start: TypeAlias = "Callable[[Callable[[], Coroutine[Any, Any, None]]], None]"
-"""Starts an async function as a task of the kernel."""
+__all__ = ["Behaviour"]
 
 _INFO: Mapping[str, Any] = {
     "protocol_version": "5.4",
@@ -35,28 +32,18 @@ class Behaviour:
     """The answers of one kernel.
 
     Args:
-        handle: Handles a request of a subshell.
-        start: Starts a task of the kernel.
-        subshells: Whether it has them.
+        shells: Its shells.
+        subshells: Whether others than the main one may be asked for.
         debugger: Whether it has one.
 
     Attributes:
         handlers: What the test has said, by the type of the request.
     """
 
-    def __init__(
-        self,
-        handle: Callable[[Any], Awaitable[object]],
-        start: Start,
-        *,
-        subshells: bool,
-        debugger: bool,
-    ) -> None:
+    def __init__(self, shells: Shells, *, subshells: bool, debugger: bool) -> None:
         self.executions = Executions()
         self.comms = FakeComms()
-        self.subshells = Subshells(handle)
         self.handlers: dict[str, Answering] = {}
-        self._start = start
         self._own: dict[str, Answering] = {
             "execute_request": self.executions.run,
             "interrupt_request": self._interrupt,
@@ -75,9 +62,9 @@ class Behaviour:
         self._features: list[str] = []
         if subshells:
             self._features.append("kernel subshells")
-            self._own["create_subshell_request"] = self._create_subshell
-            self._own["delete_subshell_request"] = self.subshells.delete
-            self._own["list_subshell_request"] = lambda _: self.subshells.list()
+            self._own["create_subshell_request"] = shells.create
+            self._own["delete_subshell_request"] = shells.delete
+            self._own["list_subshell_request"] = shells.list
         if debugger:
             self._features.append("debugger")
             self._own["debug_request"] = debug
@@ -90,7 +77,6 @@ class Behaviour:
         """The kernel is another one: nothing is counted or open. What the test has said stays."""
         self.executions.count = 0
         self.comms.clear()
-        self.subshells.clear()
 
     def _interrupt(self, _: Asked) -> Reply:
         self.executions.interrupt()
@@ -99,11 +85,6 @@ class Behaviour:
     def _info(self, _: Asked) -> Reply:
         features = {"supported_features": self._features, "debugger": "debugger" in self._features}
         return {**_INFO, **features}
-
-    def _create_subshell(self, _: Asked) -> Reply:
-        subshell = self.subshells.create()
-        self._start(partial(self.subshells.run, subshell))
-        return {"subshell_id": subshell}
 
 
 def _complete(request: Asked) -> Reply:

@@ -55,7 +55,11 @@ class Executions:
                 self.count += 1
         count = self.count
         failure = await self._follow(request, self.scripts.get(code, ()))
-        reply = {"execution_count": count, "payload": [], "user_expressions": {}}
+        reply = {
+            "execution_count": count,
+            "payload": list(request.payload),
+            "user_expressions": {},
+        }
         if failure is not None:
             return {**reply, "status": "error", **failure}
         asked: Mapping[str, str] = content.get("user_expressions") or {}

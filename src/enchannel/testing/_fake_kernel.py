@@ -40,10 +40,10 @@ from ._behaviour import Behaviour
 from ._ends import KernelEnd
 from ._executions import ABORTED, Outcome
 from ._fake_comms import CommHandler
-from ._features import unknown_subshell
 from ._memory import MemoryKernelEnd
 from ._prompts import Prompts
 from ._request import Answering, Reply, kernel_header
+from ._shells import Shells, unknown_subshell
 from ._transcript import Transcript
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from ._features import unknown_subshell
-from ._memory import MemoryTransport
+    from ._memory import MemoryTransport
 
 __all__ = ["FakeKernel", "Handler", "Request", "Step", "Tamper", "TransportName"]
 
@@ -78,6 +77,8 @@ class Request:
     identity: bytes
     """Of the client that asks."""
     message: Message
+    payload: list[Mapping[str, Any]] = attrs.field(factory=list)
+    """What the reply to an execution carries as its payload."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -124,9 +125,8 @@ class FakeKernel:
         self._transport: TransportName = transport
         self._end = end
         self._numbers = itertools.count(1)
-        self._behaviour = Behaviour(
-            self._handle, self._start, subshells=subshells, debugger=debugger
-        )
+        self._shells = Shells(self._handle, self._start)
+        self._behaviour = Behaviour(self._shells, subshells=subshells, debugger=debugger)
         self._tamper: Tamper | None = None
         self._prompts = Prompts()
         self._silent = False
@@ -210,7 +210,8 @@ class FakeKernel:
         """Answers requests of `msg_type` with what `handler`, a plain or async function, returns.
 
         It runs between busy and idle. The content that it returns is sent as the reply, with a
-        ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent.
+        ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent. It takes the place of
+        what the kernel would do: one for ``shutdown_request`` ends it with :meth:`die`, or does not.
         """
         self._behaviour.handlers[msg_type] = handler
 
@@ -334,6 +335,7 @@ class FakeKernel:
             async with unwrapping_task_group() as self._tasks:
                 self._incarnation = self._tasks.cancel_scope
                 self._tasks.start_soon(self._end.serve)
+                self._shells.begin()
                 for channel in ("shell", "control", "stdin"):
                     self._tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
                 if not self._lives:
@@ -361,41 +363,40 @@ class FakeKernel:
             try:
                 identity, message = await self._end.receive(channel)
             except RemoteProtocolError as error:
-                self._refuse(channel, error)
+                self.transcript.note(f"refused what came on {channel}: {error}")
                 continue
             await self._wait_awake()
             if self._dead:
                 return  # the cancellation comes at the next checkpoint, and there was none since
-            await self._take(Request(self, channel, identity, message))
+            request = Request(self, channel, identity, message)
+            if channel == "stdin":
+                self.transcript.received(channel, message)
+                self._prompts.answer(identity, message)
+            elif not self._shells.take(channel, request):
+                self.transcript.received(channel, message)
+                await self._answer_with(request, unknown_subshell)
 
     async def _wait_awake(self) -> None:
         while self._silent:
             await self._awake.wait()
 
-    def _refuse(self, channel: ChannelName, error: RemoteProtocolError) -> None:
-        self.transcript.note(f"refused what came on {channel}: {error}")
-
-    async def _take(self, request: Request) -> None:
-        """Does what a message asks for, in the shell that it is for."""
-        self.transcript.received(request.channel, request.message)
-        subshell = request.message.header.get("subshell_id")
-        if request.channel == "stdin":
-            self._prompts.answer(request.identity, request.message)
-        elif subshell is None:
-            await self._handle(request)
-        elif not self._behaviour.subshells.take(str(subshell), request):
-            await self._answer_with(request, unknown_subshell)
-
-    async def _handle(self, request: Request) -> None:
+    async def _handle(self, request: Request, aborted: bool) -> None:
+        await self._wait_awake()
+        if self._dead:
+            return  # the cancellation comes at the next checkpoint, and there was none since
         msg_type = request.message.msg_type
-        reply = await self._answer_with(request, self._behaviour.handler(msg_type))
+        self.transcript.received(request.channel, request.message)
+        handler = (lambda _: ABORTED) if aborted else self._behaviour.handler(msg_type)
+        reply = await self._answer_with(request, handler)
         if self._dead:
             return
         if self._behaviour.executions.aborts(request, reply):
-            await self._abort_waiting(request.channel)
-        if msg_type == "shutdown_request" and request.content.get("restart"):
+            self._shells.abort(request.channel, request)
+        if msg_type != "shutdown_request" or msg_type in self._behaviour.handlers:
+            return
+        if request.content.get("restart"):
             await self.restart()
-        elif msg_type == "shutdown_request":
+        else:
             self.die("the fake kernel was shut down")
 
     async def _answer_with(self, request: Request, handler: Answering) -> Reply:
@@ -411,25 +412,6 @@ class FakeKernel:
                 request.publish(sent.msg_type, sent.content)
         request.publish("status", {"execution_state": "idle"})
         return reply
-
-    async def _abort_waiting(self, channel: ChannelName) -> None:
-        """What has arrived behind a failure: executions are aborted, the rest is answered."""
-        for request in self._waiting(channel):
-            if request.message.msg_type == "execute_request":
-                self.transcript.received(channel, request.message)
-                await self._answer_with(request, lambda _: ABORTED)
-            else:
-                await self._take(request)
-
-    def _waiting(self, channel: ChannelName) -> list[Request]:
-        found = []
-        while True:
-            try:
-                found.append(Request(self, channel, *self._end.receive_nowait(channel)))
-            except anyio.WouldBlock:
-                return found
-            except RemoteProtocolError as error:
-                self._refuse(channel, error)
 
     def _message(
         self,

@@ -47,6 +47,11 @@ class Asked(Protocol):
         """What it says."""
         ...
 
+    @property
+    def payload(self) -> list[Mapping[str, Any]]:
+        """What the reply to an execution carries as its payload."""
+        ...
+
     def publish(
         self, msg_type: str, content: Mapping[str, Any], buffers: Sequence[Buffer] = ()
     ) -> Message:

@@ -19,6 +19,7 @@ __all__ = [
     "clear_output",
     "display",
     "error",
+    "page",
     "pause",
     "result",
     "stream",
@@ -78,6 +79,15 @@ def error(ename: str, evalue: str = "", traceback: Sequence[str] = ()) -> Step:
 def clear_output(*, wait: bool = False) -> Step:
     """Clears the output, with `wait` only when the next one comes."""
     return _publishing("clear_output", {"wait": wait})
+
+
+def page(data: str | Mapping[str, Any]) -> Step:
+    """Has `data`, a mime bundle or plain text, shown in a pager: as a payload of the reply."""
+
+    def step(request: Request) -> None:
+        request.payload.append({"source": "page", "data": _bundle(data), "start": 0})
+
+    return step
 
 
 def ask(prompt: str = "", *, password: bool = False) -> Step:

@@ -27,6 +27,9 @@ __all__ = ["Client", "KernelUnderCheck", "Probe", "Record"]
 IMPATIENCE = 5.0
 """Seconds that a kernel gets for what it owes, once it has left something out."""
 
+LONGEST = 4
+"""Times the patience that one check may take."""
+
 GRACE = 1.0
 """Seconds for what another thread of the kernel may still send, behind what was asked last."""
 
@@ -74,6 +77,7 @@ class Probe:
 
     Attributes:
         info: The content of its ``kernel_info_reply``.
+        longest: Seconds that one check may take.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Probe:
         self.kernel = kernel
         self.samples = samples or KernelSamples()
         self.patience = patience
+        self.longest = LONGEST * patience
         self.record = record
         self.info: dict[str, Any] = {}
         self._given = samples

@@ -31,9 +31,6 @@ CHECKS: Sequence[Check] = (
     *lives.ENDS,
 )
 
-LONGEST = 4
-"""Times the patience that one check may take."""
-
 Make: TypeAlias = "Callable[[], AbstractAsyncContextManager[KernelUnderCheck]]"
 
 
@@ -135,14 +132,14 @@ async def _live(
 
 async def _run(check: Check, probe: Probe) -> tuple[Outcome, str]:
     try:
-        with anyio.fail_after(LONGEST * probe.patience):
+        with anyio.fail_after(probe.longest):
             await check.run(probe)
     except NotOffered as reason:
         return "not offered", str(reason)
     except Failed as reason:
         return "failed", str(reason)
     except TimeoutError:
-        return "failed", f"it was not over within {LONGEST * probe.patience:g} s"
+        return "failed", f"it was not over within {probe.longest:g} s"
     except (EnchannelError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         return "failed", f"{type(error).__name__}: {error}"
     return "passed", ""
