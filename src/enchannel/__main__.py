@@ -1,8 +1,9 @@
 """The command line: ``enchannel``, or ``python -m enchannel``.
 
-Here is what is asked for; what is done about it is in ``_cli_run`` and ``_cli_kernels``.
+Here is what is asked for; what is done about it is in ``_cli``.
 
-* Built on what ``from enchannel import ...`` gives, and on nothing else of the library.
+* Built on what ``from enchannel import ...`` and ``from enchannel.testing import ...`` give, and on nothing else of
+  the library.
 * Bad input is told before anything is launched: what is wrong, what would be right, exit status 2.
 * ``click`` and ``rich`` are needed here only.
 """
@@ -152,6 +153,68 @@ def kernels(json_: bool) -> None:
         except BrokenPipeError:
             _exit(1)
     _exit(0)
+
+
+@main.command()
+@click.argument("kernel", metavar="NAME")
+@click.option(
+    "--only", multiple=True, metavar="CHECK", help="This check; may be given several times."
+)
+@click.option(
+    "--samples",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Code in the kernel's language to check it with, as TOML.",
+)
+@click.option(
+    "--timeout",
+    type=float,
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    callback=_positive,
+    help="How long the kernel may take for one answer.",
+)
+@click.option("--json", "json_", is_flag=True, help="Print one JSON object in the end.")
+def check(
+    kernel: str, only: tuple[str, ...], samples: Path | None, timeout: float, json_: bool
+) -> None:
+    """Check whether the kernel NAME does what the specification asks of it.
+
+    NAME is a kernelspec. It is launched, and once more wherever it dies of a check.
+
+    For some languages there is code to check with; for others, or for what is special about a kernel,
+    FILE says it: stdout = "say 'hello, world'", result = { "1 + 2" = "3" }, error = "fail!" and so on.
+    What there is no code for is not checked.
+
+    \b
+    Exit status:
+      0    nothing failed
+      1    something did
+      2    the kernel could not be checked
+      130  stopped by Ctrl-C
+
+    \b
+    Examples:
+      enchannel check python3
+      enchannel check my_kernel --samples samples.toml
+      enchannel check my_kernel --only stdin --only interrupt
+    """  # noqa: D301
+    from ._cli.check import Check, read_samples
+
+    with _failures():
+        checking = Check(
+            kernel,
+            only=only,
+            samples=read_samples(samples) if samples is not None else None,
+            patience=timeout,
+            as_json=json_,
+        )
+        try:
+            status = trio.run(checking)
+        except BrokenPipeError:
+            status = 1
+        _exit(status)
 
 
 @contextmanager

@@ -108,3 +108,35 @@ def test_it():
         assert run(tmp_path, code, *options).returncode == 0
         imported.append(set((tmp_path / "modules").read_text().split()))
     assert imported[0] - imported[1] == {"pytest_enchannel"}
+
+
+CASES = """
+from functools import partial
+from enchannel.testing import KernelSamples, kernel_cases, open_fake_kernel
+
+test_kernel = kernel_cases(open_fake_kernel, samples=KernelSamples(stdout="x"), patience=2)
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["-p", "no:anyio", "-o", "trio_mode=true"], ["-p", "no:trio"], ["-p", "no:enchannel"]],
+    ids=["trio mode", "anyio", "without the fixtures"],
+)
+def test_the_checks_of_a_kernel_are_cases(tmp_path: Path, options: list[str]) -> None:
+    result = run(tmp_path, CASES, "-rs", "-k", "stdout or kernel-info or subshells", *options)
+    assert "1 failed, 2 passed, 1 skipped" in result.stdout, result.stdout
+    assert "What code writes to standard output is published as a stream" in result.stdout
+    assert "(Streams (stdout, stderr, etc)): no 'hello, world' on stdout" in result.stdout
+    assert "there is no sample" not in result.stdout
+    assert "'kernel subshells' is not in supported_features" in result.stdout
+
+
+def test_a_kernel_is_opened_once_for_all_its_cases(tmp_path: Path) -> None:
+    counted = CASES.replace(
+        "kernel_cases(open_fake_kernel",
+        "kernel_cases(lambda: (print('LAUNCHED'), open_fake_kernel())[1]",
+    )
+    result = run(tmp_path, counted, "-s", "-k", "kernel-info or comm-info")
+    assert "3 passed" in result.stdout, result.stdout
+    assert result.stdout.count("LAUNCHED") == 1
