@@ -5,12 +5,15 @@
 ``kernel_channels``       its open channels
 ``new_fake_kernel``       ``await new_fake_kernel(...)`` opens one more, any number of times
 ``real_kernel``           a real :class:`~enchannel.Kernel`; skips where its kernelspec is not installed
-``real_kernel_name``      which: ``"python3"``, unless overridden or parametrised
+``real_kernel_channels``  its open channels
+``real_kernel_name``      which: that of ``--enchannel-kernel NAME``, unless overridden or parametrised
 ========================  ==========================================================================
 
 They are async fixtures and nothing more, so they run under whatever runs the test: pytest-trio (strict
-mode and ``trio_mode``), or AnyIO's plugin on either backend. There is no hook here that could take over a
-test; the one that there is adds the conversation with each fake kernel to the report of a failed test.
+mode and ``trio_mode``), AnyIO's plugin on either backend, or pytest-asyncio in ``auto`` mode. In its strict mode that
+runs nobody else's fixtures, and in ``auto`` mode also those of tests that run on Trio: where either happens, the test
+fails with a sentence about it. There is no hook here that could take over a test; there is one that adds the
+conversation with each fake kernel to the report of a test that failed.
 
 pytest imports this module wherever enchannel is installed, for whoever runs it. So it stands outside the package, and
 imports nothing else until a fixture is used, and asks nothing of pytest that an old one has not.
@@ -19,8 +22,8 @@ imports nothing else until a fixture is used, and asks nothing of pytest that an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -30,20 +33,43 @@ if TYPE_CHECKING:
     from enchannel.testing import FakeKernel
 
 
+T = TypeVar("T")
+
+_ASYNC = {
+    "fake_kernel",
+    "kernel_channels",
+    "new_fake_kernel",
+    "real_kernel",
+    "real_kernel_channels",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--enchannel-kernel NAME``."""
+    parser.getgroup("enchannel").addoption(
+        "--enchannel-kernel",
+        default="python3",
+        metavar="NAME",
+        help="The kernelspec that the fixture real_kernel launches (default: python3).",
+    )
+
+
 @pytest.fixture
 async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKernel]:
     """A fake kernel in memory."""
     from enchannel.testing import open_fake_kernel
 
-    async with open_fake_kernel() as kernel:
+    async with _held(request, open_fake_kernel()) as kernel:
         _remember(request, kernel)
         yield kernel
 
 
 @pytest.fixture
-async def kernel_channels(fake_kernel: FakeKernel) -> AsyncIterator[KernelChannels]:
+async def kernel_channels(
+    request: pytest.FixtureRequest, fake_kernel: FakeKernel
+) -> AsyncIterator[KernelChannels]:
     """The open channels of `fake_kernel`."""
-    async with fake_kernel.open_channels() as channels:
+    async with _held(request, fake_kernel.open_channels()) as channels:
         yield channels
 
 
@@ -52,6 +78,14 @@ async def new_fake_kernel(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Callable[..., Awaitable[FakeKernel]]]:
     """Opens fake kernels, with the arguments of ``open_fake_kernel``, that live as long as the test."""
+    async with _held(request, _opening_kernels(request)) as new:
+        yield new
+
+
+@asynccontextmanager
+async def _opening_kernels(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Callable[..., Awaitable[FakeKernel]]]:
     import anyio
     import anyio.abc
 
@@ -76,9 +110,10 @@ async def new_fake_kernel(
 
 
 @pytest.fixture
-def real_kernel_name() -> str:
+def real_kernel_name(request: pytest.FixtureRequest) -> str:
     """The kernelspec that `real_kernel` launches: override it, or parametrise a test with it."""
-    return "python3"
+    name: str = request.config.getoption("--enchannel-kernel")
+    return name
 
 
 @pytest.fixture
@@ -94,12 +129,96 @@ def _real_kernel_opening(real_kernel_name: str) -> AbstractAsyncContextManager[K
 
 @pytest.fixture
 async def real_kernel(
-    _real_kernel_opening: AbstractAsyncContextManager[Kernel],
+    request: pytest.FixtureRequest, _real_kernel_opening: AbstractAsyncContextManager[Kernel]
 ) -> AsyncIterator[Kernel]:
     """A real kernel, launched for this test."""
-    async with _real_kernel_opening as kernel:
+    async with _held(request, _real_kernel_opening) as kernel:
         yield kernel
 
+
+@pytest.fixture
+async def real_kernel_channels(
+    request: pytest.FixtureRequest, real_kernel: Kernel
+) -> AsyncIterator[KernelChannels]:
+    """The open channels of `real_kernel`."""
+    async with _held(request, real_kernel.open_channels()) as channels:
+        yield channels
+
+
+# Under pytest-asyncio.
+
+
+def _asyncio_mode(config: pytest.Config) -> str | None:
+    """The mode of pytest-asyncio, where that is there."""
+    if not config.pluginmanager.hasplugin("asyncio"):
+        return None
+    mode: Any = config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")
+    return str(getattr(mode, "value", mode))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuses what would fail with less of a word, or hang."""
+    used = sorted(_ASYNC.intersection(getattr(item, "fixturenames", ())))
+    mode = _asyncio_mode(item.config) if used else None
+    if mode == "strict" and item.get_closest_marker("asyncio"):
+        pytest.fail(
+            f"pytest-asyncio in strict mode does not run the fixture {used[0]!r}, which is not its own: set "
+            "asyncio_mode = auto, or mark the test with pytest.mark.anyio",
+            pytrace=False,
+        )
+    if mode == "auto" and _is_on_trio(item):
+        pytest.fail(
+            f"pytest-asyncio in auto mode takes over the fixture {used[0]!r} of a test that runs on Trio: set "
+            "asyncio_mode = strict",
+            pytrace=False,
+        )
+
+
+def _is_on_trio(item: pytest.Item) -> bool:
+    plugged = item.config.pluginmanager.hasplugin("trio")
+    if plugged and (item.get_closest_marker("trio") or item.config.getini("trio_mode")):
+        return True
+    call: Any = getattr(item, "callspec", None)
+    backend = call.params.get("anyio_backend") if call is not None else None
+    return "trio" in (backend, backend[0] if isinstance(backend, tuple) else None)
+
+
+@asynccontextmanager
+async def _held(
+    request: pytest.FixtureRequest, opening: AbstractAsyncContextManager[T]
+) -> AsyncIterator[T]:
+    """What `opening` opens, entered and left by one task.
+
+    pytest-asyncio sets a fixture up in one task and tears it down in another, which a task group does not stand.
+    """
+    if _asyncio_mode(request.config) != "auto":
+        async with opening as opened:
+            yield opened
+        return
+    import asyncio
+
+    found: list[T] = []
+    ready, over = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            async with opening as opened:
+                found.append(opened)
+                ready.set()
+                await over.wait()
+        finally:
+            ready.set()
+
+    holder = asyncio.create_task(hold())
+    await ready.wait()
+    if found:
+        yield found[0]
+    over.set()
+    await holder
+
+
+# The report.
 
 # Not the stash of an item, which came with pytest 7.
 _kernels: WeakKeyDictionary[pytest.Item, list[FakeKernel]] = WeakKeyDictionary()

@@ -32,12 +32,20 @@ def library():
 """
 
 
-def run(path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run(
+    path: Path, code: str, *options: str, asyncio_mode: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    scope = "asyncio_default_fixture_loop_scope=function"
+    chosen = ["-o", f"asyncio_mode={asyncio_mode}", "-o", scope] if asyncio_mode else []
     (path / "sniffio_free.py").write_text(LIBRARY)
     (path / "test_sample.py").write_text(code)
     (path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\npythonpath = .\n")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:randomly", *options],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:randomly"),
+            *(chosen or ["-p", "no:asyncio"]),
+            *options,
+        ],
         cwd=path,
         capture_output=True,
         text=True,
@@ -108,6 +116,99 @@ def test_it():
         assert run(tmp_path, code, *options).returncode == 0
         imported.append(set((tmp_path / "modules").read_text().split()))
     assert imported[0] - imported[1] == {"pytest_enchannel"}
+
+
+# Beside pytest-asyncio.
+
+ASYNCIO = """
+import pytest
+from enchannel import KernelDied
+
+{mark}
+async def test_channels(fake_kernel, kernel_channels, new_fake_kernel):
+    await kernel_channels.shell.send({{"msg_type": "kernel_info_request"}})
+    assert (await kernel_channels.shell.receive()).msg_type == "kernel_info_reply"
+    async with (await new_fake_kernel()).open_channels() as ch:
+        await ch.shell.send({{"msg_type": "kernel_info_request"}})
+    fake_kernel.die()
+    with pytest.raises(KernelDied):
+        await kernel_channels.main.receive()
+
+{mark}
+async def test_a_real_one(real_kernel, real_kernel_channels):
+    assert real_kernel.spec.name == "python3"
+    async with real_kernel_channels.execute("print(1)") as execution:
+        async for _ in execution: pass
+    assert execution.outputs[0]["text"] == "1\\n"
+"""
+MARKED = ASYNCIO.format(mark="@pytest.mark.asyncio")
+ON_TRIO = "import pytest\n@pytest.mark.trio\nasync def test_it(fake_kernel): pass\n"
+
+
+@pytest.mark.parametrize("code", [ASYNCIO.format(mark=""), MARKED], ids=["bare", "marked"])
+@pytest.mark.parametrize(
+    "options", [[], ["-p", "no:trio", "-p", "no:anyio"]], ids=["with others", "alone"]
+)
+def test_the_fixtures_run_under_pytest_asyncio(
+    tmp_path: Path, code: str, options: list[str]
+) -> None:
+    result = run(tmp_path, code, *options, asyncio_mode="auto")
+    assert "2 passed" in result.stdout, result.stdout
+    assert result.returncode == 0
+
+
+def test_what_fails_under_pytest_asyncio_is_told(tmp_path: Path) -> None:
+    code = "async def test_it(fake_kernel, kernel_channels): assert False, 'on purpose'\n"
+    result = run(tmp_path, code, asyncio_mode="auto")
+    assert "1 failed" in result.stdout, result.stdout
+    assert "conversation with fake kernel 1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "mode", "told"),
+    [
+        (MARKED, "strict", "set asyncio_mode = auto, or mark the test with pytest.mark.anyio"),
+        (ON_TRIO, "auto", "of a test that runs on Trio: set asyncio_mode = strict"),
+    ],
+    ids=["strict", "trio"],
+)
+def test_what_pytest_asyncio_cannot_run_is_refused_with_a_word(
+    tmp_path: Path, code: str, mode: str, told: str
+) -> None:
+    result = run(tmp_path, code, asyncio_mode=mode)
+    assert told in result.stdout
+    assert "passed" not in result.stdout
+    assert "INTERNALERROR" not in result.stdout
+
+
+@pytest.mark.parametrize("order", [("test_a", "test_b"), ("test_b", "test_a")])
+def test_what_is_refused_does_no_harm_to_others(tmp_path: Path, order: tuple[str, str]) -> None:
+    code = "import pytest\n" + "".join(
+        {
+            "test_a": "@pytest.mark.trio\nasync def test_a(fake_kernel): pass\n",
+            "test_b": "async def test_b(kernel_channels): pass\n",
+        }[name]
+        for name in order
+    )
+    result = run(tmp_path, code, asyncio_mode="auto")
+    assert "1 passed, 1 error" in result.stdout, result.stdout
+
+
+# The real kernel.
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [([], "1 passed"), (["--enchannel-kernel", "cobol"], "1 skipped")]
+)
+def test_which_kernel_is_launched_is_an_option(
+    tmp_path: Path, options: list[str], told: str
+) -> None:
+    code = (
+        "async def test_it(real_kernel_channels):\n"
+        "    assert (await real_kernel_channels.kernel_info())['implementation'] == 'ipython'\n"
+    )
+    result = run(tmp_path, code, "-p", "no:anyio", "-o", "trio_mode=true", *options)
+    assert told in result.stdout, result.stdout
 
 
 CASES = """
