@@ -20,7 +20,7 @@ CommHandler: TypeAlias = "Callable[[FakeComm, Message], Awaitable[object] | obje
 
 
 class FakeComm:
-    """The kernel's end of a comm that a client opened; given to a :data:`CommHandler`.
+    """The kernel's end of a comm that a client opened; given to a ``CommHandler``.
 
     Attributes:
         comm_id: Its id.

@@ -426,7 +426,7 @@ class FakeKernel:
         return Message(header, dict(parent.header) if parent else {}, {}, dict(content), buffers)
 
     async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
-        """Sends an ``input_request`` to who made `request`; see :meth:`Request.input`."""
+        """Sends an ``input_request`` to who made `request`; see ``Request.input``."""
         with self._prompts.asking(request.identity) as answer:
             self.send("stdin", request.identity, "input_request", content, parent=request.message)
             return await answer.wait()

@@ -21,7 +21,7 @@ class CheckResult:
     title: str
     """What the specification asks, in a sentence."""
     source: str
-    """Where: the section of the Jupyter messaging specification, or the JEP."""
+    """The section of the Jupyter messaging specification, or the JEP."""
     outcome: Outcome
     """``"not offered"``: the kernel does not have what is checked and need not have it, or there is no sample of it."""
     seen: str = ""
@@ -35,10 +35,10 @@ class CheckResult:
 
 @attrs.frozen
 class KernelReport:
-    """What came of checking one kernel; its ``str`` is for people, :meth:`to_dict` for programs."""
+    """What came of checking one kernel; its ``str`` is for people, ``to_dict()`` for programs."""
 
     kernel: str
-    """The kernel that was checked: its kernelspec's name, and what it says of itself."""
+    """The name of its kernelspec, and what it says that it is."""
     results: Sequence[CheckResult]
     """In the order of the checks."""
 
