@@ -112,8 +112,8 @@ async def _opening_kernels(
 @pytest.fixture
 def real_kernel_name(request: pytest.FixtureRequest) -> str:
     """The kernelspec that `real_kernel` launches: override it, or parametrise a test with it."""
-    name: str = request.config.getoption("--enchannel-kernel")
-    return name
+    name: Any = request.config.getoption("--enchannel-kernel")
+    return str(name)
 
 
 @pytest.fixture
