@@ -13,7 +13,16 @@ from typing import Any, TypeAlias
 import anyio
 import pytest
 
-from enchannel import KernelChannels, KernelDied, Message, Subscription, messages, open_kernel
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    Message,
+    NoReply,
+    Subscription,
+    messages,
+    open_kernel,
+    open_kernel_channels,
+)
 from enchannel.messages import execute_request
 from enchannel.testing import (
     FakeComm,
@@ -28,6 +37,7 @@ from enchannel.testing import (
     stream,
     update_display,
 )
+from fault_proxy import FaultProxy
 
 pytestmark = pytest.mark.anyio
 
@@ -295,3 +305,70 @@ async def test_they_send_the_same(anyio_backend: str) -> None:
     for kind, names in (("memory", list(TALKS)), ("ipc", list(TALKS)[:-1])):
         fake = await transcripts(kind, names)
         assert fake == {name: real[name] for name in names}
+
+
+@asynccontextmanager
+async def held_up(kind: str, channel: Any) -> AsyncIterator[KernelChannels]:
+    """Channels to a kernel, one of which lets nothing pass from it."""
+    if kind == "fake":
+        async with open_fake_kernel() as fake, fake.open_channels() as ch:
+            teach(fake)
+            fake.clients[0].inbound[channel].stall()
+            yield ch
+        return
+    async with (
+        open_kernel("python3", transport="tcp") as kernel,
+        anyio.create_task_group() as tasks,
+    ):
+        proxy = FaultProxy(kernel.connection_info)
+        await tasks.start(proxy.serve)
+        async with open_kernel_channels(None, proxy.config) as ch:
+            proxy.held.add(channel)
+            yield ch
+        tasks.cancel_scope.cancel()
+
+
+async def ask_for_completeness(ch: KernelChannels) -> object:
+    return (await ch.request(messages.is_complete_request("1"))).content["status"]
+
+
+async def ask_control(ch: KernelChannels) -> object:
+    return (await ch.request(messages.kernel_info_request(), channel="control")).msg_type
+
+
+async def run_code(ch: KernelChannels) -> object:
+    async with ch.execute("print(1)") as execution:
+        async for _ in execution:
+            pass
+    assert execution.reply is not None
+    return [each["text"] for each in execution.outputs]
+
+
+ASKED: Sequence[tuple[str, Callable[[KernelChannels], Awaitable[object]]]] = [
+    ("shell", ask_for_completeness),
+    ("shell", run_code),
+    ("shell", ask_control),
+    ("control", ask_control),
+    ("control", run_code),
+    ("iopub", ask_for_completeness),
+]
+
+
+async def test_a_stalled_pipe_shows_what_a_held_up_channel_does(anyio_backend: str) -> None:
+    outcomes: dict[tuple[str, int], object] = {}
+
+    async def note(kind: str, number: int) -> None:
+        channel, ask_it = ASKED[number]
+        async with held_up(kind, channel) as ch:
+            try:
+                outcomes[kind, number] = await ask_it(ch)
+            except NoReply as error:
+                outcomes[kind, number] = (type(error), str(error))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(len(ASKED)):
+            for kind in ("real", "fake"):
+                tasks.start_soon(note, kind, number)
+    for number in range(len(ASKED)):
+        assert outcomes["fake", number] == outcomes["real", number]
+    assert sum(isinstance(outcome, tuple) for outcome in outcomes.values()) == 2 * 3
