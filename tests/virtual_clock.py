@@ -1,7 +1,7 @@
 """Both event loops with a clock that jumps over the time in which nobody has anything to do.
 
 For tests in memory, where nothing happens outside the event loop. A module asks for it by importing
-:func:`virtual_backend` as ``anyio_backend``.
+:func:`virtual_backend` (or :func:`frozen_backend`) as ``anyio_backend``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,19 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+
+class FrozenClockLoop(asyncio.SelectorEventLoop):
+    def time(self) -> float:
+        return 0.0
+
+
+@pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
+def frozen_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """With a clock that stands still: what happens at all happens at once. For tests over sockets as well."""
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock()}
+    return "asyncio", {"loop_factory": FrozenClockLoop}
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
