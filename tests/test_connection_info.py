@@ -77,6 +77,13 @@ def test_to_dict_is_what_a_connection_file_holds() -> None:
     assert ConnectionInfo.parse(info.to_dict()) == info
 
 
+def test_to_dict_has_an_empty_key_and_no_keys_of_curve_where_there_are_none() -> None:
+    open_to_all = {**CONFIG, "key": "", "kernel_name": ""}
+    assert ConnectionInfo.parse(open_to_all).to_dict() == open_to_all
+    encrypted = {**open_to_all, "curve_publickey": "p" * 40, "curve_secretkey": "s" * 40}
+    assert ConnectionInfo.parse(encrypted).to_dict() == encrypted
+
+
 def test_a_file_may_be_named_by_text_or_path(tmp_path: Path) -> None:
     path = tmp_path / "kernel.json"
     path.write_text(json.dumps(CONFIG))
@@ -137,6 +144,13 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "kernel.json"
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConnectionFileError, match=r"kernel\.json: no JSON \(not UTF-8\)"):
+        ConnectionInfo.parse(path)
+
+
+def test_a_file_that_python_does_not_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.json"
+    path.write_text(f'{{"shell_port": {"9" * 10_000}}}')
+    with pytest.raises(ConnectionFileError, match=r"kernel\.json: no JSON \(unreadable\)"):
         ConnectionInfo.parse(path)
 
 

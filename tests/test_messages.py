@@ -44,9 +44,11 @@ def test_a_message_cannot_be_changed() -> None:
 def test_the_repr_shows_no_content() -> None:
     shown = repr(Message(HEADER, {"msg_id": "0"}, {}, {"code": "password"}))
     assert shown == "<Message status 1 child of 0>"
+    assert repr(Message(HEADER)) == "<Message status 1>"
 
 
-UTC = UTC
+def test_messages_are_told_apart_by_their_hashes() -> None:
+    assert len({hash(Message({"msg_id": str(number)})) for number in range(100)}) > 90
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,14 @@ UTC = UTC
         (
             "2026-06-06 17:21:30-05",
             datetime(2026, 6, 6, 17, 21, 30, 0, timezone(timedelta(hours=-5))),
+        ),
+        (
+            "2026-06-06t17:21:30z",
+            datetime(2026, 6, 6, 17, 21, 30, tzinfo=UTC),
+        ),
+        (
+            "2026-06-06T17:21:30-05:30",
+            datetime(2026, 6, 6, 17, 21, 30, 0, timezone(-timedelta(hours=5, minutes=30))),
         ),
         ("2026-02-31T00:00:00Z", None),
         ("2026-02-01T00:00:00+99:00", None),

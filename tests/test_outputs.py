@@ -151,3 +151,14 @@ def test_looking_at_each_piece_copies_no_text() -> None:
         assert peak - held < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_that_something_is_shown_is_told_when_it_is_the_first() -> None:
+    told: list[int] = []
+    displays = Displays(lambda: told.append(1))
+    first = OutputList(displays)
+    displays.add(first.outputs)
+    assert told == [1]
+    second = OutputList(displays)
+    displays.add(second.outputs)
+    assert told == [1]
