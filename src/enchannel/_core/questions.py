@@ -32,9 +32,13 @@ class Questions:
     Args:
         seam: The connection.
         filed: Where what arrives finds who asked, by the id of the request.
+
+    Attributes:
+        ever_answered: Whether there was a reply to any.
     """
 
     def __init__(self, seam: Seam, filed: dict[str, Any]) -> None:
+        self.ever_answered: bool = False
         self._seam = seam
         self._filed = filed
         self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
@@ -131,7 +135,8 @@ class Questions:
         if published:
             probe.idle |= any(message.content.get("execution_state") == "idle" for message in run)
         else:
-            probe.answered = True
+            probe.answered = self.ever_answered = True
+            self._quiet.ring()
             self._seam.over(probe.channel, probe.request)
             in_main_shell = probe.channel == "shell" and not (inquiry and inquiry.subshell)
             if in_main_shell and not probe.given_up:
@@ -149,6 +154,11 @@ class Questions:
         self._asked.pop(msg_id, None)
         self._filed.pop(msg_id, None)
         self._quiet.ring()
+
+    async def first_answered(self) -> None:
+        """Waits until there was a reply to any question."""
+        while not self.ever_answered:
+            await self._quiet.wait()
 
     async def all_answered(self, channel: ChannelName) -> None:
         """Waits until no question asked on `channel` is open, neither its reply nor its idle status."""

@@ -371,7 +371,7 @@ class Kernel:
         if line.failure is not None:
             what = f"was not ready within {timeout:g} s: {line.failure}"
             raise self._launch_error(what, process) from line.failure
-        if not line.proven:
+        if not line.ready:
             what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
             raise self._launch_error(what, process)
         process.ready = True

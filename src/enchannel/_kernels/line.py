@@ -14,6 +14,7 @@ import anyio
 
 from .. import messages
 from .._core.core import Core
+from .._core.proof import ask_anyhow
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
@@ -32,26 +33,31 @@ class Line:
 
     Attributes:
         failure: Why it could not be opened.
-        proven: Whether iopub was proven live, so that the kernel is ready.
+        ready: Whether the kernel is: its iopub is live, and it has answered something. It may greet who subscribes long
+            before it does.
     """
 
     def __init__(self) -> None:
         self.failure: KernelConnectError | None = None
-        self.proven: bool = False
+        self.ready: bool = False
         self._core: Core | None = None
         self._scope = anyio.CancelScope()
         self._known = anyio.Event()
 
     async def hold(self, info: ConnectionInfo, timeout: float) -> None:
         """Opens it, and keeps it open until :meth:`close`; never raises."""
+        deadline = anyio.current_time() + timeout
         try:
             opening = open_some_channels(
                 info, "shell", "control", "iopub", connect_timeout=timeout, on_made=self._made
             )
             with self._scope:
                 async with opening as channels:
-                    self.proven = channels.statistics().iopub_proven
                     assert self._core is not None
+                    with anyio.CancelScope(deadline=deadline):
+                        ask_anyhow(self._core)
+                        await self._core.requests.questions.first_answered()
+                        self.ready = channels.statistics().iopub_proven
                     # Or what the kernel publishes for our questions would show up in the first streams of the user.
                     for channel, seconds in QUIET.items():
                         with anyio.move_on_after(seconds):

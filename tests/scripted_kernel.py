@@ -1,0 +1,144 @@
+"""A kernel as a process of its own that is up in a tenth of a second, and does what its arguments say.
+
+Run as ``python scripted_kernel.py CONNECTION_FILE [OPTION...]``. Its code is a word: ``echo TEXT``, ``pid``, ``env NAME``,
+``cwd``, ``exit STATUS``, ``spawn`` (starts a process that stays), ``run`` (until it is interrupted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from enchannel import Message
+from enchannel._protocol.connection_info import ConnectionInfo
+from enchannel._protocol.wire import Wire
+
+SESSION = str(uuid.uuid4())
+
+
+class ScriptedKernel:
+    def __init__(self, info: ConnectionInfo, options: argparse.Namespace) -> None:
+        self.options = options
+        self.wire = Wire(info.key)
+        self.count = 0
+        context = zmq.Context.instance()
+        kinds = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB}
+        self.sockets = {}
+        for name, kind in {**kinds, "hb": zmq.ROUTER}.items():
+            socket = self.sockets[name] = context.socket(kind)
+            socket.set(zmq.LINGER, 1000)
+            if kind == zmq.XPUB:
+                socket.set(zmq.XPUB_VERBOSE, 1)
+            socket.bind(info.endpoint(name))
+
+    def publish(self, msg_type: str, parent: Message | None, **content: Any) -> None:
+        self.send("iopub", b"", msg_type, parent, **content)
+
+    def send(
+        self, channel: str, to: bytes, msg_type: str, parent: Message | None, **content: Any
+    ) -> None:
+        header = {
+            "msg_id": str(uuid.uuid4()),
+            "msg_type": msg_type,
+            "session": SESSION,
+            "username": "scripted",
+            "version": "5.4",
+        }
+        message = Message(header, dict(parent.header) if parent else {}, {}, content)
+        self.sockets[channel].send_multipart(self.wire.encode(message, [to]))
+
+    def serve(self) -> None:
+        poller = zmq.Poller()
+        for socket in self.sockets.values():
+            poller.register(socket, zmq.POLLIN)
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                for socket, _ in poller.poll():
+                    self.take(next(name for name, one in self.sockets.items() if one is socket))
+
+    def take(self, channel: str) -> None:
+        frames = self.sockets[channel].recv_multipart()
+        if channel == "hb":
+            self.sockets["hb"].send_multipart(frames)
+        elif channel == "iopub":
+            if frames[0][:1] == b"\1":
+                self.publish("iopub_welcome", None, subscription="")
+        elif channel != "stdin" and not self.options.mute:
+            self.handle(channel, frames[0], self.wire.decode(frames[1:]))
+
+    def handle(self, channel: str, client: bytes, request: Message) -> None:
+        self.publish("status", request, execution_state="busy")
+        reply = self.answer(request)
+        if reply is not None:
+            name = request.msg_type.replace("_request", "_reply")
+            self.send(channel, client, name, request, **{"status": "ok", **reply})
+        self.publish("status", request, execution_state="idle")
+        if request.msg_type == "shutdown_request" and "shutdown" not in self.options.ignore:
+            for socket in self.sockets.values():
+                socket.close()
+            zmq.Context.instance().term()
+            sys.exit(0)
+
+    def answer(self, request: Message) -> dict[str, Any] | None:
+        if request.msg_type == "kernel_info_request":
+            return {"protocol_version": "5.4", "language_info": {"name": "words"}}
+        if request.msg_type == "shutdown_request":
+            return {"restart": request.content["restart"]}
+        if request.msg_type != "execute_request":
+            return {} if request.msg_type == "interrupt_request" else None
+        self.count += 1
+        try:
+            text = self.run(*request.content["code"].split(maxsplit=1), request=request)
+        except KeyboardInterrupt:
+            failure = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+            self.publish("error", request, **failure)
+            return {"status": "error", "execution_count": self.count, **failure}
+        self.publish("stream", request, name="stdout", text=text)
+        return {"execution_count": self.count}
+
+    def run(self, word: str, argument: str = "", *, request: Message) -> str:
+        if word == "run":
+            self.publish("stream", request, name="stdout", text="begun")
+            time.sleep(600)
+        if word == "exit":
+            os._exit(int(argument))
+        if word == "spawn":
+            return str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+        values = {"pid": os.getpid(), "cwd": Path.cwd(), "env": os.environ.get(argument)}
+        return str(values.get(word, argument))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("connection_file", type=Path)
+    parser.add_argument("--says", default="")
+    parser.add_argument("--exits", type=int)
+    parser.add_argument("--mute", action="store_true", help="binds, and answers nothing")
+    parser.add_argument("--ignore", action="append", default=[])
+    parser.add_argument("--note", type=Path, help="where to append the process id of each start")
+    options = parser.parse_args()
+    for name in {"SIGINT", "SIGTERM"}.intersection(options.ignore):
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    if options.note is not None:
+        with options.note.open("a") as note:
+            note.write(f"{os.getpid()}\n")
+    print(options.says, flush=True)
+    if options.exits is not None:
+        sys.exit(options.exits)
+    config = json.loads(options.connection_file.read_text())
+    ScriptedKernel(ConnectionInfo.parse(config), options).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,275 @@
+"""Launching, interrupting, restarting and stopping, on a process that is scripted; with real kernels: ``integration``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from enchannel import (
+    Kernel,
+    KernelChannels,
+    KernelDied,
+    KernelLaunchError,
+    KernelSpec,
+    ReplyError,
+    list_running_kernels,
+    open_kernel,
+    raise_for_status,
+)
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = Path(__file__).with_name("scripted_kernel.py")
+
+
+def spec(*options: str, mode: str = "signal") -> KernelSpec:
+    argv = (sys.executable, str(SCRIPT), "{connection_file}", *options)
+    return KernelSpec("scripted", argv, SCRIPT.parent, interrupt_mode=mode)
+
+
+async def says(ch: KernelChannels, code: str) -> str:
+    async with ch.execute(code) as execution:
+        raise_for_status(await execution.wait())
+    return "".join(output["text"] for output in execution.outputs)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def opened(*options: str, mode: str = "signal", **more: Any) -> AsyncIterator[Any]:
+    async with open_kernel(spec(*options, mode=mode), **more) as kernel:
+        async with kernel.open_channels() as ch:
+            yield kernel, ch
+
+
+async def test_it_is_ready_private_and_gone_afterwards() -> None:
+    async with opened() as (kernel, ch):
+        path = kernel.connection_file
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert await says(ch, "echo hello") == "hello"
+        assert await says(ch, "pid") == str(kernel.pid)
+        assert kernel.returncode is None
+        assert str(kernel.pid) in repr(kernel)
+        assert "running" in repr(kernel)
+        listed = [each.connection_file for each in await list_running_kernels()]
+        assert path in listed
+    assert not path.exists()
+    assert kernel.returncode == 0
+    assert not is_there(kernel.pid)
+
+
+async def test_where_it_runs_and_with_what(tmp_path: Path) -> None:
+    told = attrs.evolve(spec(), env={"OF_ITS_OWN": "its own", "TWICE": "its own"})
+    env = {"TWICE": "ours"}
+    async with open_kernel(told, cwd=tmp_path, env=env) as kernel, kernel.open_channels() as ch:
+        assert await says(ch, "cwd") == str(tmp_path)
+        assert await says(ch, "env OF_ITS_OWN") == "its own"
+        assert await says(ch, "env TWICE") == "ours"
+        assert await says(ch, "env JPY_PARENT_PID") == str(os.getpid())
+
+
+async def test_arguments_of_the_caller_come_last(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    arguments = ["--note", str(note)]
+    async with open_kernel(spec(), extra_arguments=arguments) as kernel:
+        assert note.read_text() == f"{kernel.pid}\n"
+
+
+# The end.
+
+
+async def test_what_it_started_goes_with_it() -> None:
+    async with opened() as (_, ch):
+        child = int(await says(ch, "spawn"))
+        assert is_there(child)
+    with anyio.fail_after(10):
+        while is_there(child):  # until its end is noticed by who inherits it
+            if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+                break
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "returncode"),
+    [
+        ([], 0),
+        (["shutdown"], -signal.SIGTERM),
+        (["shutdown", "SIGTERM"], -signal.SIGKILL),
+    ],
+    ids=["asked", "terminated", "killed"],
+)
+async def test_it_ends_as_softly_as_it_lets_itself_be(ignored: list[str], returncode: int) -> None:
+    options = [option for each in ignored for option in ("--ignore", each)]
+    async with opened(*options) as (kernel, _):
+        begun = time.monotonic()
+    assert kernel.returncode == returncode
+    assert time.monotonic() - begun < 10, "the bound that open_kernel gives"
+
+
+async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None:
+    pids = []
+    with pytest.raises(ZeroDivisionError):
+        async with opened() as (kernel, _):
+            pids.append(kernel.pid)
+            raise ZeroDivisionError
+    with anyio.CancelScope() as scope:
+        async with opened() as (kernel, _):
+            pids.append(kernel.pid)
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert not [pid for pid in pids if is_there(pid)]
+
+
+async def test_an_exit_is_told_to_who_waits_and_who_comes_later() -> None:
+    async with opened() as (kernel, ch):
+        with pytest.raises(KernelDied, match="exited with status 3"):
+            await says(ch, "exit 3")
+        assert await kernel.wait() == kernel.returncode == 3
+        assert "exited with status 3" in repr(kernel)
+        with pytest.raises(KernelDied, match="exited with status 3"):
+            async with kernel.open_channels():
+                pytest.fail("the block was entered")
+        with pytest.raises(KernelDied, match="exited with status 3"):
+            await kernel.interrupt()
+
+
+async def test_a_signal_that_ends_it_is_named() -> None:
+    async with opened() as (kernel, ch):
+        os.kill(kernel.pid, signal.SIGKILL)
+        assert await kernel.wait() == -signal.SIGKILL
+        with pytest.raises(KernelDied, match="was ended by SIGKILL"):
+            await says(ch, "pid")
+
+
+# The beginning.
+
+
+async def test_an_exit_while_it_starts_is_told_with_its_last_words() -> None:
+    with pytest.raises(KernelLaunchError, match="exited with status 5 while starting") as caught:
+        async with open_kernel(spec("--exits", "5", "--says", "no licence")):
+            pytest.fail("the block was entered")
+    assert "no licence" in str(caught.value)
+
+
+async def test_one_that_answers_nothing_is_told_and_ended(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    told = spec("--mute", "--note", str(note))
+    with pytest.raises(KernelLaunchError, match="not ready within 1 s: it answers no kernel_info"):
+        async with open_kernel(told, startup_timeout=1):
+            pytest.fail("the block was entered")
+    assert not is_there(int(note.read_text()))
+
+
+async def test_a_taken_address_is_followed_by_another(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    says_so = "cannot bind: Address already in use"
+    told = spec("--says", says_so, "--exits", "1", "--note", str(note))
+    with pytest.raises(KernelLaunchError, match="exited with status 1 while starting"):
+        async with open_kernel(told):
+            pytest.fail("the block was entered")
+    assert len(note.read_text().split()) > 1, "it was tried once only"
+
+
+async def test_a_launch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    async with anyio.create_task_group() as tasks:
+
+        async def launch() -> None:
+            async with open_kernel(spec("--mute", "--note", str(note))):
+                pytest.fail("the block was entered")
+
+        tasks.start_soon(launch)
+        while not (note.exists() and note.read_text()):
+            await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert not is_there(int(note.read_text()))
+
+
+# Between.
+
+
+async def interrupted(kernel: Kernel, ch: KernelChannels) -> None:
+    async with ch.execute("run") as execution:
+        async for message in execution:
+            if message.msg_type == "stream":
+                await kernel.interrupt()
+    assert execution.reply is not None
+    with pytest.raises(ReplyError, match="KeyboardInterrupt"):
+        raise_for_status(execution.reply)
+
+
+async def test_an_interrupt_is_a_signal_where_its_spec_says_so() -> None:
+    async with opened() as (kernel, ch):
+        await interrupted(kernel, ch)
+        assert await says(ch, "echo again") == "again"
+
+
+async def test_an_interrupt_is_a_message_where_its_spec_says_so() -> None:
+    async with opened(mode="message") as (kernel, ch):
+        await kernel.interrupt()
+        assert await says(ch, "echo again") == "again"
+
+
+async def test_open_channels_outlive_a_restart(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    async with opened("--note", str(note)) as (kernel, ch):
+        first = kernel.pid
+        await kernel.restart()
+        assert kernel.pid != first
+        assert await says(ch, "pid") == str(kernel.pid)
+        assert ch.statistics().restarts == 1
+    assert [int(pid) for pid in note.read_text().split()] == [first, kernel.pid]
+    assert not is_there(first)
+
+
+async def test_what_runs_at_a_restart_is_told(tmp_path: Path) -> None:
+    # It would be interrupted, and have an answer, were it not deaf to that.
+    async with opened("--ignore", "SIGINT", "--ignore", "shutdown") as (kernel, ch):
+        told: list[KernelDied] = []
+
+        async def run(*, task_status: Any) -> None:
+            with pytest.raises(KernelDied) as caught:
+                async with ch.execute("run") as execution:
+                    async for message in execution:
+                        if message.msg_type == "stream":
+                            task_status.started()
+            told.append(caught.value)
+
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(run)
+            await kernel.restart()
+        assert "restart" in str(told[0])
+        assert await says(ch, "echo again") == "again"
+
+
+async def test_one_that_has_exited_can_be_restarted() -> None:
+    async with opened() as (kernel, ch):
+        with pytest.raises(KernelDied):
+            await says(ch, "exit 3")
+        await kernel.restart()
+        async with kernel.open_channels() as again:
+            assert await says(again, "echo here") == "here"
+
+
+async def test_behind_its_block_nothing_begins() -> None:
+    async with opened() as (kernel, _):
+        pass
+    with pytest.raises(anyio.ClosedResourceError, match="the block of the kernel was left"):
+        await kernel.restart()
