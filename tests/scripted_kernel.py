@@ -1,7 +1,7 @@
 """A kernel as a process of its own that is up in a tenth of a second, and does what its arguments say.
 
 Run as ``python scripted_kernel.py CONNECTION_FILE [OPTION...]``. Its code is a word: ``echo TEXT``, ``pid``, ``env NAME``,
-``cwd``, ``exit STATUS``, ``spawn`` (starts a process that stays), ``run`` (until it is interrupted).
+``cwd``, ``fail TEXT``, ``exit STATUS``, ``spawn`` (starts a process that stays), ``run`` (until it is interrupted).
 """
 
 from __future__ import annotations
@@ -99,9 +99,9 @@ class ScriptedKernel:
             return {} if request.msg_type == "interrupt_request" else None
         self.count += 1
         try:
-            text = self.run(*request.content["code"].split(maxsplit=1), request=request)
-        except KeyboardInterrupt:
-            failure = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+            text = self.run(*request.content["code"].strip().split(maxsplit=1), request=request)
+        except (KeyboardInterrupt, RuntimeError) as error:
+            failure = {"ename": type(error).__name__, "evalue": str(error), "traceback": []}
             self.publish("error", request, **failure)
             return {"status": "error", "execution_count": self.count, **failure}
         self.publish("stream", request, name="stdout", text=text)
@@ -111,6 +111,8 @@ class ScriptedKernel:
         if word == "run":
             self.publish("stream", request, name="stdout", text="begun")
             time.sleep(600)
+        if word == "fail":
+            raise RuntimeError(argument)
         if word == "exit":
             os._exit(int(argument))
         if word == "spawn":
