@@ -108,14 +108,15 @@ async def test_an_error_ends_the_cell(fake_kernel: FakeKernel) -> None:
 async def test_input_is_asked_for_and_written(transport: Any) -> None:
     async with open_fake_kernel(transport=transport) as kernel, kernel.open_channels() as ch:
         kernel.script("input()", ask("name? ", password=True))
-        sent = await ch.main.send("shell", body("execute_request", code="input()"))
+        request = body("execute_request", code="input()", allow_stdin=True)
+        sent = await ch.main.send("shell", request)
         asked = await ch.stdin.receive()
         assert asked.content == {"prompt": "name? ", "password": True}
         assert asked.is_child_of(sent)
         await ch.stdin.send({**body("input_reply", value="Ada"), "parent_header": asked.header})
         _, output = await conversation(ch, sent)
         assert output[2].content == {"name": "stdout", "text": "Ada"}
-        reply, _ = await execute(ch, "input()", allow_stdin=False)
+        reply, _ = await execute(ch, "input()")
         assert reply.content["ename"] == "StdinNotImplementedError"
 
 

@@ -28,6 +28,25 @@ _INFO: Mapping[str, Any] = {
 }
 
 
+_NEEDED: Mapping[str, set[str]] = {
+    "execute_request": {"code"},
+    "complete_request": {"code", "cursor_pos"},
+    "inspect_request": {"code", "cursor_pos"},
+    "is_complete_request": {"code"},
+    "history_request": {"hist_access_type"},
+    "debug_request": {"command"},
+    "delete_subshell_request": {"subshell_id"},
+}
+
+_ON_CONTROL_ONLY = {
+    "interrupt_request",
+    "debug_request",
+    "create_subshell_request",
+    "delete_subshell_request",
+    "list_subshell_request",
+}
+
+
 class Behaviour:
     """The answers of one kernel.
 
@@ -69,9 +88,15 @@ class Behaviour:
             self._features.append("debugger")
             self._own["debug_request"] = debug
 
-    def handler(self, msg_type: str) -> Answering:
-        """What answers requests of this type; one that is not known gets no reply."""
-        return self.handlers.get(msg_type) or self._own.get(msg_type) or (lambda _: None)
+    def handler(self, request: Asked) -> Answering:
+        """What answers `request`; one that is not known, or lacks what it must say, gets no reply."""
+        msg_type = request.message.msg_type
+        if msg_type in self.handlers:
+            return self.handlers[msg_type]
+        known = msg_type in self._own and _NEEDED.get(msg_type, set()) <= request.content.keys()
+        if not known or (request.channel == "shell" and msg_type in _ON_CONTROL_ONLY):
+            return lambda _: None
+        return self._own[msg_type]
 
     def forget(self) -> None:
         """The kernel is another one: nothing is counted or open. What the test has said stays."""

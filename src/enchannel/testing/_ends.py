@@ -8,9 +8,10 @@ synchronously and only waits asynchronously.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.message import Message
@@ -24,12 +25,16 @@ class KernelEnd(ABC):
 
     Args:
         wire: Signs and encodes, verifies and decodes.
+
+    Attributes:
+        wait_awake: Waits while the kernel is silent.
     """
 
     channels: Sequence[ChannelName] = CHANNELS
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.wait_awake: Callable[[], Awaitable[None]] = checkpoint
         self._taken: dict[ChannelName, list[Sequence[Frame]]] = {}
 
     @abstractmethod

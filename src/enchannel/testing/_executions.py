@@ -1,7 +1,7 @@
 """How a fake kernel runs code: by the script that the test wrote for it, and in all else as ipykernel does.
 
-* A cell that fails aborts the executions that wait behind it, where its request says so and it is not silent; other
-  requests are answered.
+* A cell that fails aborts the executions that wait behind it on shell, where its request says so and it is not silent;
+  other requests are answered.
 * Silent code has no input and no result, and is not counted; neither is blank code, nor code that is not stored.
 * User expressions are evaluated behind code that has not failed, and are not defined unless the test says so.
 """
@@ -41,7 +41,7 @@ class Executions:
         self.count: int = 0
         self.scripts: dict[str, Sequence[Doing]] = {}
         self.expressions: dict[str, Mapping[str, Any]] = {}
-        self._running: dict[str | None, anyio.CancelScope] = {}
+        self._running: dict[tuple[str, str | None], anyio.CancelScope] = {}
 
     async def run(self, request: Asked) -> Mapping[str, Any]:
         """Runs what an execute_request asks for; the content of its reply."""
@@ -53,8 +53,9 @@ class Executions:
             request.publish("execute_input", shown)
             if content.get("store_history", True) and code.strip():
                 self.count += 1
-        count = self.count
         failure = await self._follow(request, self.scripts.get(code, ()))
+        # Shells count together.
+        count = self.count
         reply = {
             "execution_count": count,
             "payload": list(request.payload),
@@ -68,11 +69,13 @@ class Executions:
 
     async def _follow(self, request: Asked, steps: Sequence[Doing]) -> Outcome:
         # One in each shell: an interrupt is for the main one.
-        shell = request.message.header.get("subshell_id")
+        shell = request.channel, request.message.header.get("subshell_id")
         with anyio.CancelScope() as scope:
             self._running[shell] = scope
             try:
                 for step in steps:
+                    # Also the end of this life of the kernel is noticed here, by the hand of the step before.
+                    await request.kernel.wait_awake()
                     outcome = step(request)
                     failure = await outcome if inspect.isawaitable(outcome) else outcome
                     if failure is not None:
@@ -94,7 +97,7 @@ class Executions:
 
     def interrupt(self) -> None:
         """Ends what the main shell runs with a KeyboardInterrupt."""
-        running = self._running.get(None)
+        running = self._running.get(("shell", None))
         if running is not None:
             running.cancel()
 
@@ -104,6 +107,7 @@ class Executions:
         content = request.content
         return (
             request.message.msg_type == "execute_request"
+            and request.channel == "shell"
             and (reply or {}).get("status") == "error"
             and bool(content.get("stop_on_error", True))
             and not content.get("silent")

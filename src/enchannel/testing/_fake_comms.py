@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._protocol.message import Message
@@ -19,6 +20,10 @@ CommHandler: TypeAlias = "Callable[[FakeComm, Message], Awaitable[object] | obje
 """Takes what a client sends on a comm: its ``comm_open`` first, then each ``comm_msg``, its ``comm_close`` last."""
 
 
+# What the handler that runs is called with: shells run at a time.
+_handled: ContextVar[tuple[FakeComm, Message] | None] = ContextVar("_handled", default=None)
+
+
 class FakeComm:
     """The kernel's end of a comm that a client opened; given to a ``CommHandler``.
 
@@ -32,7 +37,6 @@ class FakeComm:
         self.comm_id: str = comm_id
         self.target_name: str = target_name
         self.closed: bool = False
-        self.parent: Message | None = None
         self._publishing = publish
 
     def send(self, data: Mapping[str, Any], *, buffers: Sequence[Buffer] = ()) -> Message:
@@ -49,7 +53,9 @@ class FakeComm:
         self, msg_type: str, data: Mapping[str, Any], buffers: Sequence[Buffer]
     ) -> Message:
         content = {"comm_id": self.comm_id, "data": dict(data)}
-        return self._publishing(msg_type, content, parent=self.parent, buffers=buffers)
+        handled = _handled.get()
+        parent = handled[1] if handled is not None and handled[0] is self else None
+        return self._publishing(msg_type, content, parent=parent, buffers=buffers)
 
     def __repr__(self) -> str:
         return f"<FakeComm {self.comm_id} to {self.target_name}>"
@@ -72,6 +78,8 @@ class FakeComms:
 
     async def on_open(self, request: Asked) -> None:
         """Opens a comm, or closes it at once where there is no such target."""
+        if "target_name" not in request.content or request.channel != "shell":
+            return
         comm_id = str(request.content.get("comm_id"))
         target = str(request.content.get("target_name"))
         if target not in self.targets:
@@ -83,17 +91,17 @@ class FakeComms:
     async def on_message(self, request: Asked) -> None:
         """Hands a message to the handler of its comm; one of no comm is passed over."""
         comm = self._open.get(str(request.content.get("comm_id")))
-        if comm is None:
+        if comm is None or comm.closed:
             return
         if request.message.msg_type == "comm_close":
             comm.closed = True
-        comm.parent = request.message
+        token = _handled.set((comm, request.message))
         try:
             done = self.targets[comm.target_name](comm, request.message)
             if inspect.isawaitable(done):
                 await done
         finally:
-            comm.parent = None
+            _handled.reset(token)
             if comm.closed:
                 self._open.pop(comm.comm_id, None)
 

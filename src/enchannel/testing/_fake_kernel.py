@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import anyio
 import anyio.abc
 import attrs
+from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
 from .._channels import KernelChannels
@@ -42,9 +43,10 @@ from ._executions import ABORTED, Outcome
 from ._fake_comms import CommHandler
 from ._memory import MemoryKernelEnd
 from ._prompts import Prompts
-from ._request import Answering, Reply, kernel_header
+from ._request import Answering, Reply, kernel_message, topic_of
 from ._shells import Shells, unknown_subshell
 from ._transcript import Transcript
+from ._wrong import bundle, check_callable, check_content, check_text
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -124,6 +126,7 @@ class FakeKernel:
         self.session: str = str(uuid.uuid4())
         self._transport: TransportName = transport
         self._end = end
+        end.wait_awake = self.wait_awake
         self._numbers = itertools.count(1)
         self._shells = Shells(self._handle, self._start)
         self._behaviour = Behaviour(self._shells, subshells=subshells, debugger=debugger)
@@ -187,7 +190,10 @@ class FakeKernel:
     @property
     def clients(self) -> Sequence[MemoryTransport]:
         """The clients' ends, whose pipes delay, drop, duplicate and stall; over ``"memory"`` only."""
-        assert isinstance(self._end, MemoryKernelEnd), "this fake kernel is not in memory"
+        if not isinstance(self._end, MemoryKernelEnd):
+            raise LocalProtocolError(
+                f"a fake kernel over {self._transport!r} has no pipes; open it in memory"
+            )
         return self._end.clients
 
     # Telling it what to do.
@@ -199,12 +205,15 @@ class FakeKernel:
 
             kernel.script("greet()", stream("hello\n"), result("42"))
         """
+        check_text("the code of a script", code)
+        for step in steps:
+            check_callable(f"each step of the script for {code!r}", step)
         self._behaviour.executions.scripts[code] = steps
 
     def script_expression(self, expression: str, value: str | Mapping[str, Any]) -> None:
         """Says what a user expression evaluates to, a MIME bundle or plain text; others are not defined."""
-        data = {"text/plain": value} if isinstance(value, str) else dict(value)
-        self._behaviour.executions.expressions[expression] = data
+        check_text("an expression", expression)
+        self._behaviour.executions.expressions[expression] = bundle(value)
 
     def on(self, msg_type: str, handler: Handler) -> None:
         """Answers requests of `msg_type` with what `handler`, a plain or async function, returns.
@@ -213,6 +222,8 @@ class FakeKernel:
         ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent. It takes the place of
         what the kernel would do: one for ``shutdown_request`` ends it with :meth:`die`, or does not.
         """
+        check_text("the type of a request", msg_type)
+        check_callable(f"the handler of {msg_type}", handler)
         self._behaviour.handlers[msg_type] = handler
 
     def on_comm(self, target_name: str, handler: CommHandler) -> None:
@@ -229,6 +240,8 @@ class FakeKernel:
         It is called with a :class:`FakeComm` and the message, between busy and idle: with the ``comm_open`` first,
         with the ``comm_close`` last. Comms to other targets are closed at once.
         """
+        check_text("the target of a comm", target_name)
+        check_callable(f"the handler of {target_name!r}", handler)
         self._behaviour.comms.targets[target_name] = handler
 
     def tamper(self, tamper: Tamper | None) -> None:
@@ -238,8 +251,11 @@ class FakeKernel:
 
             kernel.tamper(lambda channel, message: [] if channel == "iopub" else [message])
 
-        For kernels that break the rules. ``None`` ends it. The transcript has what was sent.
+        For kernels that break the rules. It gives a list, be it empty. ``None`` in its place ends it. The transcript has
+        what was sent.
         """
+        if tamper is not None:
+            check_callable("what tampers", tamper)
         self._tamper = tamper
 
     # Making it speak.
@@ -255,7 +271,7 @@ class FakeKernel:
     ) -> Message:
         """Publishes a message on iopub, now, whatever the kernel is doing."""
         message = self._message(msg_type, content, parent, buffers)
-        name = f"kernel.{msg_type}".encode() if topic is None else topic
+        name = topic_of(message) if topic is None else topic
         for each in self._tampered("iopub", message):
             self.transcript.sent("iopub", each)
             self._end.publish(each, name)
@@ -300,7 +316,10 @@ class FakeKernel:
     # Making it fail.
 
     def go_silent(self) -> None:
-        """Stops reading and answering, like a frozen process; :meth:`wake` ends it."""
+        """Stops reading, answering and echoing heartbeats, like a frozen process; :meth:`wake` ends it.
+
+        A cell that runs stops behind the step that it is at.
+        """
         self._silent = True
         self.transcript.note("went silent")
 
@@ -309,6 +328,12 @@ class FakeKernel:
         self._silent = False
         self._awake.ring()
         self.transcript.note("woke up")
+
+    async def wait_awake(self) -> None:
+        """Waits while it is silent. A checkpoint."""
+        await checkpoint()
+        while self._silent:
+            await self._awake.wait()
 
     def die(self, reason: str = "the fake kernel died") -> None:
         """Is gone at once, as if killed; :meth:`restart` brings it back."""
@@ -319,8 +344,11 @@ class FakeKernel:
             self._incarnation.cancel()
 
     async def restart(self) -> None:
-        """Dies and comes back at the same place with a new session; its clients reconnect."""
-        self._dead = False
+        """Dies and comes back at the same place with a new session; its clients reconnect.
+
+        Over ``"inproc"`` nothing reconnects: they are told that it died.
+        """
+        self._dead = self._silent = False
         born = self._born
         self._incarnation.cancel()
         self._revived.set()
@@ -359,13 +387,13 @@ class FakeKernel:
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:
-            await self._wait_awake()
+            await self.wait_awake()
             try:
                 identity, message = await self._end.receive(channel)
             except RemoteProtocolError as error:
                 self.transcript.note(f"refused what came on {channel}: {error}")
                 continue
-            await self._wait_awake()
+            await self.wait_awake()
             if self._dead:
                 return  # the cancellation comes at the next checkpoint, and there was none since
             request = Request(self, channel, identity, message)
@@ -376,17 +404,13 @@ class FakeKernel:
                 self.transcript.received(channel, message)
                 await self._answer_with(request, unknown_subshell)
 
-    async def _wait_awake(self) -> None:
-        while self._silent:
-            await self._awake.wait()
-
     async def _handle(self, request: Request, aborted: bool) -> None:
-        await self._wait_awake()
+        await self.wait_awake()
         if self._dead:
             return  # the cancellation comes at the next checkpoint, and there was none since
         msg_type = request.message.msg_type
         self.transcript.received(request.channel, request.message)
-        handler = (lambda _: ABORTED) if aborted else self._behaviour.handler(msg_type)
+        handler = (lambda _: ABORTED) if aborted else self._behaviour.handler(request)
         reply = await self._answer_with(request, handler)
         if self._dead:
             return
@@ -404,29 +428,28 @@ class FakeKernel:
         request.publish("status", {"execution_state": "busy"})
         given = handler(request)
         reply = await given if inspect.isawaitable(given) else given
+        await self.wait_awake()
         if self._dead:
             return None  # by the handler's hand
         if reply is not None:
+            check_content(request.message.msg_type, reply)
             sent = request.reply(reply)
             if sent.msg_type == "shutdown_reply":
                 request.publish(sent.msg_type, sent.content)
         request.publish("status", {"execution_state": "idle"})
         return reply
 
-    def _message(
-        self,
-        msg_type: str,
-        content: Mapping[str, Any],
-        parent: Message | None,
-        buffers: Sequence[Buffer],
-    ) -> Message:
+    def _message(self, msg_type: str, *parts: Any) -> Message:
         if self._dead:
             raise RuntimeError(f"the fake kernel is dead and cannot send {msg_type!r}")
-        header = kernel_header(msg_type, f"{self.session}_{next(self._numbers)}", self.session)
-        return Message(header, dict(parent.header) if parent else {}, {}, dict(content), buffers)
+        return kernel_message(
+            f"{self.session}_{next(self._numbers)}", self.session, msg_type, *parts
+        )
 
     async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
         """Sends an ``input_request`` to who made `request`; see ``Request.input``."""
-        with self._prompts.asking(request.identity) as answer:
-            self.send("stdin", request.identity, "input_request", content, parent=request.message)
+        prompt = self.send(
+            "stdin", request.identity, "input_request", content, parent=request.message
+        )
+        with self._prompts.asking(request.identity, prompt) as answer:
             return await answer.wait()

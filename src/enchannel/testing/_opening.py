@@ -41,6 +41,9 @@ async def open_fake_kernel(
         debugger: Whether it answers debug requests, and says so.
     """
     secret = key.encode() if isinstance(key, str) else key
+    given: object = secret
+    if not isinstance(given, bytes):
+        raise LocalProtocolError(f"a key is text or bytes, not {given!r}")
     end = _make_end(transport, secret)
     try:
         await end.appear()

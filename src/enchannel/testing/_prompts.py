@@ -31,21 +31,28 @@ class Answer:
 
 
 class Prompts:
-    """The prompts that are open; one for each client, of which the last counts."""
+    """The prompts that are open."""
 
     def __init__(self) -> None:
-        self._open: dict[bytes, Answer] = {}
+        self._open: dict[tuple[bytes, str], Answer] = {}
 
     @contextmanager
-    def asking(self, identity: bytes) -> Iterator[Answer]:
-        """The client called `identity` is being asked."""
-        answer = self._open[identity] = Answer()
+    def asking(self, identity: bytes, prompt: Message) -> Iterator[Answer]:
+        """The client called `identity` is being asked with `prompt`."""
+        answer = self._open[identity, prompt.msg_id] = Answer()
         try:
             yield answer
         finally:
-            self._open.pop(identity, None)
+            del self._open[identity, prompt.msg_id]
 
     def answer(self, identity: bytes, message: Message) -> None:
-        """Takes what came on stdin; an answer that nobody waits for is passed over."""
-        if message.msg_type == "input_reply" and identity in self._open:
-            self._open[identity].give(str(message.content.get("value", "")))
+        """Takes what came on stdin; an answer that nobody waits for is passed over.
+
+        One that does not say what it answers is for the last prompt of its client.
+        """
+        if message.msg_type != "input_reply":
+            return
+        mine = [msg_id for client, msg_id in self._open if client == identity]
+        if mine:
+            msg_id = message.parent_id if message.parent_id in mine else mine[-1]
+            self._open[identity, msg_id].give(str(message.content.get("value", "")))

@@ -97,7 +97,7 @@ class Shells:
             shell.abort()
 
     def _of(self, channel: str, request: Asked) -> _Shell | None:
-        subshell = request.message.header.get("subshell_id")
+        subshell = request.message.header.get("subshell_id") if channel == "shell" else None
         return self._main[channel] if subshell is None else self._sub.get(str(subshell))
 
     # The answers to requests for subshells.

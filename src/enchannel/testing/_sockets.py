@@ -152,6 +152,7 @@ class ZmqKernelEnd(KernelEnd):
     async def _echo_heartbeats(self) -> None:
         link = self._links["hb"]
         while True:
+            await self.wait_awake()
             for frames in link.receive():
                 link.send(frames)
             await link.wait_readable()

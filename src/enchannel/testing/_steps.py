@@ -13,6 +13,7 @@ import anyio
 
 from ._executions import Outcome
 from ._fake_kernel import Request, Step
+from ._wrong import bundle, check_text
 
 __all__ = [
     "ask",
@@ -27,8 +28,13 @@ __all__ = [
 ]
 
 
+END_OF_FILE = "\x04"
+"""What a client answers where there is nothing more to read, as ipykernel has it."""
+
+
 def stream(text: str, name: str = "stdout") -> Step:
     """Writes `text` to ``"stdout"`` or ``"stderr"``."""
+    check_text("the text of a stream", text)
     return _publishing("stream", {"name": name, "text": text})
 
 
@@ -54,12 +60,13 @@ def update_display(
 
 def result(data: str | Mapping[str, Any]) -> Step:
     """The value of the cell, a mime bundle or plain text; silent code publishes none."""
+    shown = bundle(data)
 
     def step(request: Request) -> None:
         if request.content.get("silent"):
             return
         count = request.kernel.execution_count
-        content = {"data": _bundle(data), "metadata": {}, "execution_count": count}
+        content = {"data": shown, "metadata": {}, "execution_count": count}
         request.publish("execute_result", content)
 
     return step
@@ -83,20 +90,28 @@ def clear_output(*, wait: bool = False) -> Step:
 
 def page(data: str | Mapping[str, Any]) -> Step:
     """Has `data`, a mime bundle or plain text, shown in a pager: as a payload of the reply."""
+    shown = bundle(data)
 
     def step(request: Request) -> None:
-        request.payload.append({"source": "page", "data": _bundle(data), "start": 0})
+        request.payload.append({"source": "page", "data": shown, "start": 0})
 
     return step
 
 
 def ask(prompt: str = "", *, password: bool = False) -> Step:
-    """Asks for input and writes the answer to stdout; fails where the client allows no stdin."""
+    """Asks for input and writes the answer to stdout.
+
+    Fails where the client does not allow it, and where it answers with the end of the file (a ``chr(4)``).
+    """
+    check_text("the prompt", prompt)
 
     async def step(request: Request) -> Outcome:
-        if not request.content.get("allow_stdin", True):
+        if not request.content.get("allow_stdin"):
             return error("StdinNotImplementedError", "the client does not support input")(request)  # type: ignore[return-value]
-        stream(await request.input(prompt, password=password))(request)
+        answer = await request.input(prompt, password=password)
+        if answer == END_OF_FILE:
+            return error("EOFError")(request)  # type: ignore[return-value]
+        stream(answer)(request)
         return None
 
     return step
@@ -122,8 +137,4 @@ def _display(
     data: str | Mapping[str, Any], display_id: str | None, metadata: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     transient = {} if display_id is None else {"display_id": display_id}
-    return {"data": _bundle(data), "metadata": dict(metadata or {}), "transient": transient}
-
-
-def _bundle(data: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {"text/plain": data} if isinstance(data, str) else dict(data)
+    return {"data": bundle(data), "metadata": dict(metadata or {}), "transient": transient}

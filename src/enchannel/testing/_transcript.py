@@ -37,7 +37,8 @@ class Entry:
         if self.message is None:
             return f"* {self.note}"
         state = self.message.content.get("execution_state")
-        return " ".join(filter(None, (self.direction, self.channel, self.message.msg_type, state)))
+        told = None if state is None else str(state)
+        return " ".join(filter(None, (self.direction, self.channel, self.message.msg_type, told)))
 
 
 class Transcript:
