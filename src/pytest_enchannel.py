@@ -148,40 +148,81 @@ async def real_kernel_channels(
 # Under pytest-asyncio.
 
 
+def _ini(config: pytest.Config, name: str) -> Any:
+    """A setting of another plugin, ``None`` where it has none of this name."""
+    try:
+        return config.getini(name)
+    except ValueError:
+        return None
+
+
 def _asyncio_mode(config: pytest.Config) -> str | None:
     """The mode of pytest-asyncio, where that is there."""
     if not config.pluginmanager.hasplugin("asyncio"):
         return None
-    mode: Any = config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")
-    return str(getattr(mode, "value", mode))
+    mode: Any = config.getoption("asyncio_mode", None) or _ini(config, "asyncio_mode")
+    return None if mode is None else str(getattr(mode, "value", mode))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuses what would fail with less of a word, or hang."""
-    used = sorted(_ASYNC.intersection(getattr(item, "fixturenames", ())))
+    used = _used(item)
     mode = _asyncio_mode(item.config) if used else None
     if mode == "strict" and item.get_closest_marker("asyncio"):
-        pytest.fail(
+        _refuse(
             f"pytest-asyncio in strict mode does not run the fixture {used[0]!r}, which is not its own: set "
-            "asyncio_mode = auto, or mark the test with pytest.mark.anyio",
-            pytrace=False,
+            "asyncio_mode = auto, or mark the test with pytest.mark.anyio"
         )
-    if mode == "auto" and _is_on_trio(item):
-        pytest.fail(
-            f"pytest-asyncio in auto mode takes over the fixture {used[0]!r} of a test that runs on Trio: set "
-            "asyncio_mode = strict",
-            pytrace=False,
+    if mode != "auto":
+        return
+    if _is_run_by_another(item):
+        _refuse(
+            f"pytest-asyncio in auto mode takes over the fixture {used[0]!r} of a test that it does not run itself: set "
+            "asyncio_mode = strict"
+        )
+    fixtures, test = _loop_scopes(item)
+    if fixtures != test:
+        _refuse(
+            f"pytest-asyncio runs the fixture {used[0]!r} in the event loop of the {fixtures}, and the test in that of "
+            f"the {test}: set both asyncio_default_fixture_loop_scope and asyncio_default_test_loop_scope to {test}"
         )
 
 
-def _is_on_trio(item: pytest.Item) -> bool:
-    plugged = item.config.pluginmanager.hasplugin("trio")
-    if plugged and (item.get_closest_marker("trio") or item.config.getini("trio_mode")):
-        return True
-    call: Any = getattr(item, "callspec", None)
-    backend = call.params.get("anyio_backend") if call is not None else None
-    return "trio" in (backend, backend[0] if isinstance(backend, tuple) else None)
+def _refuse(why: str) -> None:
+    pytest.fail(why, pytrace=False)
+
+
+def _used(item: pytest.Item) -> list[str]:
+    """The async fixtures of this module that a test uses; not what somebody else has called the same."""
+    info: Any = getattr(item, "_fixtureinfo", None)
+    defined: dict[str, Any] = getattr(info, "name2fixturedefs", {})
+    return sorted(name for name in _ASYNC.intersection(defined) if _is_ours(name, defined[name]))
+
+
+def _is_ours(name: str, definitions: Any) -> bool:
+    # The last one counts, and the one before it where that asks for what it overrides.
+    for each in reversed(definitions):
+        if getattr(each.func, "__module__", "") == __name__:
+            return True
+        if name not in each.argnames:
+            break
+    return False
+
+
+def _is_run_by_another(item: pytest.Item) -> bool:
+    has = item.config.pluginmanager.hasplugin
+    trio = item.get_closest_marker("trio") or _ini(item.config, "trio_mode")
+    anyio = item.get_closest_marker("anyio") or "anyio_backend" in getattr(item, "fixturenames", ())
+    return bool((has("trio") and trio) or (has("anyio") and anyio))
+
+
+def _loop_scopes(item: pytest.Item) -> tuple[str, str]:
+    """In whose event loop pytest-asyncio runs a fixture, and a test."""
+    mark = item.get_closest_marker("asyncio")
+    said = mark.kwargs.get("loop_scope") or mark.kwargs.get("scope") if mark is not None else None
+    test = said or _ini(item.config, "asyncio_default_test_loop_scope") or "function"
+    return str(_ini(item.config, "asyncio_default_fixture_loop_scope") or "function"), str(test)
 
 
 @asynccontextmanager
@@ -220,7 +261,7 @@ async def _held(
 
 # The report.
 
-# Not the stash of an item, which came with pytest 7.
+# Not the stash of an item, which came with pytest 7. What a test had is forgotten when it is torn down.
 _kernels: WeakKeyDictionary[pytest.Item, list[FakeKernel]] = WeakKeyDictionary()
 
 
@@ -235,7 +276,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Adds the conversations with fake kernels to the report of a test that failed."""
     outcome = yield
     report = outcome.get_result()
+    kernels = _kernels.get(item, ())
+    if report.when == "teardown":
+        # The session keeps its items.
+        _kernels.pop(item, None)
     if report.failed:
-        for number, kernel in enumerate(_kernels.get(item, ()), 1):
+        for number, kernel in enumerate(kernels, 1):
             title = f"conversation with fake kernel {number}"
             report.sections.append((title, str(kernel.transcript)))

@@ -573,9 +573,9 @@ async def test_a_kernel_that_does_not_start_fails_every_check() -> None:
         yield
 
     report = await check_kernel(opened, only=["stdout", "shutdown"])
-    said = "the kernel could not be started: it does not start"
+    said = "the kernel could not be started"
     assert [(each.name, each.seen) for each in report.failed] == [
-        ("stdout", said),
+        ("stdout", f"{said}: it does not start"),
         ("shutdown", said),
     ]
 
@@ -643,3 +643,85 @@ def test_samples_come_from_a_dict() -> None:
         KernelSamples.from_dict({"stdot": "x"})
     with pytest.raises(LocalProtocolError, match="Expected `str`, got `int`.*stdout"):
         KernelSamples.from_dict({"stdout": 7})
+
+
+# What a kernel says may be anything.
+
+
+async def test_a_kernel_that_takes_its_time_is_not_accused() -> None:
+    async def slow(request: Request) -> Mapping[str, Any]:
+        await anyio.sleep(20)
+        return complete(request)
+
+    def take_time(kernel: FakeKernel) -> None:
+        kernel.on("complete_request", slow)
+
+    names = ["complete", "concurrent-requests", "survival", "replies"]
+    report = await checked(take_time, only=names)
+    report.raise_if_failed()
+
+
+ODD: Sequence[Any] = [None, 5, "x", True, [], ["x"], [None], {}, {"x": 5}, [[1], 1, "x"]]
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "field"),
+    [
+        ("kernel_info_reply", "language_info"),
+        ("kernel_info_reply", "supported_features"),
+        ("kernel_info_reply", "protocol_version"),
+        ("execute_reply", "payload"),
+        ("execute_reply", "user_expressions"),
+        ("execute_reply", "execution_count"),
+        ("execute_result", "data"),
+        ("display_data", "data"),
+        ("update_display_data", "transient"),
+        ("complete_reply", "matches"),
+        ("history_reply", "history"),
+        ("list_subshell_reply", "subshell_id"),
+        ("debug_reply", "body"),
+        ("comm_info_reply", "comms"),
+        ("status", "execution_state"),
+        ("stream", "text"),
+    ],
+)
+async def test_whatever_a_kernel_says_becomes_a_report(
+    msg_type: str, field: str, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name == "asyncio":
+        pytest.skip("the values have no event loop")
+    for value in ODD:
+        report = await checked(saying(msg_type, **{field: value} if value is not None else {}))
+        assert len(report.results) == 52
+        json.dumps(report.to_dict())
+
+
+async def test_what_a_kernel_says_does_not_pass_for_a_line_of_the_report() -> None:
+    seen = "nothing\nok   shutdown: all is well\r\nFAIL x"
+    result = CheckResult("x", "y", "z", "failed", seen)
+    assert [line[:5] for line in str(result).splitlines()] == ["FAIL ", *["     "] * 3]
+
+
+@pytest.mark.parametrize("patience", [0, -1, float("nan"), float("inf")])
+async def test_a_patience_that_is_none_is_told(patience: float) -> None:
+    with pytest.raises(LocalProtocolError, match="patience is a positive number of seconds"):
+        await check_kernel(opener(), patience=patience)
+
+
+async def test_a_text_is_no_list_of_checks() -> None:
+    with pytest.raises(LocalProtocolError, match=r"only is a list of checks, such as \['stdout'\]"):
+        await check_kernel(opener(), only="stdout")
+
+
+def test_samples_of_the_wrong_type_are_told() -> None:
+    wrong: Any = 5
+    with pytest.raises(LocalProtocolError, match="the sample 'stdout' is a str, not 5"):
+        KernelSamples(stdout=wrong)
+    with pytest.raises(LocalProtocolError, match=r"the sample 'complete' is a Sequence.*, not 'c'"):
+        KernelSamples(complete="c")
+
+
+def test_samples_stand_in_the_place_of_those_that_are_known() -> None:
+    both = KernelSamples.of_language("python").with_those_of(KernelSamples(stdout="x"))
+    assert both.stdout == "x"
+    assert both.error == "1 / 0"

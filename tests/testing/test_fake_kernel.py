@@ -209,7 +209,7 @@ async def test_several_clients_get_their_own_replies_and_all_output(transport: A
     async with (
         open_fake_kernel(transport=transport) as kernel,
         kernel.open_channels() as one,
-        kernel.open_channels(subscription="kernel.status") as two,
+        kernel.open_channels(subscription=f"kernel.{kernel.session}.status") as two,
         two.subscribe("iopub") as heard,
     ):
         kernel.script("go", stream("x"))

@@ -142,6 +142,14 @@ async def test_a_real_one(real_kernel, real_kernel_channels):
     assert execution.outputs[0]["text"] == "1\\n"
 """
 MARKED = ASYNCIO.format(mark="@pytest.mark.asyncio")
+ON_ANYIO = (
+    "import pytest\n@pytest.mark.anyio\n"
+    "async def test_it(kernel_channels): await kernel_channels.kernel_info()\n"
+)
+ON_ANYIO_TRIO = ON_ANYIO.replace(
+    "@pytest.mark.anyio", "@pytest.fixture\ndef anyio_backend(): return 'trio'\n@pytest.mark.anyio"
+)
+IN_ANOTHER_LOOP = ON_ANYIO.replace("anyio", "asyncio(loop_scope='module')")
 ON_TRIO = "import pytest\n@pytest.mark.trio\nasync def test_it(fake_kernel): pass\n"
 
 
@@ -168,9 +176,16 @@ def test_what_fails_under_pytest_asyncio_is_told(tmp_path: Path) -> None:
     ("code", "mode", "told"),
     [
         (MARKED, "strict", "set asyncio_mode = auto, or mark the test with pytest.mark.anyio"),
-        (ON_TRIO, "auto", "of a test that runs on Trio: set asyncio_mode = strict"),
+        (ON_TRIO, "auto", "of a test that it does not run itself: set asyncio_mode = strict"),
+        (ON_ANYIO, "auto", "of a test that it does not run itself: set asyncio_mode = strict"),
+        (ON_ANYIO_TRIO, "auto", "of a test that it does not run itself: set asyncio_mode"),
+        (
+            IN_ANOTHER_LOOP,
+            "auto",
+            "in the event loop of the function, and the test in that of the m",
+        ),
     ],
-    ids=["strict", "trio"],
+    ids=["strict", "trio", "anyio", "anyio on trio", "another loop"],
 )
 def test_what_pytest_asyncio_cannot_run_is_refused_with_a_word(
     tmp_path: Path, code: str, mode: str, told: str
@@ -192,6 +207,31 @@ def test_what_is_refused_does_no_harm_to_others(tmp_path: Path, order: tuple[str
     )
     result = run(tmp_path, code, asyncio_mode="auto")
     assert "1 passed, 1 error" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize("mode", ["auto", "strict"])
+def test_what_somebody_else_calls_the_same_is_none_of_ours(tmp_path: Path, mode: str) -> None:
+    code = (
+        "import pytest\n"
+        "@pytest.fixture\ndef fake_kernel(): return 42\n"
+        "@pytest.mark.asyncio\nasync def test_it(fake_kernel): assert fake_kernel == 42\n"
+    )
+    result = run(tmp_path, code, asyncio_mode=mode)
+    assert "1 passed" in result.stdout, result.stdout
+
+
+def test_what_a_test_had_is_forgotten_behind_it(tmp_path: Path) -> None:
+    code = (
+        "import gc, pytest, weakref\n"
+        "kept = []\n"
+        "@pytest.mark.parametrize('number', range(3))\n"
+        "async def test_it(fake_kernel, number): kept.append(weakref.ref(fake_kernel))\n"
+        "def test_last():\n"
+        "    gc.collect()\n"
+        "    assert [each() for each in kept] == [None] * 3\n"
+    )
+    result = run(tmp_path, code, "-p", "no:anyio", "-o", "trio_mode=true")
+    assert "4 passed" in result.stdout, result.stdout
 
 
 # The real kernel.

@@ -72,6 +72,6 @@ def read_samples(path: Path) -> KernelSamples:
         OSError: It cannot be read.
     """
     try:
-        return KernelSamples.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+        return KernelSamples.from_dict(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (LocalProtocolError, ValueError) as error:
         raise LocalProtocolError(f"{path}: {error}") from error

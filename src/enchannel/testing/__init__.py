@@ -14,8 +14,8 @@ r"""What one needs to test a program that talks to Jupyter kernels.
 * :func:`check_transport`: what every transport must keep, for those who write one.
 * :func:`check_kernel`: what the specification asks of a kernel, for those who write one; :func:`kernel_cases`: the
   same as cases for pytest.
-* fixtures for pytest (``fake_kernel``, ``kernel_channels``, ``new_fake_kernel``, ``real_kernel``), under
-  pytest-trio and AnyIO's plugin alike.
+* fixtures for pytest (``fake_kernel``, ``kernel_channels``, ``new_fake_kernel``, ``real_kernel``,
+  ``real_kernel_channels``), under pytest-trio, AnyIO's plugin and pytest-asyncio alike.
 """
 
 from __future__ import annotations

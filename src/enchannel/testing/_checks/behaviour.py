@@ -9,7 +9,7 @@ from ... import messages
 from ..._protocol.message import Message
 from .check import Check, check
 from .conversation import Conversation, Failed, NotOffered
-from .probe import IMPATIENCE, Client, Probe
+from .probe import Client, Probe
 
 __all__ = ["CHECKS"]
 
@@ -17,6 +17,9 @@ STDIN = "Messages on the stdin (ROUTER/DEALER) channel"
 
 AT_ONCE = 10
 """Requests of each kind that are sent at once."""
+
+BEGINNING = 15.0
+"""Seconds for what must happen while code runs for a minute."""
 
 _DEBUG_INFO = ("isStarted", "hashMethod", "hashSeed", "tmpFilePrefix", "tmpFileSuffix")
 
@@ -84,7 +87,7 @@ async def _begin(client: Client, code: str) -> Message:
         lambda: (
             "begun" in client.conversation(sent).text("stdout") or client.conversation(sent).ended
         ),
-        IMPATIENCE,
+        BEGINNING,
     )
     conversation = client.conversation(sent)
     if conversation.replies:
@@ -122,7 +125,7 @@ async def control_while_busy(probe: Probe) -> None:
             raise NotOffered("nothing is answered on control that could be asked for")
         running = await _begin(client, code)
         sent = await client.send(messages.kernel_info_request(), "control")
-        await client.until(lambda: bool(client.conversation(sent, "control").replies), IMPATIENCE)
+        await client.until(lambda: bool(client.conversation(sent, "control").replies), BEGINNING)
         answered = client.conversation(sent, "control").replies
         await _interrupt(client, running)
     if not answered:
@@ -214,7 +217,7 @@ async def subshells(probe: Probe) -> None:
             raise Failed(f"a new subshell {subshell!r} is not listed")
         busy = await _begin(client, running)
         sent = await client.send(messages.execute_request(code, subshell_id=subshell))
-        await client.until(lambda: bool(client.conversation(sent).replies), IMPATIENCE)
+        await client.until(lambda: bool(client.conversation(sent).replies), BEGINNING)
         inside = client.conversation(sent)
         await _interrupt(client, busy)
         if not inside.replies:

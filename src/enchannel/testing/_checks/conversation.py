@@ -41,6 +41,8 @@ class Conversation:
     channel: ChannelName
     """That it was sent on."""
     children: Sequence[tuple[ChannelName, Message]]
+    life: int = 0
+    """Which of the kernel's lives it was held in."""
 
     @property
     def name(self) -> str:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
@@ -27,7 +29,7 @@ __all__ = ["Client", "KernelUnderCheck", "Probe", "Record"]
 IMPATIENCE = 5.0
 """Seconds that a kernel gets for what it owes, once it has left something out."""
 
-LONGEST = 4
+LONGEST = 20
 """Times the patience that one check may take."""
 
 GRACE = 1.0
@@ -55,14 +57,18 @@ class Record:
     Attributes:
         conversations: Those that were held.
         dropped: What came that was no message, by the name of the error that says why.
-        toured: Whether there is a conversation of each kind.
+        strays: What came that had no parent, or somebody else's.
+        tour: What is still to be asked so that there is a conversation of each kind; ``None`` before it began.
+        life: How many lives there were, restarts among them.
         description: What the kernel says that it is.
     """
 
     def __init__(self) -> None:
         self.conversations: list[Conversation] = []
         self.dropped: dict[str, int] = {}
-        self.toured: bool = False
+        self.strays: list[Message] = []
+        self.tour: deque[tuple[ChannelName, Message]] | None = None
+        self.life: int = 0
         self.description: str = ""
 
 
@@ -78,6 +84,7 @@ class Probe:
     Attributes:
         info: The content of its ``kernel_info_reply``.
         longest: Seconds that one check may take.
+        suspect: Whether the kernel may be dead or hung, though no check has said so.
     """
 
     def __init__(
@@ -88,10 +95,11 @@ class Probe:
         record: Record,
     ) -> None:
         self.kernel = kernel
-        self.samples = samples or KernelSamples()
+        self.samples = KernelSamples() if samples is None else samples
         self.patience = patience
         self.longest = LONGEST * patience
         self.record = record
+        self.suspect = False
         self.info: dict[str, Any] = {}
         self._given = samples
 
@@ -99,8 +107,7 @@ class Probe:
         """Asks the kernel what it is, on which the checks depend."""
         conversation = await self.ask(messages.kernel_info_request())
         self.info = conversation.reply.content
-        if self._given is None:
-            self.samples = KernelSamples.of_language(self.language)
+        self.samples = KernelSamples.of_language(self.language).with_those_of(self._given)
         said = (self.info.get("implementation"), self.info.get("implementation_version"))
         implementation = " ".join(str(each) for each in said if each)
         self.record.description = (
@@ -122,7 +129,8 @@ class Probe:
     def protocol_version(self) -> tuple[int, ...]:
         """The first two numbers; empty where it says none."""
         numbers = str(self.info.get("protocol_version", "")).split(".")[:2]
-        return tuple(map(int, numbers)) if all(each.isdecimal() for each in numbers) else ()
+        plain = len(numbers) == 2 and all(re.fullmatch("[0-9]{1,4}", each) for each in numbers)
+        return tuple(map(int, numbers)) if plain else ()
 
     def sample(self, name: str) -> Any:
         """The samples called `name`.
@@ -152,9 +160,11 @@ class Probe:
     async def client(self) -> AsyncIterator[Client]:
         """A client of the kernel."""
         async with self.kernel.open_channels() as channels, channels.subscribe() as stream:
+            client = Client(self, channels, stream)
             try:
-                yield Client(self, channels, stream)
+                yield client
             finally:
+                self.record.strays += client.strays()
                 for kind, count in channels.statistics().dropped.items():
                     self.record.dropped[kind] = self.record.dropped.get(kind, 0) + count
 
@@ -163,12 +173,11 @@ class Probe:
         async with self.client() as client:
             return await client.ask(request, channel)
 
-    async def look(self) -> Conversation:
-        """What becomes of a request that is no part of a check."""
+    async def look(self) -> bool:
+        """Whether the kernel runs code, where nothing of the last check may be left."""
         async with self.client() as client:
-            sent = await client.send(messages.kernel_info_request())
-            await client.until(lambda: client.conversation(sent).ended, IMPATIENCE)
-            return client.conversation(sent)
+            sent = await client.send(messages.execute_request("", silent=True))
+            return await client.until(lambda: bool(client.conversation(sent).replies), IMPATIENCE)
 
     async def execute(self, code: str, **options: Any) -> Conversation:
         """Has it run `code`, as a client of its own."""
@@ -189,11 +198,14 @@ class Client:
         self.arrived: list[tuple[ChannelName, Message]] = []
         self._probe = probe
         self._stream = stream
+        self._sent: set[str] = set()
         self._children: dict[str, list[tuple[ChannelName, Message]]] = {}
 
     async def send(self, request: Message, channel: ChannelName = "shell") -> Message:
         """Sends `request`."""
-        return await self.channels.main.send(channel, request)
+        sent = await self.channels.main.send(channel, request)
+        self._sent.add(sent.msg_id)
+        return sent
 
     async def ask(self, request: Message, channel: ChannelName = "shell") -> Conversation:
         """Holds one conversation."""
@@ -231,9 +243,14 @@ class Client:
         answered = await self.until(lambda: self.conversation(marker, channel).ended)
         return await self.until(lambda: self.conversation(marker, channel).whole) and answered
 
+    def strays(self) -> list[Message]:
+        """What came that nothing of this client's is the parent of."""
+        return [message for _, message in self.arrived if message.parent_id not in self._sent]
+
     def conversation(self, sent: Message, channel: ChannelName = "shell") -> Conversation:
         """What came so far of a conversation."""
-        return Conversation(sent, channel, tuple(self._children.get(sent.msg_id, ())))
+        children = tuple(self._children.get(sent.msg_id, ()))
+        return Conversation(sent, channel, children, self._probe.record.life)
 
     async def until(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
         """Listens until `done`, and no longer than the kernel may take; whether it is.
@@ -242,9 +259,12 @@ class Client:
             Failed: The kernel is dead, or does not stop to speak.
         """
         patience = self._probe.patience if seconds is None else seconds
-        with anyio.move_on_after(patience):
+        with anyio.move_on_after(patience) as scope:
             while not done():
                 await self._listen()
+                if seconds is None:
+                    # It is at work: of many answers each may take as long.
+                    scope.deadline = anyio.current_time() + patience
             return True
         if seconds is None:
             self._probe.patience = min(patience, IMPATIENCE)

@@ -12,6 +12,10 @@ __all__ = ["CheckResult", "KernelReport", "Outcome"]
 Outcome: TypeAlias = Literal["passed", "failed", "not offered"]
 
 
+MOST_SHOWN = 2_000
+"""Characters of what was seen that are for people."""
+
+
 @attrs.frozen
 class CheckResult:
     """What came of one check."""
@@ -30,7 +34,9 @@ class CheckResult:
     def __str__(self) -> str:
         mark = {"passed": "ok  ", "failed": "FAIL", "not offered": "-   "}[self.outcome]
         line = f"{mark} {self.name}: {self.title}"
-        return f"{line}\n       {self.seen}" if self.seen else line
+        # Each line of it, or a kernel's word could pass for ours.
+        seen = self.seen if len(self.seen) <= MOST_SHOWN else f"{self.seen[:MOST_SHOWN]}..."
+        return "\n       ".join([line, *seen.splitlines()])
 
 
 @attrs.frozen

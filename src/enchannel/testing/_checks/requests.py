@@ -301,6 +301,8 @@ async def history_search(probe: Probe) -> None:
     codes = await _run_for_history(probe)
     pattern = codes[-1][:1].replace("[", "[[]") + "*"
     found = await _history(probe, messages.history_search_request(pattern, 10))
+    if len(found) > 10:
+        raise Failed(f"there are {len(found)} entries, where 10 were asked for")
     if codes[-1] not in [entry[2] for entry in found]:
         raise Failed(f"{pattern!r} finds {[entry[2] for entry in found]}, without {codes[-1]!r}")
     await _run_for_history(probe)

@@ -5,6 +5,8 @@ Before the first of them one of each kind is held, so that they can be checked a
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from ... import messages
@@ -40,7 +42,10 @@ def _requests(probe: Probe) -> Iterator[tuple[ChannelName, Message]]:
     yield "shell", messages.is_complete_request(next(iter(samples.complete), ""))
     yield "shell", messages.history_tail_request(2)
     yield "shell", messages.comm_info_request()
+    yield "shell", messages.comm_msg("enchannel-check", {})
+    yield "shell", messages.comm_close("enchannel-check")
     yield "shell", messages.message(UNKNOWN)
+    yield "control", messages.message(UNKNOWN)
     if probe.has_feature("kernel subshells"):
         yield "control", messages.list_subshell_request()
 
@@ -48,19 +53,27 @@ def _requests(probe: Probe) -> Iterator[tuple[ChannelName, Message]]:
 @check("Request-Reply")
 async def survival(probe: Probe) -> None:
     """No request of the specification ends the kernel, nor does one that it has never heard of."""
-    await _hold_each(probe)
+    await _hold_each(probe, told=True)
 
 
-async def _hold_each(probe: Probe) -> list[Conversation]:
-    """All conversations, behind one of each kind."""
-    if not probe.record.toured:
-        probe.record.toured = True
-        for channel, request in _requests(probe):
-            try:
-                await probe.ask(request, channel)
-            except Failed as error:
+async def _hold_each(probe: Probe, *, told: bool = False) -> list[Conversation]:
+    """All conversations, behind one of each kind; where one of these fails it is for one rule to be `told`."""
+    record = probe.record
+    if record.tour is None:
+        record.tour = deque(_requests(probe))
+    while record.tour:
+        # The next rule goes on where this one ended.
+        channel, request = record.tour.popleft()
+        try:
+            await probe.ask(request, channel)
+        except Failed as error:
+            if told:
                 raise Failed(f"{request.msg_type} on {channel}: {error}") from error
-    return probe.record.conversations
+            probe.suspect = True
+            break
+    if not any(each.children for each in record.conversations):
+        raise Failed("the kernel has said nothing at all")
+    return record.conversations
 
 
 def _raise(findings: Sequence[str]) -> None:
@@ -151,6 +164,8 @@ async def headers(probe: Probe) -> None:
                 for name in _OF_THE_HEADER
                 if not isinstance(header.get(name), str)
             ]
+            if not re.fullmatch(r"[0-9]+\.[0-9]+(\.[0-9]+)?", str(header.get("version", "0.0"))):
+                findings.append(f"{message.msg_type}: its version is {header['version']!r}")
             if isinstance(header.get("date"), str) and message.date is None:
                 findings.append(f"{message.msg_type}: its date {header['date']!r} is no ISO 8601")
     _raise(findings)
@@ -159,14 +174,15 @@ async def headers(probe: Probe) -> None:
 @check("Message Header")
 async def message_ids(probe: Probe) -> None:
     """No two messages have the same msg_id."""
-    seen: dict[tuple[str, str], Message] = {}
+    seen: dict[tuple[str, str, ChannelName], tuple[Conversation, Message]] = {}
     findings = []
     for each in await _hold_each(probe):
-        for _, message in each.children:
-            key = (message.session, message.msg_id)
-            other = seen.setdefault(key, message)
-            # One message on two channels is one message.
-            if other.content != message.content:
+        for channel, message in each.children:
+            # One message on two channels is one message, and what several clients get as well.
+            key = (message.session, message.msg_id, channel)
+            conversation, other = seen.setdefault(key, (each, message))
+            same = conversation.request.msg_id == each.request.msg_id
+            if other is not message and not (same and conversation is not each):
                 findings.append(f"{other.msg_type} and {message.msg_type} are both {key[1]}")
     _raise(findings)
 
@@ -175,12 +191,15 @@ async def message_ids(probe: Probe) -> None:
 async def sessions(probe: Probe) -> None:
     """A kernel has a session of its own, the same in all that it sends in one life."""
     findings = []
+    lives: dict[int, set[str]] = {}
     for each in await _hold_each(probe):
         own = {message.session for _, message in each.children}
+        if not own:
+            continue
         if each.request.session in own:
             findings.append(f"{each.name}: its session is the client's")
-        elif len(own) > 1:
-            findings.append(f"{each.name}: it has the sessions {', '.join(sorted(own))}")
+        elif len(own | lives.setdefault(each.life, own)) > 1:
+            findings.append(f"{each.name}: another session, {', '.join(sorted(own))}")
     _raise(findings)
 
 
@@ -194,14 +213,14 @@ async def wire(probe: Probe) -> None:
 @check("Content")
 async def contents(probe: Probe) -> None:
     """Each message holds what the specification says of its type."""
-    _raise(
-        [
-            f"{fault} ({each.name})"
-            for each in await _hold_each(probe)
-            for _, message in each.children
-            for fault in faults_of(message)
-        ]
-    )
+    findings = [
+        f"{fault} ({each.name})"
+        for each in await _hold_each(probe)
+        for _, message in each.children
+        for fault in faults_of(message)
+    ]
+    strays = [fault for message in probe.record.strays for fault in faults_of(message)]
+    _raise(findings + [f"{fault} (of no request)" for fault in strays])
 
 
 CHECKS: Sequence[Check] = (

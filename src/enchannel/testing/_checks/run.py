@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,7 +15,7 @@ from ..._exceptions import EnchannelError, LocalProtocolError
 from . import behaviour, lives, requests, rules
 from .check import Check
 from .conversation import Failed, NotOffered
-from .probe import IMPATIENCE, KernelUnderCheck, Probe, Record
+from .probe import KernelUnderCheck, Probe, Record
 from .report import CheckResult, KernelReport, Outcome
 from .samples import KernelSamples
 
@@ -55,18 +56,20 @@ async def check_kernel(
     Args:
         kernel: The name of an installed kernelspec, or a :class:`~enchannel.KernelSpec`; or what makes an async
             context manager of an open kernel, such as ``partial(open_kernel, "my_kernel", env=...)``.
-        samples: Code in its language; by default what is known for the language that it says it has.
+        samples: Code in its language, beside what is known for the language that it says it has, or in its place.
         only: Names of the checks to run, by default all.
-        patience: Seconds that it may take for one answer; what it owes once something was left out is waited for five
-            seconds at the most.
+        patience: Seconds that it may be silent where it owes an answer; five at the most once it has left something out.
+            A check takes 20 times as long at the most.
         on_result: Called with each result when there is one.
 
     Raises:
         KernelLaunchError: There is no such kernelspec.
-        LocalProtocolError: There is no such check.
+        LocalProtocolError: There is no such check, or an argument is of no use.
     """
     waiting = deque(_chosen(only))
     name, make = _maker(kernel)
+    if not 0 < patience < math.inf:
+        raise LocalProtocolError(f"patience is a positive number of seconds, not {patience!r}")
     results: list[CheckResult] = []
     record = Record()
 
@@ -79,18 +82,24 @@ async def check_kernel(
     while waiting:
         try:
             async with make() as subject:
+                record.life += 1
                 probe = Probe(subject, samples, patience, record)
                 await _live(probe, waiting, tell)
         except EnchannelError as error:
             # No check lets one out: it comes from the kernel's block.
+            seen = f"the kernel could not be started: {error}"
             for check in waiting:
-                tell(check, "failed", f"the kernel could not be started: {error}")
+                tell(check, "failed", seen)
+                # Once with all its last words.
+                seen = "the kernel could not be started"
             break
     return KernelReport(f"{name}{record.description}", tuple(results))
 
 
 def _chosen(only: Iterable[str]) -> Sequence[Check]:
     known = {check.name: check for check in CHECKS}
+    if isinstance(only, str):
+        raise LocalProtocolError(f"only is a list of checks, such as [{only!r}], and no text")
     names = list(only)
     for name in names:
         if name not in known:
@@ -126,7 +135,8 @@ async def _live(
         check = waiting.popleft()
         outcome, seen = await _run(check, probe)
         tell(check, outcome, seen)
-        if check.ends_kernel or (outcome == "failed" and not await _is_well(probe)):
+        doubtful = outcome == "failed" or probe.suspect
+        if check.ends_kernel or (doubtful and not await _is_well(probe)):
             return
 
 
@@ -142,15 +152,19 @@ async def _run(check: Check, probe: Probe) -> tuple[Outcome, str]:
         return "failed", f"it was not over within {probe.longest:g} s"
     except (EnchannelError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         return "failed", f"{type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001
+        # A kernel may say anything, anywhere: what a check trips over is not what the specification has there.
+        return (
+            "failed",
+            f"what came is of another shape than expected ({type(error).__name__}: {error})",
+        )
     return "passed", ""
 
 
 async def _is_well(probe: Probe) -> bool:
     """Whether the kernel answers on shell, where nothing of the last check may be left."""
     try:
-        with anyio.move_on_after(2 * IMPATIENCE):
-            conversation = await probe.look()
-            return bool(conversation.replies)
+        return await probe.look()
     except (Failed, EnchannelError):
         pass
     return False

@@ -67,6 +67,18 @@ class KernelSamples:
     inspect: str = ""
     """A name that the kernel has something to say about."""
 
+    def __attrs_post_init__(self) -> None:
+        for field in attrs.fields(type(self)):
+            kind, value = str(field.type), getattr(self, field.name)
+            wanted = str if kind == "str" else Mapping if kind.startswith("Mapping") else Sequence
+            if not isinstance(value, wanted) or (isinstance(value, str) and wanted is not str):
+                raise LocalProtocolError(f"the sample {field.name!r} is a {kind}, not {value!r}")
+
+    def with_those_of(self, others: KernelSamples | None) -> KernelSamples:
+        """These, and those of `others` in their place where there are some."""
+        given = attrs.asdict(others, recurse=False) if others is not None else {}
+        return attrs.evolve(self, **{name: value for name, value in given.items() if value})
+
     @classmethod
     def of_language(cls, name: str) -> Self:
         """Those for the language called `name` in a ``kernel_info_reply``; empty where it is not known here."""
