@@ -41,6 +41,8 @@ async def _bare(
             transport.follow(lambda *_: None, tasks.start_soon)
             if not await _until(probe, lambda: not transport.unconnected()):
                 raise Failed(f"no connection to {', '.join(transport.unconnected().values())}")
+            # All is subscribed to until now, and no topic.
+            transport.narrow()
             yield transport
             transport.abandon()
             tasks.cancel_scope.cancel()
