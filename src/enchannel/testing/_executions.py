@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from ._request import Asked
+from ._wrong import check_content
 
 __all__ = ["ABORTED", "Doing", "Executions", "Outcome"]
 
@@ -79,6 +80,7 @@ class Executions:
                     outcome = step(request)
                     failure = await outcome if inspect.isawaitable(outcome) else outcome
                     if failure is not None:
+                        check_content(f"a step of {request.content.get('code')!r}", failure)
                         return failure
             finally:
                 del self._running[shell]

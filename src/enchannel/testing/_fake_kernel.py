@@ -432,7 +432,7 @@ class FakeKernel:
         if self._dead:
             return None  # by the handler's hand
         if reply is not None:
-            check_content(request.message.msg_type, reply)
+            check_content(f"the handler of {request.message.msg_type}", reply)
             sent = request.reply(reply)
             if sent.msg_type == "shutdown_reply":
                 request.publish(sent.msg_type, sent.content)

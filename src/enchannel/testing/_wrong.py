@@ -44,11 +44,11 @@ def bundle(data: str | Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-def check_content(msg_type: str, reply: object) -> None:
-    """Refuses what a handler returned, and is no content.
+def check_content(who: str, returned: object) -> None:
+    """Refuses what a function of the test returned, and is no content.
 
     Raises:
-        TypeError: It is none; the message names the request.
+        TypeError: It is none; the message names who returned it.
     """
-    if not isinstance(reply, Mapping):
-        raise TypeError(f"the handler of {msg_type} returned {reply!r}, which is no content")
+    if not isinstance(returned, Mapping):
+        raise TypeError(f"{who} returned {returned!r}, which is no content")
