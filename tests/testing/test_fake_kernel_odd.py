@@ -269,7 +269,7 @@ async def test_what_a_handler_returned_is_named() -> None:
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
             kernel.on("x_request", wrong)
             await ch.request("x_request", channel="shell")
-    step: Any = stream
+    step: Any = pause
     with pytest.raises(TypeError, match="a step of 'x' returned <function"):
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
             kernel.script("x", step)
