@@ -417,3 +417,15 @@ async def test_over_sockets_the_descriptors_come_back_too() -> None:
     with anyio.fail_after(10):
         while descriptors() > before:  # a thread of ZeroMQ's closes them
             await anyio.sleep(0.01)
+
+
+async def test_its_silence_is_noticed_by_the_heartbeat() -> None:
+    async with (
+        open_fake_kernel(transport="tcp") as kernel,
+        kernel.open_channels(heartbeat_timeout=1.0) as ch,
+    ):
+        await ch.wait_idle()
+        kernel.go_silent()
+        with anyio.fail_after(60):
+            lost = await ch.wait_lost()
+    assert lost.reason == "heartbeat"
