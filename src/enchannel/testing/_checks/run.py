@@ -32,6 +32,9 @@ CHECKS: Sequence[Check] = (
     *lives.ENDS,
 )
 
+BROKEN = (EnchannelError, anyio.ClosedResourceError, anyio.EndOfStream)
+"""What ends a check together with its channels."""
+
 Make: TypeAlias = "Callable[[], AbstractAsyncContextManager[KernelUnderCheck]]"
 
 
@@ -150,7 +153,7 @@ async def _run(check: Check, probe: Probe) -> tuple[Outcome, str]:
         return "failed", str(reason)
     except TimeoutError:
         return "failed", f"it was not over within {probe.longest:g} s"
-    except (EnchannelError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+    except BROKEN as error:
         return "failed", f"{type(error).__name__}: {error}"
     except Exception as error:  # noqa: BLE001
         # A kernel may say anything, anywhere: what a check trips over is not what the specification has there.
@@ -163,8 +166,6 @@ async def _run(check: Check, probe: Probe) -> tuple[Outcome, str]:
 
 async def _is_well(probe: Probe) -> bool:
     """Whether the kernel answers on shell, where nothing of the last check may be left."""
-    try:
+    with contextlib.suppress(Failed, *BROKEN):
         return await probe.look()
-    except (Failed, EnchannelError):
-        pass
     return False
