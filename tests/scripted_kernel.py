@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--ignore", action="append", default=[])
     parser.add_argument("--note", type=Path, help="where to append the process id of each start")
     options = parser.parse_args()
+    # Who starts us may have been started in the background by a shell, and be deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in {"SIGINT", "SIGTERM"}.intersection(options.ignore):
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     if options.note is not None:
