@@ -26,7 +26,7 @@ def python_blocks() -> list[str]:
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None:
-    example, _, _ = python_blocks()
+    example, _, _, _ = python_blocks()
     assert example.endswith("\ntrio.run(main)")
     if backend == "asyncio":
         last = "import asyncio; asyncio.run(main())"
@@ -52,7 +52,7 @@ def test_the_example_runs_on_a_real_kernel(backend: str, tmp_path: Path) -> None
 async def test_the_example_of_an_execution_runs(
     kernel: Kernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, example, _ = python_blocks()
+    _, example, _, _ = python_blocks()
     names: dict[str, Any] = {}
     exec(f"async def run(ch):\n{textwrap.indent(example, '    ')}", names)
     async with kernel.open_channels() as ch:
@@ -66,7 +66,7 @@ async def test_the_example_of_an_execution_runs(
 
 
 def test_the_example_of_a_test_runs(tmp_path: Path) -> None:
-    _, _, example = python_blocks()
+    _, _, example, _ = python_blocks()
     run = 'await kernel_channels.shell.send({"msg_type": "execute_request", "content": CODE})'
     wait = 'await fake_kernel.transcript.wait_for("< iopub status idle")'
     example = example.replace('...  # run "1/0" over kernel_channels', f"{run}; {wait}")
@@ -82,3 +82,23 @@ def test_the_example_of_a_test_runs(tmp_path: Path) -> None:
     )
     assert " passed" in result.stdout, result.stdout
     assert result.returncode == 0
+
+
+def test_the_example_of_a_check_runs(tmp_path: Path) -> None:
+    *_, example = python_blocks()
+    assert example.count('"my_kernel"') == 2
+    # For a kernel whose language is not known here, so that nothing but the samples is left of the example.
+    code = example.replace('"my_kernel"', "open_fake_kernel")
+    (tmp_path / "test_example.py").write_text(
+        f"from enchannel.testing import open_fake_kernel\n{code}\nimport trio\ntrio.run(main)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-s", "-k", "kernel-info", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert "ok   kernel-info: " in result.stdout
+    assert "2 passed" in result.stdout
