@@ -24,7 +24,7 @@ PACKAGE = "enchannel"
 ROOMS = (
     ("_protocol",),
     ("messages", "operators"),
-    ("_log", "_exceptions", "_groups", "_bell", "_trio"),
+    ("_log", "_exceptions", "_groups", "_bell", "_trio", "_later"),
     ("_transports",),
     ("_core",),
     ("_conversations",),
@@ -36,7 +36,7 @@ ROOMS = (
 
 INPUT_AND_OUTPUT = {"zmq", "anyio", "trio", "asyncio"}
 
-LONGEST = 460
+LONGEST = 450
 """Lines."""
 
 Graph = Mapping[str, Iterable[str]]

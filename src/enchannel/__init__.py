@@ -45,6 +45,7 @@ from ._exceptions import (
     ReplayedMessage,
     ReplyError,
 )
+from ._later import importer
 from ._open_channels import (
     get_username,
     open_channels,
@@ -136,16 +137,8 @@ _LATER = {
 }
 
 
-# Type checkers would take any name for one that there is.
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> object:
-        if name in _LATER:
-            from importlib import import_module
-
-            module = import_module(f".{_LATER[name]}", __name__)
-            return module if name == _LATER[name] else getattr(module, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __getattr__ = importer(__name__, _LATER)
 
 
 def __dir__() -> list[str]:

@@ -183,8 +183,9 @@ def check(
 
     NAME is a kernelspec. It is launched, and once more wherever it dies of a check.
 
-    For some languages there is code to check with; for others, or in the place of that, FILE says it: stdout = "say 'hello, world'", result = { "1 + 2" = "3" }, error = "fail!" and so on.
-    What there is no code for is not checked.
+    For some languages there is code to check with; for others, or in the place of that, FILE says it:
+    stdout = "say 'hello, world'", result = { "1 + 2" = "3" }, error = "fail!" and so on. What there is no
+    code for is not checked.
 
     \b
     Exit status:

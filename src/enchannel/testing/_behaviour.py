@@ -27,7 +27,6 @@ _INFO: Mapping[str, Any] = {
     "help_links": [],
 }
 
-
 _NEEDED: Mapping[str, set[str]] = {
     "execute_request": {"code"},
     "complete_request": {"code", "cursor_pos"},

@@ -394,8 +394,6 @@ class FakeKernel:
                 self.transcript.note(f"refused what came on {channel}: {error}")
                 continue
             await self.wait_awake()
-            if self._dead:
-                return  # the cancellation comes at the next checkpoint, and there was none since
             request = Request(self, channel, identity, message)
             if channel == "stdin":
                 self.transcript.received(channel, message)
@@ -406,14 +404,10 @@ class FakeKernel:
 
     async def _handle(self, request: Request, aborted: bool) -> None:
         await self.wait_awake()
-        if self._dead:
-            return  # the cancellation comes at the next checkpoint, and there was none since
         msg_type = request.message.msg_type
         self.transcript.received(request.channel, request.message)
         handler = (lambda _: ABORTED) if aborted else self._behaviour.handler(request)
         reply = await self._answer_with(request, handler)
-        if self._dead:
-            return
         if self._behaviour.executions.aborts(request, reply):
             self._shells.abort(request.channel, request)
         if msg_type != "shutdown_request" or msg_type in self._behaviour.handlers:
@@ -428,9 +422,8 @@ class FakeKernel:
         request.publish("status", {"execution_state": "busy"})
         given = handler(request)
         reply = await given if inspect.isawaitable(given) else given
+        # Where the handler has ended this life of the kernel, so has this.
         await self.wait_awake()
-        if self._dead:
-            return None  # by the handler's hand
         if reply is not None:
             check_content(f"the handler of {request.message.msg_type}", reply)
             sent = request.reply(reply)

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeAlias
 
-from anyio.lowlevel import checkpoint
-
 from .._bell import Bell
 from ._request import Asked
 
@@ -52,8 +50,6 @@ class _Shell:
     async def run(self) -> None:
         while not self._over:
             if self._waiting:
-                # The end of this life of the kernel is noticed nowhere else, where a handler waits for nothing.
-                await checkpoint()
                 await self._handle(*self._waiting.popleft())
             else:
                 await self._bell.wait()

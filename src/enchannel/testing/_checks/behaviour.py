@@ -176,9 +176,8 @@ async def concurrent_requests(probe: Probe) -> None:
         conversations = await client.ask_all(requests)
     counts: list[Any] = []
     for number, each in enumerate(conversations, 1):
-        wanted = each.request.msg_type.replace("_request", "_reply")
-        if [message.msg_type for _, message in each.replies] != [wanted]:
-            found = ", ".join(message.msg_type for _, message in each.replies) or "no reply"
+        if each.reply_types != [each.reply_type]:
+            found = ", ".join(each.reply_types) or "no reply"
             raise Failed(f"number {number} of {len(requests)}, {each.name}: {found}")
         if each.request.msg_type == "execute_request":
             if each.text("stdout").count("hello, world") != 1:

@@ -30,7 +30,7 @@ def check(source: str, *, ends_kernel: bool = False) -> Callable[[Function], Che
     """Makes a check of a function: its name, and the first line of its docstring as what is asked."""
 
     def make(function: Function) -> Check:
-        name = getattr(function, "__name__").strip("_").replace("_", "-")  # noqa: B009
+        name = getattr(function, "__name__").replace("_", "-")  # noqa: B009
         title = (function.__doc__ or "").partition("\n")[0].rstrip(".")
         return Check(name, title, source, function, ends_kernel)
 

@@ -52,6 +52,16 @@ class Conversation:
         return f"{self.request.msg_type}{what} on {self.channel}"
 
     @property
+    def reply_type(self) -> str:
+        """What a reply must be called."""
+        return self.request.msg_type.replace("_request", "_reply")
+
+    @property
+    def reply_types(self) -> list[str]:
+        """What the replies are called."""
+        return [message.msg_type for _, message in self.replies]
+
+    @property
     def replies(self) -> list[tuple[ChannelName, Message]]:
         """What came on shell and control; a comm's messages are no reply, wherever they come."""
         return [

@@ -89,25 +89,22 @@ def _expects_reply(conversation: Conversation) -> bool:
 @check("Kernel status")
 async def busy(probe: Probe) -> None:
     """Each request is preceded by one busy status, before anything that comes of it is published."""
-    _raise(
-        [
-            f"{each.name}: {each.states.count('busy') or 'no'} busy, in {each.types()}"
-            for each in await _hold_each(probe)
-            if each.states.count("busy") != 1
-            or each.published[0].content.get("execution_state") != "busy"
-        ]
-    )
+    await _check_state(probe, "busy", 0)
 
 
 @check("Kernel status")
 async def idle(probe: Probe) -> None:
     """Each request is followed by one idle status, behind all that comes of it."""
+    await _check_state(probe, "idle", -1)
+
+
+async def _check_state(probe: Probe, state: str, place: int) -> None:
     _raise(
         [
-            f"{each.name}: {each.states.count('idle') or 'no'} idle, in {each.types()}"
+            f"{each.name}: {each.states.count(state) or 'no'} {state}, in {each.types()}"
             for each in await _hold_each(probe)
-            if each.states.count("idle") != 1
-            or each.published[-1].content.get("execution_state") != "idle"
+            if each.states.count(state) != 1
+            or each.published[place].content.get("execution_state") != state
         ]
     )
 
@@ -117,10 +114,9 @@ async def replies(probe: Probe) -> None:
     """Each request has one reply, whose type is named after it."""
     findings = []
     for each in await _hold_each(probe):
-        wanted = each.request.msg_type.replace("_request", "_reply")
-        types = [message.msg_type for _, message in each.replies]
-        if _expects_reply(each) and types != [wanted]:
-            findings.append(f"{each.name}: {', '.join(types) or 'no reply'} instead of {wanted}")
+        if _expects_reply(each) and each.reply_types != [each.reply_type]:
+            found = ", ".join(each.reply_types) or "no reply"
+            findings.append(f"{each.name}: {found} instead of {each.reply_type}")
     _raise(findings)
 
 
