@@ -7,7 +7,6 @@ Run as ``python scripted_kernel.py CONNECTION_FILE [OPTION...]``. Its code is a 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import signal
@@ -32,6 +31,7 @@ class ScriptedKernel:
         self.options = options
         self.wire = Wire(info.key)
         self.count = 0
+        self.running = False
         context = zmq.Context.instance()
         kinds = {"shell": zmq.ROUTER, "control": zmq.ROUTER, "stdin": zmq.ROUTER, "iopub": zmq.XPUB}
         self.sockets = {}
@@ -63,9 +63,14 @@ class ScriptedKernel:
         for socket in self.sockets.values():
             poller.register(socket, zmq.POLLIN)
         while True:
-            with contextlib.suppress(KeyboardInterrupt):
-                for socket, _ in poller.poll():
-                    self.take(next(name for name, one in self.sockets.items() if one is socket))
+            for socket, _ in poller.poll():
+                self.take(next(name for name, one in self.sockets.items() if one is socket))
+
+    def interrupt(self, *_: object) -> None:
+        """Ends what runs; between cells there is nothing to end, and no message to lose."""
+        if self.running:
+            self.running = False
+            raise KeyboardInterrupt
 
     def take(self, channel: str) -> None:
         frames = self.sockets[channel].recv_multipart()
@@ -99,8 +104,11 @@ class ScriptedKernel:
             return {} if request.msg_type == "interrupt_request" else None
         self.count += 1
         try:
+            self.running = True
             text = self.run(*request.content["code"].strip().split(maxsplit=1), request=request)
+            self.running = False
         except (KeyboardInterrupt, RuntimeError) as error:
+            self.running = False
             failure = {"ename": type(error).__name__, "evalue": str(error), "traceback": []}
             self.publish("error", request, **failure)
             return {"status": "error", "execution_count": self.count, **failure}
@@ -130,10 +138,10 @@ def main() -> None:
     parser.add_argument("--ignore", action="append", default=[])
     parser.add_argument("--note", type=Path, help="where to append the process id of each start")
     options = parser.parse_args()
-    # Who starts us may have been started in the background by a shell, and be deaf to it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in {"SIGINT", "SIGTERM"}.intersection(options.ignore):
-        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    # Whatever we inherit: who starts us may have been started in the background by a shell, and be deaf to SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "SIGTERM" in options.ignore:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.note is not None:
         with options.note.open("a") as note:
             note.write(f"{os.getpid()}\n")
@@ -141,7 +149,10 @@ def main() -> None:
     if options.exits is not None:
         sys.exit(options.exits)
     config = json.loads(options.connection_file.read_text())
-    ScriptedKernel(ConnectionInfo.parse(config), options).serve()
+    kernel = ScriptedKernel(ConnectionInfo.parse(config), options)
+    if "SIGINT" not in options.ignore:
+        signal.signal(signal.SIGINT, kernel.interrupt)
+    kernel.serve()
 
 
 if __name__ == "__main__":

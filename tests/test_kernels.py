@@ -221,6 +221,16 @@ async def test_an_interrupt_is_a_signal_where_its_spec_says_so() -> None:
         assert await says(ch, "echo again") == "again"
 
 
+async def test_interrupts_between_cells_do_no_harm() -> None:
+    async with opened() as (kernel, ch):
+        for number in range(50):
+            await kernel.interrupt()
+            async with ch.execute("echo x") as execution:
+                await execution.wait()
+            assert execution.reply is not None, number
+        assert kernel.returncode is None
+
+
 async def test_an_interrupt_is_a_message_where_its_spec_says_so() -> None:
     async with opened(mode="message") as (kernel, ch):
         await kernel.interrupt()
