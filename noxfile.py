@@ -34,6 +34,9 @@ def installed_pythons() -> list[str]:
 
 PYTHONS = installed_pythons()
 
+WORKERS = str(2 * (os.cpu_count() or 2))
+"""Of pytest-xdist: tests that wait for processes and clocks leave half of each processor free."""
+
 
 def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
@@ -52,10 +55,10 @@ def tests(session: nox.Session) -> None:
     chosen = {PYTHONS[0]: launching, PYTHONS[-1]: ["tests/integration"]}
     real = chosen.get(session.python, [])
     half = [] if session.python in chosen else ["-k", "not asyncio"]
-    without = ["-n", "2", "tests", "--ignore=tests/integration", *half]
+    without = ["-n", WORKERS, "tests", "--ignore=tests/integration", *half]
     session.run("pytest", *(session.posargs or without))
     if real and not session.posargs:
-        session.run("pytest", "-n", "2", *real)
+        session.run("pytest", "-n", WORKERS, *real)
 
 
 @nox.session(python=PYTHONS[0])
@@ -63,7 +66,7 @@ def tests_lowest(session: nox.Session) -> None:
     """The tests without real kernels on the lowest version of each dependency, with Trio, on the oldest Python."""
     session.install(EXTRAS, *group("tests"))
     session.install(*(each.replace(">=", "==") for each in PROJECT["project"]["dependencies"]))
-    session.run("pytest", "-n", "2", "tests", "--ignore=tests/integration", "-k", "not asyncio")
+    session.run("pytest", "-n", WORKERS, "tests", "--ignore=tests/integration", "-k", "not asyncio")
 
 
 @nox.session

@@ -5,6 +5,7 @@ In memory and on a virtual clock: what a kernel leaves out is waited for, and ta
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -191,11 +192,17 @@ def doubling(msg_type: str, **content: Any) -> Fault:
 
 def saying(msg_type: str, **content: Any) -> Fault:
     """Says this in all messages of this type; what is ``None`` is left out."""
+    return saying_in_turn(msg_type, [content])
+
+
+def saying_in_turn(msg_type: str, contents: Iterable[Mapping[str, Any]]) -> Fault:
+    """The same with one of `contents` in each message."""
+    endless = itertools.cycle(contents)
 
     def tamper(_: str, message: Message) -> list[Message]:
         if message.msg_type != msg_type:
             return [message]
-        said = {**message.content, **content}
+        said = {**message.content, **next(endless)}
         return [attrs.evolve(message, content={k: v for k, v in said.items() if v is not None})]
 
     return lambda kernel: kernel.tamper(tamper)
@@ -690,8 +697,9 @@ async def test_whatever_a_kernel_says_becomes_a_report(
 ) -> None:
     if anyio_backend_name == "asyncio":
         pytest.skip("the values have no event loop")
-    for value in ODD:
-        report = await checked(saying(msg_type, **{field: value} if value is not None else {}))
+    for first in (0, 3, 7):
+        values = [*ODD[first:], *ODD[:first]]
+        report = await checked(saying_in_turn(msg_type, [{field: value} for value in values]))
         assert len(report.results) == 52
         json.dumps(report.to_dict())
 
