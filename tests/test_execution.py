@@ -354,7 +354,7 @@ async def test_facts_that_were_refused_are_asked_for_again() -> None:
 def test_replies_that_are_no_success_can_be_raised() -> None:
     assert raise_for_status(reply := message("execute_reply")) is reply
     failed = message("execute_reply", status="error", ename="E", evalue="why", traceback=["t"])
-    with pytest.raises(ReplyError, match="^E: why$") as caught:
+    with pytest.raises(ReplyError, match=r"^E: why\n\nt$") as caught:
         raise_for_status(failed)
     assert (caught.value.ename, caught.value.traceback) == ("E", ["t"])
     with pytest.raises(ReplyError, match="not successful: aborted"):

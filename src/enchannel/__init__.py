@@ -15,7 +15,7 @@ socket. Each room stands on those below it, and knows nothing of those above:
 * ``_transports``: the interface to whatever carries messages, and ZeroMQ; nothing else imports zmq.
 * ``_core``: the life of a connection, what is asked of a kernel, and who gets a message.
 * ``_conversations``: executions, comms, subshells and debugging.
-* ``_channels``, ``_open_channels``: the channels as their user holds them, and the openers.
+* ``_streams``, ``_channels``, ``_open_channels``: the channels as their user holds them, and the openers.
 * ``_kernels``: launching, interrupting, restarting and stopping, and finding the kernels that run.
 * ``_cli``, ``testing``: the command line, and what one needs to test programs with.
 """
@@ -24,9 +24,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._channels import Channel, ChannelStatistics, KernelChannels, MainChannel, Subscription
+from ._channels import ChannelStatistics, KernelChannels
+from ._conversations.completed import CompletedExecution
 from ._conversations.execution import Execution
-from ._conversations.replies import raise_for_status
+from ._conversations.replies import raise_for_status, user_expression
 from ._core.delivery import Listener
 from ._exceptions import (
     ConnectionFileError,
@@ -57,6 +58,7 @@ from ._open_channels import (
 )
 from ._protocol.connection_info import ConnectionInfo
 from ._protocol.message import Message
+from ._streams import Channel, MainChannel, Subscription
 from ._transports.base import Transport
 from ._transports.zmq_open import wrap_sockets
 
@@ -75,6 +77,7 @@ __all__ = [
     "Channel",
     "ChannelStatistics",
     "Comm",
+    "CompletedExecution",
     "ConnectionFileError",
     "ConnectionInfo",
     "DebugSession",
@@ -117,6 +120,7 @@ __all__ = [
     "open_stdin_channel",
     "operators",
     "raise_for_status",
+    "user_expression",
     "wrap_sockets",
 ]
 

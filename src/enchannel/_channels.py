@@ -6,31 +6,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import anyio
-import anyio.abc
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
+from ._conversations.completed import CompletedExecution, run_code
 from ._conversations.conversations import Conversations
 from ._conversations.execution import Execution, OnInput, execute_code
 from ._conversations.stopping import interrupt
 from ._core.core import Core
 from ._core.delivery import Listener
 from ._core.life import State
-from ._exceptions import KernelDied, LocalProtocolError
+from ._exceptions import KernelDied
 from ._protocol.connection_info import ChannelName
-from ._protocol.message import Body, Message
-from ._trio import uncut
+from ._protocol.message import Message
+from ._streams import Channel, MainChannel, Subscription
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Unpack
 
     from typing_extensions import Buffer
 
     from ._conversations.comms import Comm, IncomingComms
+    from ._conversations.execution import ExecuteOptions
     from ._conversations.sessions import DebugSession, Subshell
     from ._protocol.contents import KernelInfoReply
 
-__all__ = ["Channel", "ChannelStatistics", "KernelChannels", "MainChannel", "Subscription"]
+__all__ = ["ChannelStatistics", "KernelChannels"]
 
 
 class ChannelStatistics(NamedTuple):
@@ -65,90 +65,6 @@ class ChannelStatistics(NamedTuple):
     """How long it was gone in these; what was published then is lost."""
     missed_beats: int = 0
     """Heartbeats in a row that the kernel has not echoed; 0 where it never echoed any."""
-
-
-class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
-    """The shell, control or stdin channel: an AnyIO object stream of :class:`Message`."""
-
-    def __init__(self, core: Core, name: ChannelName) -> None:
-        super().__init__(core.delivery, (name,), tagged=False)
-        self.name: ChannelName = name
-        self._core = core
-        self._may_send = True
-
-    # AnyIO's send returns nothing; ours says what was sent, so that replies can be matched.
-    async def send(self, item: Body) -> Message:  # type: ignore[override]
-        """Sends `item`, completed, on this channel.
-
-        A checkpoint; a cancelled send has sent nothing.
-
-        Args:
-            item: The dict of the Jupyter documentation, or a :class:`Message`. What it leaves out
-                (``msg_id``, ``date``, ``version``, ``parent_header``, ``metadata``, ``content``) is
-                filled in; ``session`` and ``username`` are ours.
-
-        Returns:
-            The message as it was sent; its replies are those for which ``is_child_of(sent)``.
-
-        Raises:
-            LocalProtocolError: No ``msg_type``, or a part that is no JSON. Nothing was sent.
-            anyio.ClosedResourceError: This channel is closed, or its block was left.
-            KernelDied: The kernel is lost.
-        """
-        if self.closed or not self._may_send:
-            raise anyio.ClosedResourceError(f"the {self.name} channel is closed for sending")
-        return await _send(self._core, self.name, item)
-
-    async def send_eof(self) -> None:
-        """Sends nothing more on this channel; receiving goes on. A checkpoint."""
-        self._may_send = False
-        await checkpoint()
-
-    def __repr__(self) -> str:
-        return f"<Channel {self.name} {self._state()}>"
-
-
-class MainChannel(Listener[tuple[ChannelName, Message]]):
-    """All channels as one stream of ``(channel, message)``."""
-
-    def __init__(self, core: Core) -> None:
-        super().__init__(core.delivery, core.channels, tagged=True)
-        self._core = core
-
-    async def send(self, channel: str, body: Body) -> Message:
-        """Sends `body`, completed, on `channel`: ``"shell"``, ``"control"`` or ``"stdin"``.
-
-        Like :meth:`Channel.send` in everything else.
-
-        Raises:
-            LocalProtocolError: Also for a channel that is unknown, or that only receives.
-            anyio.ClosedResourceError: This stream is closed, or its block was left.
-            KernelDied: The kernel is lost.
-        """
-        if self.closed:
-            raise anyio.ClosedResourceError("the main channel is closed")
-        return await _send(self._core, channel, body)
-
-    def __repr__(self) -> str:
-        return f"<MainChannel {self._state()}>"
-
-
-async def _send(core: Core, channel: str, body: Body) -> Message:
-    name = core.name(channel)
-    if name == "iopub":
-        raise LocalProtocolError("iopub only receives; you may send on shell, control and stdin")
-    return await core.send(name, core.prepare(body))
-
-
-class Subscription(Listener[tuple[ChannelName, Message]]):
-    """One more listener, live while its ``async with`` block lasts."""
-
-    @uncut
-    async def __aenter__(self) -> Self:
-        # First: an entry that is cancelled has no exit, and would listen for ever.
-        await checkpoint_if_cancelled()
-        self.listen()
-        return self
 
 
 class KernelChannels:
@@ -218,6 +134,7 @@ class KernelChannels:
         on_input: OnInput | None = None,
         interrupt_on_cancel: bool = False,
         metadata: Mapping[str, Any] | None = None,
+        msg_id: str | None = None,
         subshell_id: str | None = None,
         channel: str = "shell",
     ) -> AbstractAsyncContextManager[Execution]:
@@ -228,9 +145,9 @@ class KernelChannels:
             async with ch.execute("print('woo')") as execution:
                 async for msg in execution:
                     print(msg.msg_type)
-            print(execution.outputs, execution.reply.content["status"])
+            print(execution.outputs)
 
-        Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
+        Where its messages are of no interest, :meth:`run` is shorter. Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
         would hold up the kernel for ever.
 
         Args:
@@ -246,6 +163,7 @@ class KernelChannels:
                 holds up leaving for two seconds at most, and goes on behind it while the channels are open. Kernels
                 interrupt their main shell only: in a subshell it does nothing.
             metadata: Of the request, for example a ``cellId``.
+            msg_id: The request's id, by default a fresh one.
             subshell_id: The subshell that runs it.
             channel: ``"shell"``, or ``"control"`` for kernels that execute there.
 
@@ -264,9 +182,37 @@ class KernelChannels:
             on_input=on_input,
             interrupt_on_cancel=interrupt_on_cancel,
             metadata=metadata,
+            msg_id=msg_id,
             subshell_id=subshell_id,
             channel=channel,
         )
+
+    async def run(
+        self, code: str, *, check: bool = False, **options: Unpack[ExecuteOptions]
+    ) -> CompletedExecution:
+        """Runs `code` to its end.
+
+        ::
+
+            done = await ch.run("6 * 7")
+            print(done.status, done.outputs)
+
+        A checkpoint. Cancelled, the code goes on in the kernel, unless ``interrupt_on_cancel`` is among the options.
+
+        Args:
+            code: What to run.
+            check: Whether an error of it is raised.
+            options: Those of :meth:`execute`. Code that asks for input without an ``on_input`` that answers is given an
+                empty text, with a warning.
+
+        Raises:
+            ReplyError: The reply is no success, and `check` is set; it has the outputs so far.
+            LocalProtocolError: For arguments that are none; nothing was sent.
+            NoReply: The kernel is done with it, and no reply came.
+            anyio.ClosedResourceError: The block of the channels was left.
+            KernelDied: The kernel is lost, or was restarted meanwhile.
+        """
+        return await run_code(self._conversations, code, check=check, **options)
 
     async def interrupt(self) -> None:
         """Interrupts what the kernel runs.

@@ -26,7 +26,9 @@ The states of a stream use AnyIO's own words: ``ClosedResourceError``, ``EndOfSt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from textwrap import indent
 from typing import Any
 
 import anyio
@@ -123,25 +125,45 @@ class NotImplementedByKernel(NoReply):
 
 
 class ReplyError(EnchannelError):
-    """A reply whose status is no success; raised by :func:`enchannel.raise_for_status` only.
+    """A reply whose status is no success; raised where you ask for it.
+
+    By :func:`enchannel.raise_for_status`, and by ``run(check=True)``. Its text has the kernel's traceback, without colours.
 
     Attributes:
         reply: The reply's content.
         ename: The name of the exception in the kernel, ``""`` where it says none.
         evalue: Its text.
         traceback: Its traceback, line by line, most often with colours for a terminal.
+        code: What was run, where it was code that was run.
+        outputs: What it had shown until then, in nbformat's shape.
     """
 
-    def __init__(self, reply: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        reply: Mapping[str, Any],
+        code: str | None = None,
+        outputs: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.reply: dict[str, Any] = dict(reply)
         self.ename: str = text_of(reply.get("ename"))
         self.evalue: str = text_of(reply.get("evalue"))
         traceback = reply.get("traceback") or []
-        self.traceback: list[str] = (
-            traceback if isinstance(traceback, list) else [text_of(traceback)]
-        )
-        super().__init__(
+        lines = traceback if isinstance(traceback, list) else [traceback]
+        self.traceback: list[str] = [text_of(line) for line in lines]
+        self.code = code
+        self.outputs: list[dict[str, Any]] = list(outputs)
+        said = self.evalue or text_of(reply.get("status"))
+        text = (
             f"{self.ename}: {self.evalue}"
             if self.ename
-            else f"the request was not successful: {self.evalue or text_of(reply.get('status'))}"
+            else f"the request was not successful: {said}"
         )
+        super().__init__("\n\n".join([text, *self._details()]))
+
+    def _details(self) -> list[str]:
+        if self.traceback:
+            return [_COLOURS.sub("", "\n".join(self.traceback))]
+        return [] if self.code is None else [f"in the code\n{indent(self.code, '    ')}"]
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")

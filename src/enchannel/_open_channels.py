@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypedDict, TypeVar
 
-from ._channels import Channel, KernelChannels
+from ._channels import KernelChannels
 from ._core.bound import Limits
 from ._core.core import Core
 from ._core.delivery import Listener
@@ -24,6 +24,7 @@ from ._log import logger
 from ._protocol.connection_info import SOCKETS, Config, ConnectionInfo
 from ._protocol.message import Message
 from ._protocol.wire import checked_size, is_number
+from ._streams import Channel
 from ._transports.base import Transport
 from ._transports.zmq_open import connect_zmq
 

@@ -18,10 +18,12 @@ from enchannel import (
     KernelChannels,
     KernelLaunchError,
     NotImplementedByKernel,
+    ReplyError,
     messages,
     open_kernel,
     open_kernel_channels,
     raise_for_status,
+    user_expression,
 )
 
 pytestmark = pytest.mark.anyio
@@ -34,9 +36,21 @@ async def ch(anyio_backend: str, running_kernel: Kernel) -> AsyncIterator[Kernel
 
 
 async def outputs(ch: KernelChannels, code: str, **options: Any) -> list[dict[str, Any]]:
-    async with ch.execute(code, **options) as execution:
-        await execution.wait()
-    return execution.outputs
+    return (await ch.run(code, **options)).outputs
+
+
+async def test_an_error_has_the_kernels_traceback_and_values_are_values(ch: KernelChannels) -> None:
+    with pytest.raises(ReplyError) as caught:
+        await ch.run("print('first')\n1/0", check=True)
+    said = str(caught.value)
+    assert said.startswith("ZeroDivisionError: division by zero\n\n-----")
+    assert "----> 2 1/0" in said
+    assert "\x1b" not in said
+    assert caught.value.outputs[0]["text"] == "first\n"
+    done = await ch.run("x = 6", user_expressions={"double": "2 * x", "wrong": "1/0"})
+    assert user_expression(done.reply, "double")["text/plain"] == "12"
+    with pytest.raises(ReplyError, match="ZeroDivisionError"):
+        user_expression(done.reply, "wrong")
 
 
 @pytest.mark.parametrize(

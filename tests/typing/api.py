@@ -13,6 +13,7 @@ from enchannel import (
     Channel,
     ChannelStatistics,
     Comm,
+    CompletedExecution,
     ConnectionInfo,
     Execution,
     Kernel,
@@ -28,6 +29,7 @@ from enchannel import (
     open_shell_channel,
     operators,
     raise_for_status,
+    user_expression,
     wrap_sockets,
 )
 
@@ -71,6 +73,10 @@ async def conversations(ch: KernelChannels) -> None:
             assert_type(msg, Message)
         assert_type(await execution.wait(), Message)
         assert_type(execution.outputs, list[dict[str, Any]])
+    done = await ch.run("x", check=True, silent=True, subshell_id="s")
+    assert_type(done, CompletedExecution)
+    assert_type(done.reply, Message)
+    assert_type(user_expression(done.reply, "name"), dict[str, Any])
     info = await ch.kernel_info()
     features: list[str] = info.get("supported_features", [])
     async with ch.open_comm("target") as comm, ch.accept_comms("target") as incoming:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
 
 import anyio
+import attrs
 from anyio.lowlevel import checkpoint
 
 from .. import messages
@@ -34,9 +36,30 @@ if TYPE_CHECKING:
 
     from .conversations import Conversations
 
-__all__ = ["Execution", "OnInput", "execute_code"]
+__all__ = ["CodeOptions", "ExecuteOptions", "Execution", "OnInput", "count_of", "execute_code"]
 
 _PUBLISHED: tuple[ChannelName, ...] = ("iopub", "stdin")
+
+
+class CodeOptions(TypedDict, total=False):
+    """How code is run; see :meth:`enchannel.KernelChannels.execute`."""
+
+    silent: bool
+    store_history: bool | None
+    user_expressions: Mapping[str, str] | None
+    stop_on_error: bool
+    on_input: OnInput | None
+    interrupt_on_cancel: bool
+    metadata: Mapping[str, Any] | None
+    msg_id: str | None
+
+
+class ExecuteOptions(CodeOptions, total=False):
+    """And where."""
+
+    subshell_id: str | None
+    channel: str
+
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
 """Answers a prompt: called with its text, and whether what is typed is a password."""
@@ -67,13 +90,16 @@ class _Run(Code):
         channel: ChannelName,
         request: Message,
         on_input: OnInput | None,
+        *,
+        streamed: bool,
     ) -> None:
         super().__init__(channel, request)
+        self._streamed = streamed
         self.outputs: OutputList = OutputList(conversations.displays)
         self._core = conversations.core
         self._on_input = on_input
         self.numbers: Numbers = conversations.losses.follow(request.msg_id)
-        self._held = conversations.core.bound.hold(_PUBLISHED, told=False)
+        self._held = conversations.core.bound.hold(_PUBLISHED, told=False) if streamed else None
         self._messages = _Messages(self, self._held)
         self._stream = Stream(self._messages)
         self._iterated = False
@@ -85,8 +111,9 @@ class _Run(Code):
         if channel == "iopub":
             for message in messages:
                 self.outputs.apply(message)
-            self._messages.put(messages)
-        elif channel == "stdin" and self._on_input is None:
+            if self._streamed:
+                self._messages.put(messages)
+        elif channel == "stdin" and self._on_input is None and self._streamed:
             self._messages.put(messages)
         super().take(channel, messages)
         if channel == "stdin":
@@ -218,8 +245,7 @@ class Execution:
     @property
     def execution_count(self) -> int | None:
         """The number of this execution, where the kernel counts and has said it."""
-        count = self.reply.content.get("execution_count") if self.reply is not None else None
-        return count if isinstance(count, int) else None
+        return None if self.reply is None else count_of(self.reply)
 
     @property
     def complete(self) -> bool:
@@ -259,6 +285,43 @@ class Execution:
         return f"<Execution{count} {state}>"
 
 
+def count_of(reply: Message) -> int | None:
+    """The number of the execution that `reply` answers, where the kernel says one."""
+    count = reply.content.get("execution_count")
+    return count if isinstance(count, int) else None
+
+
+class _Block(AbstractAsyncContextManager[Execution]):
+    """The block of an execution, for who takes it for a coroutine."""
+
+    def __init__(self, block: AbstractAsyncContextManager[Execution], code: str) -> None:
+        self._block = block
+        self._code = code
+        self._used = False
+
+    async def __aenter__(self) -> Execution:
+        self._used = True
+        return await self._block.__aenter__()
+
+    async def __aexit__(self, *raised: object) -> bool | None:
+        return await self._block.__aexit__(*raised)  # type: ignore[arg-type]
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> NoReturn:
+            self._used = True
+            raise TypeError(f"execute() is a block, and cannot be awaited: {_INSTEAD}")
+
+    def __del__(self) -> None:
+        if not self._used:
+            text = self._code if len(self._code) < 60 else f"{self._code[:57]}..."
+            told = f"execute({text!r}) was never entered, and its code never sent: {_INSTEAD}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2, source=self)
+
+
+_INSTEAD = "write 'async with ch.execute(...) as execution:', or 'await ch.run(...)'"
+
+
 @asynccontextmanager
 async def _execute(
     conversations: Conversations,
@@ -267,10 +330,11 @@ async def _execute(
     on_input: OnInput | None,
     *,
     interrupt_on_cancel: bool,
+    streamed: bool,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     core = conversations.core
-    run = _Run(conversations, channel, request, on_input)
+    run = _Run(conversations, channel, request, on_input, streamed=streamed)
     async with unwrapping_task_group() as tasks:
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")
@@ -298,10 +362,15 @@ def execute_code(
     on_input: OnInput | None = None,
     interrupt_on_cancel: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    msg_id: str | None = None,
     subshell_id: str | None = None,
     channel: str = "shell",
+    streamed: bool = True,
 ) -> AbstractAsyncContextManager[Execution]:
-    """Runs `code`; see :meth:`enchannel.KernelChannels.execute`."""
+    """Runs `code`; see :meth:`enchannel.KernelChannels.execute`.
+
+    Where it is not `streamed`, no messages are kept to be iterated.
+    """
     if not isinstance(code, str):
         raise LocalProtocolError(f"code is a str, not {type(code).__name__}")
     if user_expressions is not None and not isinstance(user_expressions, Mapping):
@@ -318,7 +387,17 @@ def execute_code(
         metadata=metadata,
         subshell_id=subshell_id,
     )
+    if msg_id is not None:
+        if not (msg_id and isinstance(msg_id, str)):
+            raise LocalProtocolError(f"msg_id is a text that is not empty, not {msg_id!r}")
+        request = attrs.evolve(request, header={**request.header, "msg_id": msg_id})
     name, prepared = conversations.prepare(request, None, channel)
-    return _execute(
-        conversations, name, prepared, on_input, interrupt_on_cancel=interrupt_on_cancel
+    block = _execute(
+        conversations,
+        name,
+        prepared,
+        on_input,
+        interrupt_on_cancel=interrupt_on_cancel,
+        streamed=streamed,
     )
+    return _Block(block, code)

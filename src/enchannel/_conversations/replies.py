@@ -3,35 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Any
 
 import anyio
 
 from .._core.requests import ABORTED
-from .._exceptions import NoReply, ReplyError
+from .._exceptions import LocalProtocolError, NoReply, ReplyError
 from .._protocol.message import Message
 
-__all__ = ["interrupt_reply", "raise_for_status"]
+__all__ = ["interrupt_reply", "is_success", "raise_for_status", "user_expression"]
 
 INTERRUPT_REPLY = 5.0
 """Seconds for the reply to an interrupt_request."""
 
 
+def is_success(reply: Message) -> bool:
+    """Whether `reply` is one; kernels that leave the status out mean so."""
+    status = reply.content.get("status", "ok")
+    refused = reply.content.get("success") is False  # a debug_reply
+    return not (refused or status == "error" or status in ABORTED)
+
+
 def raise_for_status(reply: Message) -> Message:
     """Returns `reply` where it is a success.
-
-    Kernels that leave the status out mean success.
 
     Raises:
         ReplyError: Its status is ``"error"``, ``"aborted"`` or another one that is no success.
     """
-    status = reply.content.get("status", "ok")
-    if reply.content.get("success") is False:  # a debug_reply
-        command = reply.content.get("command")
+    if is_success(reply):
+        return reply
+    content = reply.content
+    if content.get("success") is False:
+        command = content.get("command")
         silence = f"the debugger refused {command!r} without a word: is another client debugging?"
-        raise ReplyError({**reply.content, "evalue": reply.content.get("message") or silence})
-    if status == "error" or status in ABORTED:
-        raise ReplyError(reply.content)
-    return reply
+        content = {**content, "evalue": content.get("message") or silence}
+    raise ReplyError(content)
+
+
+def user_expression(reply: Message, name: str) -> dict[str, Any]:
+    """The value of one of the ``user_expressions`` that an ``execute_request`` asked for, as a MIME bundle.
+
+    ::
+
+        done = await ch.run("x = 6", user_expressions={"double": "2 * x"})
+        assert user_expression(done.reply, "double")["text/plain"] == "12"
+
+    Args:
+        reply: The ``execute_reply``.
+        name: The expression's.
+
+    Raises:
+        ReplyError: The expression failed, or the code before it.
+        LocalProtocolError: No expression of that name was evaluated.
+    """
+    values = raise_for_status(reply).content.get("user_expressions")
+    if not isinstance(values, dict) or not isinstance(value := values.get(name), dict):
+        known = sorted(values) if isinstance(values, dict) else []
+        raise LocalProtocolError(f"the reply has no user expression {name!r}; it has {known}")
+    if value.get("status") == "error":
+        raise ReplyError(value)
+    data = value.get("data")
+    return data if isinstance(data, dict) else {}
 
 
 async def interrupt_reply(asking: Awaitable[object]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import attrs
@@ -24,9 +24,15 @@ from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, Message
 from .comms import TiedFeed
+from .completed import CompletedExecution, run_code
 from .conversations import Conversations
-from .execution import Execution, OnInput, execute_code
+from .execution import Execution, execute_code
 from .replies import raise_for_status
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .execution import CodeOptions
 
 __all__ = ["DebugSession", "Subshell", "open_debug_session", "open_subshell"]
 
@@ -59,29 +65,18 @@ class Subshell:
         return await self._conversations.request(attrs.evolve(request, header=header), content)
 
     def execute(
-        self,
-        code: str,
-        *,
-        silent: bool = False,
-        store_history: bool | None = None,
-        user_expressions: Mapping[str, str] | None = None,
-        stop_on_error: bool = True,
-        on_input: OnInput | None = None,
-        interrupt_on_cancel: bool = False,
-        metadata: Mapping[str, Any] | None = None,
+        self, code: str, **options: Unpack[CodeOptions]
     ) -> AbstractAsyncContextManager[Execution]:
         """Like :meth:`KernelChannels.execute`, run by this subshell."""
-        return execute_code(
-            self._conversations,
-            code,
-            silent=silent,
-            store_history=store_history,
-            user_expressions=user_expressions,
-            stop_on_error=stop_on_error,
-            on_input=on_input,
-            interrupt_on_cancel=interrupt_on_cancel,
-            metadata=metadata,
-            subshell_id=self.subshell_id,
+        return execute_code(self._conversations, code, **options, subshell_id=self.subshell_id)
+
+    async def run(
+        self, code: str, *, check: bool = False, **options: Unpack[CodeOptions]
+    ) -> CompletedExecution:
+        """Like :meth:`KernelChannels.run`, run by this subshell."""
+        subshell_id = self.subshell_id
+        return await run_code(
+            self._conversations, code, check=check, subshell_id=subshell_id, **options
         )
 
     def __repr__(self) -> str:

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import anyio
 
 from ... import messages
-from ..._channels import KernelChannels, Subscription
+from ..._channels import KernelChannels
 from ..._exceptions import KernelDied, LocalProtocolError
 from ..._protocol.connection_info import ChannelName, ConnectionInfo
 from ..._protocol.message import Message
+from ..._streams import Subscription
 from .conversation import Conversation, Failed, NotOffered
 from .samples import KernelSamples
 

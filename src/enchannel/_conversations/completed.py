@@ -1,0 +1,61 @@
+"""An execution that is over: what it answered, and what it showed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from .._exceptions import ReplyError
+from .._protocol.errors import text_of
+from .._protocol.message import Message
+from .conversations import Conversations
+from .execution import count_of, execute_code
+from .replies import is_success
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .execution import ExecuteOptions
+
+__all__ = ["CompletedExecution", "run_code"]
+
+
+@attrs.frozen(eq=False)
+class CompletedExecution:
+    """Code that the kernel has run; made by :meth:`KernelChannels.run`.
+
+    Attributes:
+        request: The ``execute_request`` as it was sent.
+        reply: The ``execute_reply``.
+        outputs: The outputs in nbformat's shape, as a notebook shows them. While somebody holds them, a display of theirs
+            that another execution updates is updated here.
+        missed: See :attr:`Execution.missed`.
+    """
+
+    request: Message
+    reply: Message
+    outputs: list[dict[str, Any]] = attrs.field(repr=lambda outputs: f"{len(outputs)} of them")
+    missed: int | None
+
+    @property
+    def status(self) -> str:
+        """``"ok"``, ``"error"``, or ``"aborted"`` behind an error of what ran before."""
+        return text_of(self.reply.content.get("status", "ok"))
+
+    @property
+    def execution_count(self) -> int | None:
+        """The number of this execution, where the kernel counts."""
+        return count_of(self.reply)
+
+
+async def run_code(
+    conversations: Conversations, code: str, *, check: bool, **options: Unpack[ExecuteOptions]
+) -> CompletedExecution:
+    """Runs `code` to its end; see :meth:`enchannel.KernelChannels.run`."""
+    async with execute_code(conversations, code, streamed=False, **options) as execution:
+        reply = await execution.wait()
+    done = CompletedExecution(execution.request, reply, execution.outputs, execution.missed)
+    if check and not is_success(reply):
+        raise ReplyError(reply.content, code, done.outputs)
+    return done
