@@ -106,6 +106,7 @@ async def test_comms_of_the_kernel_go_to_who_accepts_their_target() -> None:
             assert (await comm.receive()).content["data"] == {"b": 2}
             _, closed = await kernel.asked()
             assert (closed.msg_type, closed.content["comm_id"]) == ("comm_close", "2")
+            assert ch.statistics().sent == {"shell": 1, "control": 0, "stdin": 0, "iopub": 0}
             with pytest.raises(LocalProtocolError, match="being accepted already"):
                 async with ch.accept_comms("mine"):
                     pass

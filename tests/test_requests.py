@@ -441,6 +441,21 @@ async def test_code_that_has_begun_runs_for_any_time() -> None:
         await finished(task)
 
 
+async def test_code_that_was_left_and_catches_interrupts_gets_them_for_as_long_as_it_runs() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        with anyio.CancelScope() as scope:
+            async with ch.execute("1", interrupt_on_cancel=True) as execution:
+                kernel.status((await kernel.asked())[1], "busy")
+                await anext(execution)
+                scope.cancel()
+        # What is asked beside it is answered; of the code nothing is said any more.
+        tasks.start_soon(answer_questions, kernel, "shell", "control")
+        await anyio.sleep(150)
+        asked = [each.msg_type for _, each in kernel.asked_on["control"]]
+        # Each after twice as long: 0.5 s, 1 s, ... 64 s.
+        assert asked.count("interrupt_request") == 9
+
+
 async def test_a_request_that_waits_its_turn_waits_for_ever() -> None:
     async with conversation() as (ch, kernel, tasks):
         # Another client's cell runs, of which nothing was seen; control is answered.
@@ -671,6 +686,18 @@ async def test_a_control_channel_on_which_nothing_ever_answers_has_an_end() -> N
         with pytest.raises(NotImplementedByKernel):
             await finished(task)
         assert anyio.current_time() - began < 15
+
+
+async def test_what_is_over_there_is_given_up_soon() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, messages.create_subshell_request())
+        asked = await kernel.asked("control")
+        kernel.status(asked[1], "busy")
+        kernel.status(asked[1], "idle")
+        began = anyio.current_time()
+        with pytest.raises(NotImplementedByKernel):
+            await finished(task)
+        assert 2 <= anyio.current_time() - began < 3
 
 
 async def test_who_iterates_an_execution_is_told_that_the_channels_were_left() -> None:

@@ -20,7 +20,8 @@ QUESTION = 300.0
 """Seconds without a word of code whose question may be lost; it may as well be code that runs and says nothing."""
 
 UNANSWERED = 1.0
-"""The same on a control channel that has left questions unanswered before; four implementations do."""
+"""The same for a request whose idle status is here, on a control channel where nothing ever answered; four
+implementations are silent there."""
 
 PUBLISHED = 30.0
 """Seconds for iopub to say anything, where the kernel has answered and what it published is still on its way."""

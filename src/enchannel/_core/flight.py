@@ -105,8 +105,8 @@ class Flight:
         self.stirred, self.inquiry = True, None
 
     def take_over(self, other: Flight) -> None:
-        """What is known of `other`, which is the same request, is known of this one."""
-        for name in ("reply", "idle", "sent", "heard", "in_doubt", "question_lost", "hit"):
+        """What is known of `other`, which is the same request and not over, is known of this one."""
+        for name in ("sent", "heard", "in_doubt", "question_lost", "hit"):
             setattr(self, name, getattr(other, name))
         self.dropped_before, self.stir = other.dropped_before, other.stir
         self.bound = other.bound

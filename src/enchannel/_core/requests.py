@@ -243,7 +243,8 @@ class Requests:
             # A busy kernel answers when it is done. Given up is what is over, and what is asked where nothing ever
             # answered.
             silent = inquiry.channel == "control" and not self._seam.received["control"]
-            return (flight.idle or silent) and waited >= self._patience(missing, silent=silent)
+            patience = UNANSWERED if silent and missing is Missing.REPLY else ANSWER
+            return (flight.idle or silent) and waited >= patience
         if not inquiry.answered:
             return waited >= ANSWER
         if self._seam.received["iopub"] > inquiry.received:
@@ -251,10 +252,6 @@ class Requests:
             self.questions.ask_again(inquiry, now)
             return False
         return waited >= PUBLISHED
-
-    def _patience(self, missing: Missing, *, silent: bool) -> float:
-        known = silent and missing is Missing.REPLY and self.questions.pending("control")
-        return UNANSWERED if known else ANSWER
 
     def _idle_may_come(self, flight: Flight) -> bool:
         assert flight.reply is not None
