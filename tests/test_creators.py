@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from enchannel import Message, messages
+from enchannel import Message, ReplyError, messages, open_channels, raise_for_status
+from enchannel.testing import memory_transport_pair
 from raw_kernel import message
 
 CREATED: list[tuple[Message, str, str, dict[str, Any]]] = [
@@ -114,6 +115,92 @@ CREATED: list[tuple[Message, str, str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("made", "channel", "msg_type", "content"), CREATED)
 def test_what_is_created(made: Message, channel: str, msg_type: str, content: Any) -> None:
     assert (made.channel, made.msg_type, made.content) == (channel, msg_type, content)
+
+
+REQUEST = message("execute_request")
+SHOWN = {"text/plain": "1"}
+FAILED = messages.error("E", "why", ["t"])
+
+SAID: list[tuple[Message, str, dict[str, Any]]] = [
+    (messages.stream("x", parent=REQUEST), "stream", {"name": "stdout", "text": "x"}),
+    (messages.stream("x", "stderr", parent=REQUEST), "stream", {"name": "stderr", "text": "x"}),
+    (
+        messages.display_data(SHOWN, parent=REQUEST),
+        "display_data",
+        {"data": SHOWN, "metadata": {}, "transient": {}},
+    ),
+    (
+        messages.update_display_data(SHOWN, "d", metadata={"m": 1}, parent=REQUEST),
+        "update_display_data",
+        {"data": SHOWN, "metadata": {"m": 1}, "transient": {"display_id": "d"}},
+    ),
+    (
+        messages.execute_result(SHOWN, 3, parent=REQUEST),
+        "execute_result",
+        {"data": SHOWN, "metadata": {}, "transient": {}, "execution_count": 3},
+    ),
+    (
+        messages.error("E", "why", ["t"], parent=REQUEST),
+        "error",
+        {"ename": "E", "evalue": "why", "traceback": ["t"]},
+    ),
+    (messages.clear_output(wait=True, parent=REQUEST), "clear_output", {"wait": True}),
+    (
+        messages.execute_input("x", 3, parent=REQUEST),
+        "execute_input",
+        {"code": "x", "execution_count": 3},
+    ),
+    (messages.status("busy", parent=REQUEST), "status", {"execution_state": "busy"}),
+    (
+        messages.execute_reply(3, user_expressions={"x": {"status": "ok"}}, parent=REQUEST),
+        "execute_reply",
+        {
+            "status": "ok",
+            "execution_count": 3,
+            "payload": [],
+            "user_expressions": {"x": {"status": "ok"}},
+        },
+    ),
+    (
+        messages.execute_reply(3, failed=FAILED, parent=REQUEST),
+        "execute_reply",
+        {
+            "status": "error",
+            "execution_count": 3,
+            "ename": "E",
+            "evalue": "why",
+            "traceback": ["t"],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "msg_type", "content"), SAID)
+def test_what_a_kernel_says_is_created(made: Message, msg_type: str, content: Any) -> None:
+    assert (made.msg_type, made.content) == (msg_type, content)
+    assert made.parent_header == REQUEST.header
+    assert made.channel == ("shell" if msg_type == "execute_reply" else "iopub")
+
+
+def test_what_belongs_to_no_request_has_no_parent() -> None:
+    assert messages.status("starting").parent_header == {}
+
+
+@pytest.mark.anyio
+async def test_what_is_created_is_what_a_kernel_says() -> None:
+    transport, end = memory_transport_pair("key")
+    async with open_channels(transport) as ch, ch.execute("1") as execution:
+        identity, request = await end.receive("shell")
+        end.publish(messages.status("busy", parent=request))
+        end.publish(messages.display_data(SHOWN, display_id="d", parent=request))
+        end.publish(messages.update_display_data({"text/plain": "2"}, "d", parent=request))
+        end.publish(messages.error("E", "why", ["t"], parent=request))
+        end.send("shell", identity, messages.execute_reply(1, failed=FAILED, parent=request))
+        end.publish(messages.status("idle", parent=request))
+        with pytest.raises(ReplyError, match="^E: why"):
+            raise_for_status(await execution.wait())
+        assert [each["output_type"] for each in execution.outputs] == ["display_data", "error"]
+        assert execution.outputs[0]["data"] == {"text/plain": "2"}
 
 
 def test_a_silent_execution_stays_out_of_the_history() -> None:

@@ -2,7 +2,8 @@
 
 One creator for each message that a client may send; what it returns is completed and sent by
 ``ch.request``, ``ch.main.send`` or the channel's own ``send``. :attr:`enchannel.Message.channel` names the channel
-that the specification sends it on. One ``TypedDict`` for the content of every message in both directions;
+that the specification sends it on. One creator for each message of an execution that a kernel sends, for who writes a
+kernel or stands in for one. One ``TypedDict`` for the content of every message in both directions;
 kernels leave fields out and add others, so those of what a kernel sends are all optional.
 
 Cursor positions count Unicode code points, as ``str`` does in Python (since version 5.2 of the protocol).
@@ -17,6 +18,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._protocol.message import PROTOCOL_VERSION, Body, Message
+from ._protocol.published import (
+    clear_output,
+    display_data,
+    error,
+    execute_input,
+    execute_reply,
+    execute_result,
+    status,
+    stream,
+    update_display_data,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -104,6 +116,7 @@ __all__ = [
     "Status",
     "Stream",
     "Welcome",
+    "clear_output",
     "comm_close",
     "comm_info_request",
     "comm_msg",
@@ -113,7 +126,12 @@ __all__ = [
     "create_subshell_request",
     "debug_request",
     "delete_subshell_request",
+    "display_data",
+    "error",
+    "execute_input",
+    "execute_reply",
     "execute_request",
+    "execute_result",
     "history_range_request",
     "history_search_request",
     "history_tail_request",
@@ -125,6 +143,9 @@ __all__ = [
     "list_subshell_request",
     "message",
     "shutdown_request",
+    "status",
+    "stream",
+    "update_display_data",
 ]
 
 # Creators.

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+import attrs
 from anyio.lowlevel import checkpoint
 
 from .._protocol.connection_info import CHANNELS, ChannelName
-from .._protocol.message import Message
+from .._protocol.message import Message, new_id, prepare
 from .._protocol.wire import Frame, Wire
 
 __all__ = ["KernelEnd"]
@@ -28,12 +29,14 @@ class KernelEnd(ABC):
 
     Attributes:
         wait_awake: Waits while the kernel is silent.
+        session: In the header of messages that leave it out.
     """
 
     channels: Sequence[ChannelName] = CHANNELS
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.session: str = new_id()
         self.wait_awake: Callable[[], Awaitable[None]] = checkpoint
         self._taken: dict[ChannelName, list[Sequence[Frame]]] = {}
 
@@ -107,9 +110,15 @@ class KernelEnd(ABC):
         return waiting.pop(0)
 
     def send(self, channel: ChannelName, identity: bytes, message: Message) -> None:
-        """Sends `message` to the client called `identity`."""
-        self.give(channel, self.wire.encode(message, [identity]))
+        """Sends `message`, completed, to the client called `identity`."""
+        self.give(channel, self.wire.encode(self._completed(message), [identity]))
 
     def publish(self, message: Message, topic: bytes = b"") -> None:
-        """Publishes `message` on iopub."""
-        self.give("iopub", self.wire.encode(message, [topic]))
+        """Publishes `message`, completed, on iopub."""
+        self.give("iopub", self.wire.encode(self._completed(message), [topic]))
+
+    def _completed(self, message: Message) -> Message:
+        if "msg_id" in message.header:
+            return message
+        said = prepare(message, session=self.session, username="kernel")
+        return attrs.evolve(said, header={**said.header, **message.header})
