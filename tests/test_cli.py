@@ -84,10 +84,14 @@ def test_code_that_fails_is_the_last(run: Call) -> None:
     assert "RuntimeError: on purpose" in result.stderr
 
 
-def test_a_kernel_that_exits_is_told(run: Call) -> None:
+def test_a_kernel_that_exits_is_told_with_its_last_words(run: Call, tmp_path: Path) -> None:
+    file = tmp_path / "kernels" / "scripted" / "kernel.json"
+    spec = json.loads(file.read_text())
+    spec["argv"] += ["--says", "farewell"]
+    file.write_text(json.dumps(spec))
     result = run("exit 3", "echo never")
     assert (result.stdout, result.exit_code) == ("", 2)
-    assert "exited with status 3" in result.stderr
+    assert result.stderr.endswith("exited with status 3\nfarewell\n")
 
 
 def test_code_that_takes_too_long_is_interrupted(run: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import stat
 import sys
@@ -148,6 +149,19 @@ async def test_an_exit_is_told_to_who_waits_and_who_comes_later() -> None:
                 pytest.fail("the block was entered")
         with pytest.raises(KernelDied, match="exited with status 3"):
             await kernel.interrupt()
+
+
+async def test_its_last_words_are_kept() -> None:
+    async with opened("--says", "this is the end") as (kernel, ch):
+        assert kernel.output == "this is the end"
+        with pytest.raises(KernelDied) as caught:
+            await says(ch, "exit 3")
+        assert caught.value.output == "this is the end"
+        assert ch.lost is not None
+        assert pickle.loads(pickle.dumps(ch.lost)).output == "this is the end"
+        with pytest.raises(KernelDied) as caught:
+            await kernel.interrupt()
+        assert caught.value.output == "this is the end"
 
 
 async def test_a_signal_that_ends_it_is_named() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -246,6 +246,23 @@ class KernelChannels:
         It is about the main shell, by what the kernel says on iopub of requests there.
         """
         return "dead" if self._core.lost is not None else self._core.status.word
+
+    async def statuses(self) -> AsyncIterator[str]:
+        """The status as it is now, and then each other one, as an async iterator.
+
+        It ends behind ``"dead"``, or when the block of the channels is left. What came and went while nobody asked for the
+        next one is passed over. Cancellation changes nothing.
+        """
+        said = ""
+        while self._core.life.state is not State.LEFT:
+            await checkpoint()
+            if self.status == said:
+                await self._core.changed.wait()
+                continue
+            said = self.status
+            yield said
+            if said == "dead":
+                return
 
     @property
     def lost(self) -> KernelDied | None:

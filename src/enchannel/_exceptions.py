@@ -84,11 +84,14 @@ class KernelDied(EnchannelError, anyio.BrokenResourceError):
         reason: ``"exited"`` (its process, which was launched here), ``"disconnected"`` (its sockets, which
             did not come back in time), ``"heartbeat"`` (it fell silent), ``"restarted"`` (the request is
             lost, the channels go on), or ``"error"`` (a channel could not be used).
+        output: The tail of what its process wrote to its standard output and standard error, for a kernel that was
+            launched here and has exited; else ``""``.
     """
 
-    def __init__(self, message: str, reason: str = "error") -> None:
+    def __init__(self, message: str, reason: str = "error", output: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+        self.output = output
 
 
 class KernelLaunchError(EnchannelError):

@@ -46,6 +46,9 @@ from .output import Output
 
 __all__ = ["Cell", "Run", "Target"]
 
+LAST_LINES = 10
+"""Of what a kernel that has died has written, to say with its death."""
+
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
 
@@ -127,6 +130,8 @@ class Run:
     async def _recorded(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:
             await task(*args)
+        except KernelDied as died:
+            self._end(2, "\n".join([str(died), *died.output.splitlines()[-LAST_LINES:]]))
         except EnchannelError as error:
             self._end(2, str(error))
         except BrokenPipeError:

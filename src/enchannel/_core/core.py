@@ -86,9 +86,10 @@ class Core(Seam):
         backlog = Backlog(limits)
         self.delivery: Delivery = Delivery(transport.channels, self.bound, backlog, self.requests)
         self.received: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
-        self.status: Status = Status(
-            self._sent_on, self.requests.is_answered, partial(self.happen, Event.NEW_SESSION)
-        )
+        self.changed: Bell = Bell()
+        """Rings whenever the connection, its state or the status changes."""
+        renewed, answered = partial(self.happen, Event.NEW_SESSION), self.requests.is_answered
+        self.status: Status = Status(self._sent_on, answered, renewed, self.changed.ring)
         self.heartbeat: Heartbeat = Heartbeat(heartbeat_timeout)
         self.outage: Outage = Outage(reconnect_timeout)
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
@@ -100,8 +101,6 @@ class Core(Seam):
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
         self.iopub_proven: bool = False
-        self.changed: Bell = Bell()
-        """Rings whenever the connection or its state changes."""
         self.scopes: set[anyio.CancelScope] = set()
         """Cancelled when the block is left."""
         self.ticking: bool = False

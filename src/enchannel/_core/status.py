@@ -37,9 +37,9 @@ class Status:
         channel_of: The channel that one of our own requests was sent on, ``None`` for those of others.
         is_over: Whether a request of ours is known to be over.
         renewed: Called when the kernel says a new session.
+        changed: Called when there is another word.
 
     Attributes:
-        word: ``"unknown"``, ``"starting"``, ``"busy"`` or ``"idle"``.
         session: The kernel's session, where it has said it.
         heard: How often it has said it.
         seen: Whether any status was ever seen.
@@ -51,8 +51,8 @@ class Status:
         channel_of: Callable[[str], ChannelName | None],
         is_over: Callable[[str], bool],
         renewed: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
-        self.word: str = "unknown"
         self.session: str | None = None
         self.heard: int = 0
         self.seen: bool = False
@@ -60,9 +60,22 @@ class Status:
         self._channel_of = channel_of
         self._is_over = is_over
         self._renewed = renewed
+        self._changed = changed
+        self._word = "unknown"
         self._busy: dict[str, None] = {}
         self._said = 0
         self._earlier: deque[str] = deque(maxlen=EARLIER)
+
+    @property
+    def word(self) -> str:
+        """``"unknown"``, ``"starting"``, ``"busy"`` or ``"idle"``."""
+        return self._word
+
+    @word.setter
+    def word(self, word: str) -> None:
+        if word != self._word:
+            self._word = word
+            self._changed()
 
     @property
     def busy(self) -> Collection[str]:

@@ -117,6 +117,11 @@ class Kernel:
         """The exit status, negative for a signal; ``None`` while the process runs."""
         return self._process.returncode if self._process is not None else None
 
+    @property
+    def output(self) -> str:
+        """The tail of what its process has written to its standard output and standard error: 16 KiB at most."""
+        return self._process.output if self._process is not None else ""
+
     @asynccontextmanager
     async def open_channels(
         self,
@@ -337,14 +342,17 @@ class Kernel:
 
     async def _follow_exit(self, process: KernelProcess) -> None:
         await process.wait()
-        if self._restarted.is_set():
+        if not self._restarted.is_set():
+            return
+        await process.wait_last_output()
+        if process is self._process:
             async with unwrapping_task_group() as tasks:
                 for each in (self._line.end, *(core.end_of_kernel for core in self._open)):
-                    tasks.start_soon(each, _exited(process.returncode), LAST_WORDS)
+                    tasks.start_soon(each, process.died(), LAST_WORDS)
 
     def _raise_if_exited(self) -> None:
-        if self.returncode is not None:
-            raise _exited(self.returncode)
+        if self._process is not None and self.returncode is not None:
+            raise self._process.died()
 
     def _lose(self, died: KernelDied) -> None:
         for core in tuple(self._open):
@@ -362,8 +370,7 @@ class Kernel:
             known = True
             tasks.cancel_scope.cancel()
         if process.exited.is_set():
-            with anyio.move_on_after(LAST_WORDS):
-                await process.output_ended.wait()
+            await process.wait_last_output()
             what = f"{exit_text(process.returncode)} while starting"
             raise self._launch_error(what, process, taken=process.address_taken.is_set())
         if not known:
@@ -436,7 +443,3 @@ class Kernel:
         # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
         await anyio.sleep(INTERRUPT_AGAIN)
         self._send_interrupt()
-
-
-def _exited(returncode: int | None) -> KernelDied:
-    return KernelDied(f"the kernel's process {exit_text(returncode)}", "exited")

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import anyio
 import anyio.abc
 
+from .._exceptions import KernelDied
 from .._groups import shielded
 from .._log import logger
 
@@ -23,6 +24,9 @@ __all__ = ["KernelProcess", "exit_text"]
 
 OUTPUT_TAIL = 16_384
 """Bytes of the process's own output that are kept, to explain a failure."""
+
+LAST_OUTPUT = 0.3
+"""Seconds to read what an exited process has written; a daemon that it left behind may hold its output open."""
 
 CLOSE_DEADLINE = 5.0
 """Seconds that letting go of a process may take."""
@@ -109,6 +113,16 @@ class KernelProcess:
         # From here on the number may become somebody else's.
         self._gone = True
         self.exited.set()
+
+    async def wait_last_output(self) -> None:
+        """Waits until all it wrote before it exited is kept."""
+        with anyio.move_on_after(LAST_OUTPUT):
+            await self.output_ended.wait()
+
+    def died(self) -> KernelDied:
+        """What is raised of it, once it has exited."""
+        said = f"the kernel's process {exit_text(self.returncode)}"
+        return KernelDied(said, "exited", self.output)
 
     async def cancel_at_exit(self, scope: anyio.CancelScope) -> None:
         """Cancels `scope` when it has exited."""

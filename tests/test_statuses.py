@@ -1,0 +1,51 @@
+"""The status as it changes, for who shows it."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from enchannel import KernelChannels
+from enchannel.testing import open_fake_kernel
+from memory_kernel import conversation, start
+
+pytestmark = pytest.mark.anyio
+
+
+async def followed(ch: KernelChannels, seen: list[str]) -> None:
+    async for status in ch.statuses():
+        seen.append(status)
+
+
+async def test_what_is_true_now_comes_first_and_then_what_changes() -> None:
+    seen: list[str] = []
+    async with conversation() as (ch, kernel, tasks):
+        following = start(tasks, followed, ch, seen)
+        await anyio.wait_all_tasks_blocked()
+        assert seen == ["unknown"]
+        start(tasks, ch.request, "execute_request", {"code": "1"})
+        _, request = await kernel.asked()
+        for state in ("busy", "busy", "idle", "starting", "idle"):
+            kernel.status(request, state)
+            await anyio.wait_all_tasks_blocked()
+        assert seen == ["unknown", "busy", "idle", "starting", "idle"]
+        kernel.client.lose("it went")
+        await following.result()
+    assert seen[-2:] == ["idle", "dead"]
+
+
+async def test_it_ends_with_the_block() -> None:
+    seen: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            tasks.start_soon(followed, ch, seen)
+            await anyio.wait_all_tasks_blocked()
+        assert [status async for status in ch.statuses()] == []
+    assert seen[-1] != "dead"
+
+
+async def test_a_dead_kernel_is_dead_and_no_more() -> None:
+    async with conversation() as (ch, kernel, _):
+        kernel.client.lose("it went")
+        await ch.wait_lost()
+        assert [status async for status in ch.statuses()] == ["dead"]
