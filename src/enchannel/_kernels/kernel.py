@@ -119,7 +119,7 @@ class Kernel:
 
     @property
     def output(self) -> str:
-        """The tail of what its process has written to its standard output and standard error: 16 KiB at most."""
+        """The tail, 16 KiB at most, of what its process has written to its standard output and standard error."""
         return self._process.output if self._process is not None else ""
 
     @asynccontextmanager
