@@ -29,7 +29,7 @@ from enchannel import (
     ReplyError,
     _exceptions,
 )
-from enchannel._kernels.kernel import _AddressTaken
+from enchannel._kernels.running import AddressTaken
 
 REPLY = {
     "status": "error",
@@ -65,7 +65,7 @@ EXAMPLES: list[EnchannelError] = [
     KernelDied("text", "heartbeat"),
     KernelLaunchError("text"),
     KernelLaunchError("text", "its stderr"),
-    _AddressTaken("text"),
+    AddressTaken("text"),
     _exceptions.NoReply("text"),
     _exceptions.NoReply("text", "interrupted"),
     NotImplementedByKernel("text"),

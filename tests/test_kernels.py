@@ -23,6 +23,7 @@ from enchannel import (
     KernelDied,
     KernelLaunchError,
     KernelSpec,
+    LocalProtocolError,
     ReplyError,
     list_running_kernels,
     open_kernel,
@@ -185,8 +186,9 @@ async def test_an_exit_while_it_starts_is_told_with_its_last_words() -> None:
 async def test_one_that_answers_nothing_is_told_and_ended(tmp_path: Path) -> None:
     note = tmp_path / "note"
     told = spec("--mute", "--note", str(note))
-    with pytest.raises(KernelLaunchError, match="not ready within 1 s: it answers no kernel_info"):
-        async with open_kernel(told, startup_timeout=1):
+    # Long enough for the process to be there, whatever else the machine does.
+    with pytest.raises(KernelLaunchError, match="not ready within 6 s: it answers no kernel_info"):
+        async with open_kernel(told, startup_timeout=6):
             pytest.fail("the block was entered")
     assert not is_there(int(note.read_text()))
 
@@ -290,6 +292,48 @@ async def test_one_that_has_exited_can_be_restarted() -> None:
         await kernel.restart()
         async with kernel.open_channels() as again:
             assert await says(again, "echo here") == "here"
+
+
+async def test_it_is_killed_and_started_again() -> None:
+    async with opened() as (kernel, ch):
+        assert await kernel.kill() == kernel.returncode == -signal.SIGKILL
+        assert (await ch.wait_lost()).reason == "exited"
+        assert await kernel.kill() == -signal.SIGKILL
+        with pytest.raises(KernelDied, match="was ended by SIGKILL"):
+            kernel.signal(signal.SIGTERM)
+        await kernel.restart()
+        async with kernel.open_channels() as again:
+            assert await says(again, "echo here") == "here"
+
+
+async def test_it_is_shut_down_and_started_again() -> None:
+    async with opened() as (kernel, ch):
+        assert await kernel.shut_down() == kernel.returncode == 0
+        assert (await ch.wait_lost()).reason == "exited"
+        assert await kernel.shut_down() == 0
+        await kernel.restart()
+        async with kernel.open_channels() as again:
+            assert await says(again, "echo here") == "here"
+
+
+async def test_who_does_not_react_is_replaced_now() -> None:
+    deaf = ("--ignore", "SIGINT", "--ignore", "shutdown", "--ignore", "SIGTERM")
+    async with opened(*deaf) as (kernel, ch):
+        before = kernel.pid
+        begun = time.monotonic()
+        await kernel.restart(now=True)
+        assert kernel.pid != before
+        assert await says(ch, "echo again") == "again"
+        assert time.monotonic() - begun < 4.5, "what asking such a kernel would take"
+        await kernel.kill()
+
+
+async def test_it_is_signalled() -> None:
+    async with opened() as (kernel, _):
+        kernel.signal(signal.SIGTERM)
+        assert await kernel.wait() == -signal.SIGTERM
+        with pytest.raises(LocalProtocolError, match="there is no signal 1000"):
+            kernel.signal(1000)
 
 
 async def test_behind_its_block_nothing_begins() -> None:

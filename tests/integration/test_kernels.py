@@ -436,7 +436,7 @@ async def test_interrupt_by_signal_reaches_what_the_kernel_started(kernel: Any) 
 
 async def test_the_line_of_who_launched_a_kernel_is_sent_no_output(kernel: Kernel) -> None:
     async with kernel.open_channels() as ch:
-        line = kernel._line._core
+        line = kernel._running.line._core
         assert line is not None
         before = line.received["iopub"]
         async with ch.execute("for i in range(100): print(i, flush=True)") as execution:

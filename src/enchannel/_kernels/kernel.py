@@ -2,13 +2,9 @@
 
 The rules:
 
-* A kernel is ready when its channels are open and iopub is proven live. Its process is watched meanwhile, so
-  one that exits while starting is told at once, with the tail of what it wrote. One that finds its address
-  taken is started again with another.
 * It is interrupted as its kernelspec says: by SIGINT to all that it started, or by an interrupt_request.
-* It is stopped step by step: interrupted, asked to shut down, told to (SIGTERM), killed, each with its own
-  deadline; on the way out of the block that is shielded from cancellation.
-* A restart is that, and a start on the same connection file. Whoever waits for an answer is told, and the
+* It is stopped on the way out of its block, which is shielded from cancellation.
+* A restart is a stop, and a start on the same connection file. Whoever waits for an answer is told, and the
   open channels go on.
 
 Source: "Making kernels for Jupyter", "Kernel interrupt" and "Kernel shutdown" of the Jupyter messaging
@@ -19,11 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import signal
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +30,14 @@ from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.stream import fresh
-from .._exceptions import EnchannelError, KernelDied, KernelLaunchError
+from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
 from .connection_files import ConnectionFile
 from .launch import Launch
-from .line import Line
-from .process import KernelProcess, exit_text
+from .process import exit_text
+from .running import Running
 from .specs import KernelSpec
 
 if TYPE_CHECKING:
@@ -51,28 +45,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel"]
 
-SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
-"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
-
 RECONNECT_DEADLINE = 15.0
 """Seconds for the open channels to be connected, and their iopub live, once a restarted kernel is ready."""
 
-INTERRUPT_AGAIN = 1.0
-"""Seconds after which a kernel that is being stopped, and still runs, is interrupted once more."""
-
 LAST_WORDS = 0.5
 """Seconds that what a kernel sent before its process exited may take to arrive."""
-
-ADDRESSES = 5
-"""Addresses to try, one after the other, where they turn out to be taken."""
-
-TAKEN_GRACE = 1.0
-"""Seconds in which a kernel may become ready though something said that an address is in use. ipykernel
-neither becomes ready nor exits."""
-
-
-class _AddressTaken(KernelLaunchError):
-    """Somebody else has the address that was meant for the kernel."""
 
 
 class Kernel:
@@ -87,11 +64,11 @@ class Kernel:
     def __init__(self, launch: Launch, file: ConnectionFile, tasks: anyio.abc.TaskGroup) -> None:
         self.spec: KernelSpec = launch.spec
         self.connection_file: Path = file.path
-        self._launch = launch
         self._file = file
         self._tasks = tasks
-        self._process: KernelProcess | None = None
-        self._line = Line()
+        self._running = Running(
+            launch, file, tasks, on_exit=self._tell_exit, on_interrupt=self._tell_interrupt
+        )
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
         self._opened = anyio.Event()
@@ -109,18 +86,20 @@ class Kernel:
     @property
     def pid(self) -> int:
         """The process id; another one after a restart."""
-        assert self._process is not None
-        return self._process.pid
+        assert self._running.process is not None
+        return self._running.process.pid
 
     @property
     def returncode(self) -> int | None:
         """The exit status, negative for a signal; ``None`` while the process runs."""
-        return self._process.returncode if self._process is not None else None
+        process = self._running.process
+        return process.returncode if process is not None else None
 
     @property
     def output(self) -> str:
         """The tail, 16 KiB at most, of what its process has written to its standard output and standard error."""
-        return self._process.output if self._process is not None else ""
+        process = self._running.process
+        return process.output if process is not None else ""
 
     @asynccontextmanager
     async def open_channels(
@@ -140,7 +119,7 @@ class Kernel:
             KernelConnectError: A channel did not answer in time.
         """
         await self._wait_restarted()
-        self._raise_if_exited()
+        self._running.raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
         opening = self._open_watched(
             *SOCKETS, identity=identity, subscription=subscription, **options
@@ -158,7 +137,7 @@ class Kernel:
             self._open.add(core)
             self._opening.add(core)
             if self.spec.interrupt_mode == "signal":
-                core.interrupter = self._send_interrupt
+                core.interrupter = self._running.interrupt
 
         info = self.connection_info
         try:
@@ -168,6 +147,15 @@ class Kernel:
         finally:
             self._end_opening(made)
             self._open.difference_update(made)
+
+    async def _tell_exit(self, died: KernelDied) -> None:
+        async with unwrapping_task_group() as tasks:
+            for end in (self._running.line.end, *(core.end_of_kernel for core in self._open)):
+                tasks.start_soon(end, died, LAST_WORDS)
+
+    def _lose(self, died: KernelDied) -> None:
+        for core in tuple(self._open):
+            core.lose(fresh(died))
 
     def _end_opening(self, made: Iterable[Core]) -> None:
         self._opening.difference_update(made)
@@ -191,20 +179,58 @@ class Kernel:
             NoReply: The kernel has not replied to the request within five seconds.
         """
         await self._wait_restarted()
-        self._raise_if_exited()
+        self._running.raise_if_exited()
         if self.spec.interrupt_mode == "signal":
             await checkpoint()
-            self._send_interrupt()
+            self._running.interrupt()
             return
         self._tell_interrupt()
-        await interrupt_reply(self._line.request(messages.interrupt_request()))
+        await interrupt_reply(self._running.line.request(messages.interrupt_request()))
 
     def _tell_interrupt(self) -> None:
         """Some kernels lose a reply when they are interrupted; whoever waits for one is told why."""
         for core in self._open:
             core.requests.interrupted()
 
-    async def restart(self) -> None:
+    def signal(self, number: int) -> None:
+        """Sends a signal to the kernel's process and all that it started, whatever they do with it.
+
+        Args:
+            number: For example ``signal.SIGUSR1``. For an interrupt, :meth:`interrupt` knows how the kernel wants it.
+
+        Raises:
+            KernelDied: The process has exited.
+            LocalProtocolError: There is no such signal.
+        """
+        try:
+            chosen = signal.Signals(number)
+        except ValueError:
+            raise LocalProtocolError(f"there is no signal {number!r}") from None
+        self._running.raise_if_exited()
+        assert self._running.process is not None
+        self._running.process.signal(chosen)
+
+    async def kill(self) -> int:
+        """Kills the kernel and all that it started, and returns its exit status; its channels raise ``KernelDied``.
+
+        :meth:`restart` starts it again. A checkpoint; cancelled, it may have been killed.
+        """
+        await self._wait_restarted()
+        if self.returncode is None:
+            self.signal(signal.SIGKILL)
+        return await self.wait()
+
+    async def shut_down(self) -> int:
+        """Ends the kernel as leaving its block does, and returns its exit status; its channels raise ``KernelDied``.
+
+        Interrupted, asked, told (SIGTERM) and killed, one after the other where the one before does not help.
+        :meth:`restart` starts it again. A checkpoint; cancelled, it is killed.
+        """
+        async with self._turns:
+            await self._running.stop()
+        return await self.wait()
+
+    async def restart(self, *, now: bool = False) -> None:
         """Stops the kernel and starts it again on the same connection file; returns when it is ready.
 
         The open channels go on: their requests in flight raise ``KernelDied``, what is sent meanwhile waits
@@ -212,6 +238,10 @@ class Kernel:
         then have ended. Several restarts go one after the other.
 
         Cancelled, the kernel is left stopped, and its channels raise ``KernelDied``.
+
+        Args:
+            now: Whether it is killed, where it would be interrupted and asked to exit first: two seconds at most for one
+                that does not react.
 
         Raises:
             KernelLaunchError: It could not be started again; it is stopped, and its channels raise
@@ -222,35 +252,37 @@ class Kernel:
             if self._left:
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             self._restarted = anyio.Event()
+            self._running.replacing = True
             try:
                 with anyio.CancelScope() as self._restarting:
-                    await self._restart()
+                    await self._restart(now=now)
                     return
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             except BaseException:
                 with anyio.CancelScope(shield=True):
-                    await self._stop()
+                    await self._running.stop()
                 self._lose(
                     KernelDied("the kernel was stopped, and could not be restarted", "exited")
                 )
                 raise
             finally:
+                self._running.replacing = False
                 self._restarted.set()
 
-    async def _restart(self) -> None:
+    async def _restart(self, *, now: bool) -> None:
         while self._opening:
             # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
             await self._opened.wait()
         for core in self._open:
             core.begin_restart()
-        await self._stop(restart=True)
+        await self._running.stop(restart=True, now=now)
         self._file.remove_sockets()
-        with self._cannot("hold its address"):
+        with self._running.cannot("hold its address"):
             self._file.hold()
         async with unwrapping_task_group() as tasks:
             for core in tuple(self._open):
                 tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
-        process = await self._start()
+        process = await self._running.start()
         self._file.release()
         with anyio.move_on_after(RECONNECT_DEADLINE) as scope:
             async with unwrapping_task_group() as tasks:
@@ -260,11 +292,10 @@ class Kernel:
                         await core.opened()
                 tasks.cancel_scope.cancel()
         if process.exited.is_set():
-            raise self._launch_error(
-                f"{exit_text(process.returncode)} as soon as it was ready", process
-            )
+            what = f"{exit_text(process.returncode)} as soon as it was ready"
+            raise self._running.launch_error(what)
         if scope.cancelled_caught:
-            raise self._launch_error("was restarted, and its channels found no way to it", process)
+            raise self._running.launch_error("was restarted, and its channels found no way to it")
 
     async def wait(self) -> int:
         """Waits until the kernel's process has exited, and returns its exit status.
@@ -274,15 +305,15 @@ class Kernel:
         await checkpoint()
         while True:
             await self._wait_restarted()
-            process = self._process
+            process = self._running.process
             assert process is not None
             await process.exited.wait()
-            if self._restarted.is_set() and process is self._process:
+            if self._restarted.is_set() and process is self._running.process:
                 assert process.returncode is not None
                 return process.returncode
 
     def __repr__(self) -> str:
-        if self._process is None:
+        if self._running.process is None:
             return f"<Kernel {self.spec.name} not started>"
         state = "running" if self.returncode is None else exit_text(self.returncode)
         return f"<Kernel {self.spec.name} {self.pid} {state}>"
@@ -293,153 +324,12 @@ class Kernel:
     async def launched(self) -> AsyncIterator[None]:
         """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
-            await self._begin()
+            await self._running.begin()
             yield
         finally:
             self._left = True
             self._restarting.cancel()
             with anyio.CancelScope(shield=True):
                 async with self._turns:
-                    await self._stop()
+                    await self._running.stop()
             self._tasks.cancel_scope.cancel()
-
-    async def _begin(self) -> None:
-        """Starts it for the first time, at an address that nobody else has."""
-        for left in reversed(range(ADDRESSES)):
-            # Where a kernel cannot bind what is held for it, it gets what is free and not held.
-            with self._cannot("get an address"):
-                self._file.choose(hold=left == ADDRESSES - 1)
-            try:
-                await self._start()
-                break
-            except _AddressTaken:
-                if not left:
-                    raise
-                await self._stop()
-        self._file.release()
-
-    @contextmanager
-    def _cannot(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            name = f"{error.filename}: " if error.filename else ""
-            raise KernelLaunchError(
-                f"kernel {self.spec.name!r} cannot {what}: {name}{error.strerror}"
-            ) from error
-
-    async def _start(self) -> KernelProcess:
-        spec, launch = self.spec, self._launch
-        command = [*spec.command(self.connection_file), *launch.extra_arguments]
-        with self._cannot("be started"):
-            self._file.write()
-            process = await KernelProcess.start(command, launch.cwd, spec.environment(launch.env))
-        self._process = process
-        self._tasks.start_soon(process.keep_output, name="enchannel kernel output")
-        self._tasks.start_soon(self._follow_exit, process, name="enchannel kernel exit")
-        await self._become_ready(process)
-        return process
-
-    async def _follow_exit(self, process: KernelProcess) -> None:
-        await process.wait()
-        if not self._restarted.is_set():
-            return
-        await process.wait_last_output()
-        if process is self._process:
-            async with unwrapping_task_group() as tasks:
-                for each in (self._line.end, *(core.end_of_kernel for core in self._open)):
-                    tasks.start_soon(each, process.died(), LAST_WORDS)
-
-    def _raise_if_exited(self) -> None:
-        if self._process is not None and self.returncode is not None:
-            raise self._process.died()
-
-    def _lose(self, died: KernelDied) -> None:
-        for core in tuple(self._open):
-            core.lose(fresh(died))
-
-    async def _become_ready(self, process: KernelProcess) -> None:
-        timeout = self._launch.startup_timeout
-        line = self._line = Line()
-        self._tasks.start_soon(line.hold, self.connection_info, timeout, name="enchannel line")
-        known = False
-        async with unwrapping_task_group() as tasks:
-            tasks.start_soon(process.cancel_at_exit, tasks.cancel_scope)
-            tasks.start_soon(self._cancel_at_taken, process, tasks.cancel_scope)
-            await line.wait_known()
-            known = True
-            tasks.cancel_scope.cancel()
-        if process.exited.is_set():
-            await process.wait_last_output()
-            what = f"{exit_text(process.returncode)} while starting"
-            raise self._launch_error(what, process, taken=process.address_taken.is_set())
-        if not known:
-            raise self._launch_error("found its address taken", process, taken=True)
-        if line.failure is not None:
-            what = f"was not ready within {timeout:g} s: {line.failure}"
-            raise self._launch_error(what, process) from line.failure
-        if not line.ready:
-            what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
-            raise self._launch_error(what, process)
-        process.ready = True
-
-    async def _cancel_at_taken(self, process: KernelProcess, scope: anyio.CancelScope) -> None:
-        """Cancels where the kernel complains of an address that is ours, and not of one of its own."""
-        await process.address_taken.wait()
-        await anyio.sleep(TAKEN_GRACE)
-        info = self.connection_info
-        ports = (info.endpoint(name).rpartition(":")[2] for name in SOCKETS)
-        if any(re.search(rf"\b{re.escape(port)}\b", process.output) for port in ports):
-            scope.cancel()
-
-    def _launch_error(
-        self, what: str, process: KernelProcess, *, taken: bool = False
-    ) -> KernelLaunchError:
-        kind = _AddressTaken if taken else KernelLaunchError
-        return kind(f"kernel {self.spec.name!r} {what}", process.output)
-
-    async def _stop(self, *, restart: bool = False) -> None:
-        """Ends the process and all that it started; bounded."""
-        process = self._process
-        if process is None:
-            return
-        try:
-            if process.returncode is None and process.ready:
-                with anyio.move_on_after(SHUTDOWN_DEADLINE):
-                    await self._shut_down(process, restart=restart)
-            if process.returncode is None:
-                process.signal(signal.SIGTERM)
-                with anyio.move_on_after(TERMINATE_DEADLINE):
-                    await process.wait()
-        finally:
-            self._line.close()
-            # Also when the kernel is gone: what it left behind in its session goes with it.
-            process.signal(signal.SIGKILL)
-        with anyio.move_on_after(KILL_DEADLINE):
-            await process.wait()
-        await process.aclose()
-
-    def _send_interrupt(self) -> None:
-        process = self._process
-        # Not one that is still starting, which it would end.
-        if process is not None and process.returncode is None and process.ready:
-            self._tell_interrupt()
-            process.signal(signal.SIGINT)
-
-    async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
-        # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
-        async with unwrapping_task_group() as tasks:
-            if self.spec.interrupt_mode == "signal":
-                self._send_interrupt()
-                tasks.start_soon(self._interrupt_again)
-            by_message = self.spec.interrupt_mode == "message"
-            tasks.start_soon(
-                partial(self._line.ask_to_shut_down, restart=restart, interrupt=by_message)
-            )
-            await process.wait()
-            tasks.cancel_scope.cancel()
-
-    async def _interrupt_again(self) -> None:
-        # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
-        await anyio.sleep(INTERRUPT_AGAIN)
-        self._send_interrupt()

@@ -1,0 +1,243 @@
+"""The process of a kernel, from its start to its end, and the one that is started in its place.
+
+The rules:
+
+* A kernel is ready when its channels are open, iopub is proven live, and it has answered. Its process is watched
+  meanwhile, so one that exits while starting is told at once, with the tail of what it wrote. One that finds its
+  address taken is started again with another.
+* It is stopped step by step: interrupted, asked to shut down, told to (SIGTERM), killed, each with its own deadline.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from .._exceptions import KernelDied, KernelLaunchError
+from .._groups import unwrapping_task_group
+from .._protocol.connection_info import SOCKETS
+from .connection_files import ConnectionFile
+from .launch import Launch
+from .line import Line
+from .process import KernelProcess, exit_text
+
+__all__ = ["AddressTaken", "Running"]
+
+SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
+"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
+
+INTERRUPT_AGAIN = 1.0
+"""Seconds after which a kernel that is being stopped, and still runs, is interrupted once more."""
+
+ADDRESSES = 5
+"""Addresses to try, one after the other, where they turn out to be taken."""
+
+TAKEN_GRACE = 1.0
+"""Seconds in which a kernel may become ready though something said that an address is in use. ipykernel
+neither becomes ready nor exits."""
+
+
+class AddressTaken(KernelLaunchError):
+    """Somebody else has the address that was meant for the kernel."""
+
+
+class Running:
+    """The process of a kernel: the present one, or the last.
+
+    Args:
+        launch: How it is started.
+        file: The connection file.
+        tasks: Where what goes on beside it runs.
+        on_exit: Called with what is raised of it when a process has exited that is not being replaced.
+        on_interrupt: Called before it is interrupted.
+
+    Attributes:
+        process: It; ``None`` before the first was started.
+        line: Our own connection to it.
+        replacing: Whether it is being replaced by another one, so that who replaces it says what becomes of it.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        file: ConnectionFile,
+        tasks: anyio.abc.TaskGroup,
+        *,
+        on_exit: Callable[[KernelDied], Awaitable[None]],
+        on_interrupt: Callable[[], None],
+    ) -> None:
+        self.process: KernelProcess | None = None
+        self.line: Line = Line()
+        self.replacing: bool = False
+        self._launch = launch
+        self._spec = launch.spec
+        self._file = file
+        self._tasks = tasks
+        self._on_exit = on_exit
+        self._on_interrupt = on_interrupt
+
+    def raise_if_exited(self) -> None:
+        """Raises what is to be told of a process that has exited.
+
+        Raises:
+            KernelDied: It has.
+        """
+        if self.process is not None and self.process.returncode is not None:
+            raise self.process.died()
+
+    # Starting.
+
+    async def begin(self) -> None:
+        """Starts it for the first time, at an address that nobody else has."""
+        for left in reversed(range(ADDRESSES)):
+            # Where a kernel cannot bind what is held for it, it gets what is free and not held.
+            with self.cannot("get an address"):
+                self._file.choose(hold=left == ADDRESSES - 1)
+            try:
+                await self.start()
+                break
+            except AddressTaken:
+                if not left:
+                    raise
+                await self.stop()
+        self._file.release()
+
+    async def start(self) -> KernelProcess:
+        """Starts it, and waits until it is ready.
+
+        Raises:
+            KernelLaunchError: It could not be, or was not in time.
+        """
+        launch = self._launch
+        command = [*self._spec.command(self._file.path), *launch.extra_arguments]
+        with self.cannot("be started"):
+            self._file.write()
+            environment = self._spec.environment(launch.env)
+            process = await KernelProcess.start(command, launch.cwd, environment)
+        self.process = process
+        self._tasks.start_soon(process.keep_output, name="enchannel kernel output")
+        self._tasks.start_soon(self._follow_exit, process, name="enchannel kernel exit")
+        await self._become_ready(process)
+        return process
+
+    @contextmanager
+    def cannot(self, what: str) -> Iterator[None]:
+        """Says of an error of the system what the kernel cannot.
+
+        Raises:
+            KernelLaunchError: There was one.
+        """
+        try:
+            yield
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
+            raise KernelLaunchError(
+                f"kernel {self._spec.name!r} cannot {what}: {name}{error.strerror}"
+            ) from error
+
+    async def _become_ready(self, process: KernelProcess) -> None:
+        timeout = self._launch.startup_timeout
+        line = self.line = Line()
+        self._tasks.start_soon(line.hold, self._file.info, timeout, name="enchannel line")
+        known = False
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(process.cancel_at_exit, tasks.cancel_scope)
+            tasks.start_soon(self._cancel_at_taken, process, tasks.cancel_scope)
+            await line.wait_known()
+            known = True
+            tasks.cancel_scope.cancel()
+        if process.exited.is_set():
+            await process.wait_last_output()
+            what = f"{exit_text(process.returncode)} while starting"
+            raise self.launch_error(what, taken=process.address_taken.is_set())
+        if not known:
+            raise self.launch_error("found its address taken", taken=True)
+        if line.failure is not None:
+            what = f"was not ready within {timeout:g} s: {line.failure}"
+            raise self.launch_error(what) from line.failure
+        if not line.ready:
+            what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
+            raise self.launch_error(what)
+        process.ready = True
+
+    async def _cancel_at_taken(self, process: KernelProcess, scope: anyio.CancelScope) -> None:
+        """Cancels where the kernel complains of an address that is ours, and not of one of its own."""
+        await process.address_taken.wait()
+        await anyio.sleep(TAKEN_GRACE)
+        info = self._file.info
+        ports = (info.endpoint(name).rpartition(":")[2] for name in SOCKETS)
+        if any(re.search(rf"\b{re.escape(port)}\b", process.output) for port in ports):
+            scope.cancel()
+
+    def launch_error(self, what: str, *, taken: bool = False) -> KernelLaunchError:
+        """That it did `what`, with the tail of what it wrote."""
+        assert self.process is not None
+        kind = AddressTaken if taken else KernelLaunchError
+        return kind(f"kernel {self._spec.name!r} {what}", self.process.output)
+
+    async def _follow_exit(self, process: KernelProcess) -> None:
+        await process.wait()
+        if self.replacing:
+            return
+        await process.wait_last_output()
+        if process is self.process:
+            await self._on_exit(process.died())
+
+    # Interrupting and stopping.
+
+    def interrupt(self) -> None:
+        """Sends SIGINT to it and all that it started; not to one that is still starting, which that would end."""
+        process = self.process
+        if process is not None and process.returncode is None and process.ready:
+            self._on_interrupt()
+            process.signal(signal.SIGINT)
+
+    async def stop(self, *, restart: bool = False, now: bool = False) -> None:
+        """Ends it and all that it started; bounded.
+
+        Args:
+            restart: Whether another one is started in its place.
+            now: Whether it is killed and not asked.
+        """
+        process = self.process
+        if process is None:
+            return
+        try:
+            if process.returncode is None and process.ready and not now:
+                with anyio.move_on_after(SHUTDOWN_DEADLINE):
+                    await self._shut_down(process, restart=restart)
+            if process.returncode is None and not now:
+                process.signal(signal.SIGTERM)
+                with anyio.move_on_after(TERMINATE_DEADLINE):
+                    await process.wait()
+        finally:
+            self.line.close()
+            # Also when the kernel is gone: what it left behind in its session goes with it.
+            process.signal(signal.SIGKILL)
+        with anyio.move_on_after(KILL_DEADLINE):
+            await process.wait()
+        await process.aclose()
+
+    async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
+        # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
+        async with unwrapping_task_group() as tasks:
+            if self._spec.interrupt_mode == "signal":
+                self.interrupt()
+                tasks.start_soon(self._interrupt_again)
+            by_message = self._spec.interrupt_mode == "message"
+            tasks.start_soon(
+                partial(self.line.ask_to_shut_down, restart=restart, interrupt=by_message)
+            )
+            await process.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _interrupt_again(self) -> None:
+        # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
+        await anyio.sleep(INTERRUPT_AGAIN)
+        self.interrupt()
