@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -15,9 +15,10 @@ from ._conversations.stopping import interrupt
 from ._core.core import Core
 from ._core.delivery import Listener
 from ._core.life import State
+from ._core.status import Word
 from ._exceptions import KernelDied
 from ._protocol.connection_info import ChannelName
-from ._protocol.message import Message
+from ._protocol.message import Message, RequestChannel
 from ._streams import Channel, MainChannel, Subscription
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from ._protocol.contents import KernelInfoReply
 
 __all__ = ["ChannelStatistics", "KernelChannels"]
+
+
+KernelStatus: TypeAlias = Literal[Word, "dead"]
 
 
 class ChannelStatistics(NamedTuple):
@@ -98,7 +102,7 @@ class KernelChannels:
         request: str | Message,
         content: Mapping[str, Any] | None = None,
         *,
-        channel: str | None = None,
+        channel: RequestChannel | None = None,
     ) -> Message:
         """Sends a request and returns the reply to it, whatever else is in flight.
 
@@ -136,7 +140,7 @@ class KernelChannels:
         metadata: Mapping[str, Any] | None = None,
         msg_id: str | None = None,
         subshell_id: str | None = None,
-        channel: str = "shell",
+        channel: RequestChannel = "shell",
     ) -> AbstractAsyncContextManager[Execution]:
         """Runs `code`, as an async context manager that gives an :class:`Execution`.
 
@@ -240,20 +244,20 @@ class KernelChannels:
         return cast("KernelInfoReply", await self._conversations.kernel_info())
 
     @property
-    def status(self) -> str:
+    def status(self) -> KernelStatus:
         """What is known of the kernel, as ``"unknown"``, ``"starting"``, ``"busy"``, ``"idle"`` or ``"dead"``.
 
         It is about the main shell, by what the kernel says on iopub of requests there.
         """
         return "dead" if self._core.lost is not None else self._core.status.word
 
-    async def statuses(self) -> AsyncIterator[str]:
+    async def statuses(self) -> AsyncIterator[KernelStatus]:
         """The status as it is now, and then each other one, as an async iterator.
 
         It ends behind ``"dead"``, or when the block of the channels is left. What came and went while nobody asked for the
         next one is passed over. Cancellation changes nothing.
         """
-        said = ""
+        said: KernelStatus | None = None
         while self._core.life.state is not State.LEFT:
             await checkpoint()
             if self.status == said:
@@ -356,7 +360,7 @@ class KernelChannels:
 
     # More of the streams.
 
-    def subscribe(self, *channels: str) -> Subscription:
+    def subscribe(self, *channels: ChannelName) -> Subscription:
         """One more listener on `channels` (all by default), as an async context manager.
 
         ::

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from textwrap import indent
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import anyio
 
@@ -65,6 +65,12 @@ __all__ = [
 ]
 
 
+LossReason: TypeAlias = Literal["exited", "disconnected", "heartbeat", "restarted", "error"]
+NoReplyReason: TypeAlias = Literal[
+    "unknown", "disconnected", "interrupted", "dropped", "not implemented"
+]
+
+
 class KernelConnectError(EnchannelError, TimeoutError):
     """The kernel could not be reached before ``connect_timeout``.
 
@@ -88,9 +94,9 @@ class KernelDied(EnchannelError, anyio.BrokenResourceError):
             launched here and has exited; else ``""``.
     """
 
-    def __init__(self, message: str, reason: str = "error", output: str = "") -> None:
+    def __init__(self, message: str, reason: LossReason = "error", output: str = "") -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: LossReason = reason
         self.output = output
 
 
@@ -115,15 +121,15 @@ class NoReply(EnchannelError):
             ``"dropped"`` (something that arrived on its channel meanwhile was no message, or too large).
     """
 
-    def __init__(self, message: str, reason: str = "unknown") -> None:
+    def __init__(self, message: str, reason: NoReplyReason = "unknown") -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: NoReplyReason = reason
 
 
 class NotImplementedByKernel(NoReply):
     """The kernel does not implement the request, or does not announce what was asked for."""
 
-    def __init__(self, message: str, reason: str = "not implemented") -> None:
+    def __init__(self, message: str, reason: NoReplyReason = "not implemented") -> None:
         super().__init__(message, reason)
 
 

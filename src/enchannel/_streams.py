@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import anyio.abc
@@ -69,7 +69,7 @@ class MainChannel(Listener[tuple[ChannelName, Message]]):
         super().__init__(core.delivery, core.channels, tagged=True)
         self._core = core
 
-    async def send(self, channel: str, body: Body) -> Message:
+    async def send(self, channel: Literal["shell", "control", "stdin"], body: Body) -> Message:
         """Sends `body`, completed, on `channel`: ``"shell"``, ``"control"`` or ``"stdin"``.
 
         Like :meth:`Channel.send` in everything else.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import anyio.abc
 import zmq
@@ -54,9 +54,13 @@ async def channels(config: dict[str, Any], info: ConnectionInfo) -> None:
             async for channel, msg in output:
                 print(channel, msg)
         assert_type(ch.statistics(), ChannelStatistics)
-        assert_type(ch.status, str)
+        assert_type(ch.status, Literal["unknown", "starting", "busy", "idle", "dead"])
+        async for status in ch.statuses():
+            word: str = status
+            print(word)
         assert_type(ch.lost, KernelDied | None)
-        assert_type((await ch.wait_lost()).reason, str)
+        if (await ch.wait_lost()).reason == "exited":
+            print("or a typo would be told")
         await ch.wait_idle()
         await ch.interrupt()
         await an_anyio_function(ch.shell)

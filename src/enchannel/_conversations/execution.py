@@ -26,7 +26,7 @@ from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
-from .._protocol.message import ChannelName, Message
+from .._protocol.message import ChannelName, Message, RequestChannel
 from .._protocol.outputs import OutputList
 from .losses import Numbers
 from .stopping import Code, leave
@@ -58,7 +58,7 @@ class ExecuteOptions(CodeOptions, total=False):
     """And where."""
 
     subshell_id: str | None
-    channel: str
+    channel: RequestChannel
 
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
@@ -364,7 +364,7 @@ def execute_code(
     metadata: Mapping[str, Any] | None = None,
     msg_id: str | None = None,
     subshell_id: str | None = None,
-    channel: str = "shell",
+    channel: RequestChannel = "shell",
     streamed: bool = True,
 ) -> AbstractAsyncContextManager[Execution]:
     """Runs `code`; see :meth:`enchannel.KernelChannels.execute`.

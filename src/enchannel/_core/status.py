@@ -13,12 +13,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from typing import Literal, TypeAlias
 
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
 from .._protocol.message import Message, channel_of_type
 
-__all__ = ["Status"]
+__all__ = ["Status", "Word"]
+
+Word: TypeAlias = Literal["unknown", "starting", "busy", "idle"]
 
 BUSY = 10_000
 """Requests that may be busy at once; the oldest are forgotten, since some kernels never send their idle."""
@@ -61,18 +64,18 @@ class Status:
         self._is_over = is_over
         self._renewed = renewed
         self._changed = changed
-        self._word = "unknown"
+        self._word: Word = "unknown"
         self._busy: dict[str, None] = {}
         self._said = 0
         self._earlier: deque[str] = deque(maxlen=EARLIER)
 
     @property
-    def word(self) -> str:
+    def word(self) -> Word:
         """``"unknown"``, ``"starting"``, ``"busy"`` or ``"idle"``."""
         return self._word
 
     @word.setter
-    def word(self, word: str) -> None:
+    def word(self, word: Word) -> None:
         if word != self._word:
             self._word = word
             self._changed()

@@ -31,6 +31,7 @@ import attrs
 from .._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
+from .._protocol.message import RequestChannel
 from .._transports.zmq_open import new_curve_keys
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
     ):
         tasks.cancel_scope.deadline = anyio.current_time() + ANSWER_DEADLINE
 
-        async def ask(channel: str) -> None:
+        async def ask(channel: RequestChannel) -> None:
             with contextlib.suppress(EnchannelError):
                 reply = await ch.request("kernel_info_request", channel=channel)
                 answers[channel] = reply.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
 
 from .._groups import unwrapping_task_group
 from .connection_files import ConnectionFile
@@ -21,8 +22,8 @@ def open_kernel(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     extra_arguments: Sequence[str] = (),
-    transport: str = "auto",
-    encryption: str = "auto",
+    transport: Literal["auto", "ipc", "tcp"] = "auto",
+    encryption: Literal["auto", "required", "off"] = "auto",
     startup_timeout: float = 60.0,
 ) -> AbstractAsyncContextManager[Kernel]:
     """Launches a kernel, and stops it when the block is left.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANNELS", "PROTOCOL_VERSION", "Body", "ChannelName", "Message"]
 
 ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
+RequestChannel: TypeAlias = Literal["shell", "control"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
 """The four channels that carry messages."""
 

@@ -20,7 +20,7 @@ from ... import messages
 from ..._channels import KernelChannels
 from ..._exceptions import KernelDied, LocalProtocolError
 from ..._protocol.connection_info import ChannelName, ConnectionInfo
-from ..._protocol.message import Message
+from ..._protocol.message import Message, RequestChannel
 from ..._streams import Subscription
 from .conversation import Conversation, Failed, NotOffered
 from .samples import KernelSamples
@@ -68,7 +68,7 @@ class Record:
         self.conversations: list[Conversation] = []
         self.dropped: dict[str, int] = {}
         self.strays: list[Message] = []
-        self.tour: deque[tuple[ChannelName, Message]] | None = None
+        self.tour: deque[tuple[RequestChannel, Message]] | None = None
         self.life: int = 0
         self.description: str = ""
 
@@ -169,7 +169,7 @@ class Probe:
                 for kind, count in channels.statistics().dropped.items():
                     self.record.dropped[kind] = self.record.dropped.get(kind, 0) + count
 
-    async def ask(self, request: Message, channel: ChannelName = "shell") -> Conversation:
+    async def ask(self, request: Message, channel: RequestChannel = "shell") -> Conversation:
         """Holds one conversation, as a client of its own."""
         async with self.client() as client:
             return await client.ask(request, channel)
@@ -202,26 +202,26 @@ class Client:
         self._sent: set[str] = set()
         self._children: dict[str, list[tuple[ChannelName, Message]]] = {}
 
-    async def send(self, request: Message, channel: ChannelName = "shell") -> Message:
+    async def send(self, request: Message, channel: RequestChannel = "shell") -> Message:
         """Sends `request`."""
         sent = await self.channels.main.send(channel, request)
         self._sent.add(sent.msg_id)
         return sent
 
-    async def ask(self, request: Message, channel: ChannelName = "shell") -> Conversation:
+    async def ask(self, request: Message, channel: RequestChannel = "shell") -> Conversation:
         """Holds one conversation."""
         (conversation,) = await self.ask_all([request], channel)
         return conversation
 
     async def ask_all(
-        self, requests: Iterable[Message], channel: ChannelName = "shell"
+        self, requests: Iterable[Message], channel: RequestChannel = "shell"
     ) -> list[Conversation]:
         """Sends all `requests` at once, and follows them to their ends."""
         sent = [await self.send(request, channel) for request in requests]
         return await self.follow(sent, channel)
 
     async def follow(
-        self, sent: Sequence[Message], channel: ChannelName = "shell"
+        self, sent: Sequence[Message], channel: RequestChannel = "shell"
     ) -> list[Conversation]:
         """The conversations that begin with what was `sent`, once they are over."""
 
@@ -238,7 +238,7 @@ class Client:
         self._probe.record.conversations += conversations
         return conversations
 
-    async def settle(self, channel: ChannelName = "shell") -> bool:
+    async def settle(self, channel: RequestChannel = "shell") -> bool:
         """Whether the kernel answers behind all that it was asked on `channel`; nothing more of that comes then."""
         marker = await self.send(messages.kernel_info_request(), channel)
         answered = await self.until(lambda: self.conversation(marker, channel).ended)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from ... import messages
 from ..._protocol.connection_info import ChannelName
-from ..._protocol.message import Message
+from ..._protocol.message import Message, RequestChannel
 from .check import Check, check
 from .contents import faults_of
 from .conversation import Conversation, Failed, several
@@ -28,7 +28,7 @@ _OF_THE_HEADER = ("msg_id", "session", "username", "date", "msg_type", "version"
 _OF_THE_PARENT = ("msg_id", "session", "username", "msg_type")
 
 
-def _requests(probe: Probe) -> Iterator[tuple[ChannelName, Message]]:
+def _requests(probe: Probe) -> Iterator[tuple[RequestChannel, Message]]:
     yield "shell", messages.kernel_info_request()
     yield "shell", messages.execute_request("")
     samples = probe.samples
