@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing
 from typing import Any
 
 import pytest
 
-from enchannel import Message, ReplyError, messages, open_channels, raise_for_status
+from enchannel import (
+    LocalProtocolError,
+    Message,
+    ReplyError,
+    messages,
+    open_channels,
+    raise_for_status,
+)
 from enchannel.testing import memory_transport_pair
 from raw_kernel import message
 
@@ -239,6 +247,43 @@ def test_metadata_and_buffers_go_along() -> None:
 )
 def test_a_message_knows_its_channel(msg_type: str, channel: str) -> None:
     assert message(msg_type).channel == channel
+
+
+@pytest.mark.parametrize(
+    ("msg_type", "kind"),
+    [
+        ("execute_reply", messages.ExecuteReply),
+        ("execute_reply", messages.Reply),
+        ("kernel_info_reply", messages.KernelInfoReply),
+        ("update_display_data", messages.DisplayData),
+        ("iopub_welcome", messages.Welcome),
+        ("interrupt_request", messages.Empty),
+        ("comm_open", messages.CommOpen),
+        ("stream", messages.Stream),
+    ],
+)
+def test_a_content_has_the_type_of_its_message(msg_type: str, kind: Any) -> None:
+    made = message(msg_type, some="thing")
+    assert messages.content(made, kind) is made.content
+
+
+def test_every_message_has_a_type_for_its_content() -> None:
+    made = [each for each, *_ in (*CREATED, *SAID)]
+    kinds = [getattr(messages, name) for name in messages.__all__]
+    kinds = [kind for kind in kinds if typing.is_typeddict(kind)]
+
+    def fits(each: Message, kind: Any) -> bool:
+        with contextlib.suppress(LocalProtocolError):
+            return messages.content(each, kind) is each.content
+        return False
+
+    assert [each.msg_type for each in made if not any(fits(each, kind) for kind in kinds)] == []
+
+
+@pytest.mark.parametrize(("msg_type", "kind"), [("stream", "Reply"), ("x_reply", "ExecuteReply")])
+def test_a_content_of_another_type_is_told(msg_type: str, kind: str) -> None:
+    with pytest.raises(LocalProtocolError, match=f"the content of {msg_type} is no {kind}"):
+        messages.content(message(msg_type), getattr(messages, kind))
 
 
 def test_every_name_is_there() -> None:

@@ -15,8 +15,9 @@ specification; JEP 65 (welcome), JEP 80 (kernel_info on control), JEP 91 (subshe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from ._protocol.errors import LocalProtocolError
 from ._protocol.message import PROTOCOL_VERSION, Body, Message
 from ._protocol.published import (
     clear_output,
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
         Welcome,
     )
 
+T = TypeVar("T")
+
 __all__ = [
     "PROTOCOL_VERSION",
     "Body",
@@ -123,6 +126,7 @@ __all__ = [
     "comm_open",
     "complete_request",
     "connect_request",
+    "content",
     "create_subshell_request",
     "debug_request",
     "delete_subshell_request",
@@ -358,6 +362,51 @@ def input_reply(value: str, request: Message) -> Message:
     """The answer to an ``input_request``, whose header becomes its parent."""
     content: InputReply = {"value": value, "status": "ok"}
     return Message({"msg_type": "input_reply"}, request.header, {}, dict(content))
+
+
+# Contents.
+
+
+def content(message: Message, kind: type[T]) -> T:
+    """The content of `message`, typed.
+
+    ::
+
+        reply = messages.content(done.reply, messages.ExecuteReply)
+        print(reply["execution_count"])
+
+    What is in it is as the kernel sent it, and not checked.
+
+    Args:
+        message: The message.
+        kind: What the content of its type is: one of the types of this module, or :class:`Reply` for any reply.
+
+    Raises:
+        LocalProtocolError: Messages of this type have another content.
+    """
+    of_type = "".join(word.capitalize() for word in message.msg_type.split("_"))
+    known = {_OTHER_NAMES.get(of_type, of_type), "Reply" if of_type.endswith("Reply") else ""}
+    if kind.__name__ not in known:
+        raise LocalProtocolError(
+            f"the content of {message.msg_type or 'a message without a type'} is no {kind.__name__}"
+        )
+    return cast("T", message.content)
+
+
+_OTHER_NAMES = {
+    "UpdateDisplayData": "DisplayData",
+    "IopubWelcome": "Welcome",
+    **dict.fromkeys(
+        (
+            "ConnectRequest",
+            "CreateSubshellRequest",
+            "InterruptRequest",
+            "KernelInfoRequest",
+            "ListSubshellRequest",
+        ),
+        "Empty",
+    ),
+}
 
 
 # Type checkers would take any name for one that there is.

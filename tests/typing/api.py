@@ -81,6 +81,7 @@ async def conversations(ch: KernelChannels) -> None:
     assert_type(done, CompletedExecution)
     assert_type(done.reply, Message)
     assert_type(user_expression(done.reply, "name"), dict[str, Any])
+    assert_type(messages.content(done.reply, messages.ExecuteReply), messages.ExecuteReply)
     info = await ch.kernel_info()
     features: list[str] = info.get("supported_features", [])
     async with ch.open_comm("target") as comm, ch.accept_comms("target") as incoming:
