@@ -1,4 +1,6 @@
-"""A day in an hour: ``python -m benchmarks day``. What is left of it must be what was there at the start.
+"""A day in a quarter of an hour, on each backend: ``python -m benchmarks day``.
+
+What is left of it must be what was there at the start.
 
 The rules:
 
