@@ -182,7 +182,13 @@ async def test_the_exit_of_a_kernel_of_our_own_is_told_with_its_status(kernel: K
 UNBOUNDED = """
 import zmq
 publisher = get_ipython().kernel.iopub_thread
-publisher.schedule(lambda: publisher.socket.set(zmq.SNDHWM, 0))
+def unbound():
+    socket = publisher.socket
+    endpoint = socket.get(zmq.LAST_ENDPOINT)
+    socket.unbind(endpoint)
+    socket.set(zmq.SNDHWM, 0)
+    socket.bind(endpoint.rstrip(b"\\0"))
+publisher.schedule(unbound)
 """
 """Or the kernel drops what a busy machine does not send in time; for those who connect from then on."""
 
