@@ -29,7 +29,6 @@ from enchannel import (
     ReplyError,
     _exceptions,
 )
-from enchannel._kernels.running import AddressTaken
 
 REPLY = {
     "status": "error",
@@ -65,7 +64,7 @@ EXAMPLES: list[EnchannelError] = [
     KernelDied("text", "heartbeat"),
     KernelLaunchError("text"),
     KernelLaunchError("text", "its stderr"),
-    AddressTaken("text"),
+    KernelLaunchError("text", reason="address taken"),
     _exceptions.NoReply("text"),
     _exceptions.NoReply("text", "interrupted"),
     NotImplementedByKernel("text"),

@@ -176,20 +176,61 @@ async def test_a_signal_that_ends_it_is_named() -> None:
 # The beginning.
 
 
+async def test_it_is_started_by_a_launcher() -> None:
+    async with opened(launcher=["env", "SAID=by the launcher"]) as (_, ch):
+        assert await says(ch, "env SAID") == "by the launcher"
+    with pytest.raises(LocalProtocolError, match="launcher is a sequence of texts"):
+        open_kernel(spec(), launcher="nice")
+    with pytest.raises(KernelLaunchError, match="cannot be started: no-such-program") as caught:
+        async with open_kernel(spec(), launcher=["no-such-program"]):
+            pytest.fail("the block was entered")
+    assert caught.value.reason == "system"
+
+
+def test_a_kernelspec_may_lie_anywhere(tmp_path: Path) -> None:
+    with pytest.raises(KernelLaunchError, match=r"kernel\.json is no kernelspec") as caught:
+        KernelSpec.from_directory(tmp_path)
+    assert caught.value.reason == "broken kernelspec"
+    (tmp_path / "kernel.json").write_text('{"argv": ["it", "{resource_dir}"], "language": "words"}')
+    found = KernelSpec.from_directory(str(tmp_path))
+    assert (found.name, found.language) == (tmp_path.name, "words")
+    assert found.command(Path("file")) == ["it", str(tmp_path)]
+
+
+def test_the_ipykernel_of_our_own_environment_needs_no_kernelspec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ENV_JUPYTER_PATH", "SYSTEM_JUPYTER_PATH"):
+        monkeypatch.setattr(f"jupyter_core.paths.{name}", [])
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    found = KernelSpec.find("Python3")
+    assert [found] == KernelSpec.installed()
+    assert found.command(Path("file"))[:3] == [sys.executable, "-m", "ipykernel_launcher"]
+    assert found.speaks_ipc
+    assert (found.resource_dir / "logo-64x64.png").exists()
+    with pytest.raises(KernelLaunchError, match="no kernelspec 'julia'") as caught:
+        KernelSpec.find("julia")
+    assert caught.value.reason == "no kernelspec"
+
+
 async def test_an_exit_while_it_starts_is_told_with_its_last_words() -> None:
     with pytest.raises(KernelLaunchError, match="exited with status 5 while starting") as caught:
         async with open_kernel(spec("--exits", "5", "--says", "no licence")):
             pytest.fail("the block was entered")
     assert "no licence" in str(caught.value)
+    assert caught.value.reason == "exited"
 
 
 async def test_one_that_answers_nothing_is_told_and_ended(tmp_path: Path) -> None:
     note = tmp_path / "note"
     told = spec("--mute", "--note", str(note))
     # Long enough for the process to be there, whatever else the machine does.
-    with pytest.raises(KernelLaunchError, match="not ready within 6 s: it answers no kernel_info"):
+    answers_none = "not ready within 6 s: it answers no kernel_info"
+    with pytest.raises(KernelLaunchError, match=answers_none) as caught:
         async with open_kernel(told, startup_timeout=6):
             pytest.fail("the block was entered")
+    assert caught.value.reason == "not ready"
     assert not is_there(int(note.read_text()))
 
 

@@ -151,7 +151,9 @@ class KernelChannels:
                     print(msg.msg_type)
             print(execution.outputs)
 
-        Where its messages are of no interest, :meth:`run` is shorter. Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
+        Where its messages are of no interest, :meth:`run` is shorter.
+
+        Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
         would hold up the kernel for ever.
 
         Args:

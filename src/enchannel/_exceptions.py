@@ -66,6 +66,15 @@ __all__ = [
 
 
 LossReason: TypeAlias = Literal["exited", "disconnected", "heartbeat", "restarted", "error"]
+LaunchFailure: TypeAlias = Literal[
+    "no kernelspec",
+    "broken kernelspec",
+    "no encryption",
+    "system",
+    "address taken",
+    "exited",
+    "not ready",
+]
 NoReplyReason: TypeAlias = Literal[
     "unknown", "disconnected", "interrupted", "dropped", "not implemented"
 ]
@@ -105,11 +114,17 @@ class KernelLaunchError(EnchannelError):
 
     Attributes:
         stderr: The tail of what the kernel wrote to its standard output and standard error.
+        reason: ``"no kernelspec"``, ``"broken kernelspec"``, ``"no encryption"`` (where it is required), ``"system"`` (which
+            refused something: its program, its directory, an address), ``"address taken"`` (five times, or by somebody
+            else where it was), ``"exited"`` or ``"not ready"`` (in time).
     """
 
-    def __init__(self, message: str, stderr: str = "") -> None:
+    def __init__(
+        self, message: str, stderr: str = "", reason: LaunchFailure = "no kernelspec"
+    ) -> None:
         super().__init__(f"{message}\n{stderr}" if stderr else message)
         self.stderr = stderr
+        self.reason: LaunchFailure = reason
 
 
 class NoReply(EnchannelError):

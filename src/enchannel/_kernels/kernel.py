@@ -293,9 +293,10 @@ class Kernel:
                 tasks.cancel_scope.cancel()
         if process.exited.is_set():
             what = f"{exit_text(process.returncode)} as soon as it was ready"
-            raise self._running.launch_error(what)
+            raise self._running.launch_error(what, "exited")
         if scope.cancelled_caught:
-            raise self._running.launch_error("was restarted, and its channels found no way to it")
+            what = "was restarted, and its channels found no way to it"
+            raise self._running.launch_error(what, "not ready")
 
     async def wait(self) -> int:
         """Waits until the kernel's process has exited, and returns its exit status.

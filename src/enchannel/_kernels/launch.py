@@ -21,6 +21,7 @@ class Launch:
     spec: KernelSpec
     cwd: str | os.PathLike[str] | None
     env: Mapping[str, str] = attrs.field(repr=False)
+    launcher: Sequence[str]
     extra_arguments: Sequence[str]
     transport: str
     """``"tcp"`` or ``"ipc"``."""
@@ -34,13 +35,17 @@ class Launch:
         *,
         cwd: str | os.PathLike[str] | None,
         env: Mapping[str, str] | None,
+        launcher: Sequence[str],
         extra_arguments: Sequence[str],
         transport: str,
         encryption: str,
         startup_timeout: float,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
-        _check(env, extra_arguments, transport, encryption, startup_timeout)
+        _check(env, transport, encryption, startup_timeout)
+        for what, several in (("launcher", launcher), ("extra_arguments", extra_arguments)):
+            if isinstance(several, str) or not _are_text(several):
+                raise LocalProtocolError(f"{what} is a sequence of texts")
         if not isinstance(name, (str, KernelSpec)):
             raise LocalProtocolError(
                 f"name is that of a kernelspec, or a KernelSpec, not {type(name).__name__}"
@@ -54,26 +59,31 @@ class Launch:
         if encrypted and not spec.speaks_curve:
             raise KernelLaunchError(
                 f"kernel {spec.name!r} declares no encryption: its kernel.json has no supported_encryption "
-                'with "curve" in its metadata'
+                'with "curve" in its metadata',
+                reason="no encryption",
             )
         if encrypted and not has_curve():
             raise KernelLaunchError(
-                "this libzmq was built without CurveZMQ, so nothing can be encrypted; pyzmq's wheels have it"
+                "this libzmq was built without CurveZMQ, so nothing can be encrypted; pyzmq's wheels have it",
+                reason="no encryption",
             )
         return cls(
-            spec, cwd, env or {}, tuple(extra_arguments), transport, encrypted, startup_timeout
+            spec,
+            cwd,
+            env or {},
+            tuple(launcher),
+            tuple(extra_arguments),
+            transport,
+            encrypted,
+            startup_timeout,
         )
 
 
-def _check(
-    env: object, extra_arguments: object, transport: str, encryption: str, startup_timeout: object
-) -> None:
+def _check(env: object, transport: str, encryption: str, startup_timeout: object) -> None:
     if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
         raise LocalProtocolError("env maps names of variables to texts")
     if isinstance(env, Mapping) and any("=" in name or not name for name in env):
         raise LocalProtocolError("a name in env is not empty, and has no = in it")
-    if isinstance(extra_arguments, str) or not _are_text(extra_arguments):
-        raise LocalProtocolError("extra_arguments is a sequence of texts")
     for what, value, known in (
         ("transport", transport, ("auto", "ipc", "tcp")),
         ("encryption", encryption, ("auto", "required", "off")),

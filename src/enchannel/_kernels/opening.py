@@ -21,6 +21,7 @@ def open_kernel(
     *,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = (),
     extra_arguments: Sequence[str] = (),
     transport: Literal["auto", "ipc", "tcp"] = "auto",
     encryption: Literal["auto", "required", "off"] = "auto",
@@ -40,6 +41,8 @@ def open_kernel(
         name: The name of an installed kernelspec, or a :class:`KernelSpec`.
         cwd: The directory to run it in, by default ours.
         env: Variables to set in its environment, beside ours and the kernelspec's.
+        launcher: A program that starts the kernel, with its arguments: what the kernelspec says is behind them, for example
+            ``["prlimit", "--as=2000000000"]``. It gets the kernel's signals as well, so it is best gone by then (by exec).
         extra_arguments: Arguments behind those of the kernelspec.
         transport: ``"tcp"`` on loopback, ``"ipc"`` in a private directory, or ``"auto"``: ipc for the kernels
             that are known to speak it.
@@ -57,6 +60,7 @@ def open_kernel(
         name,
         cwd=cwd,
         env=env,
+        launcher=launcher,
         extra_arguments=extra_arguments,
         transport=transport,
         encryption=encryption,

@@ -19,7 +19,7 @@ from functools import partial
 import anyio
 import anyio.abc
 
-from .._exceptions import KernelDied, KernelLaunchError
+from .._exceptions import KernelDied, KernelLaunchError, LaunchFailure
 from .._groups import unwrapping_task_group
 from .._protocol.connection_info import SOCKETS
 from .connection_files import ConnectionFile
@@ -27,7 +27,7 @@ from .launch import Launch
 from .line import Line
 from .process import KernelProcess, exit_text
 
-__all__ = ["AddressTaken", "Running"]
+__all__ = ["Running"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
@@ -41,10 +41,6 @@ ADDRESSES = 5
 TAKEN_GRACE = 1.0
 """Seconds in which a kernel may become ready though something said that an address is in use. ipykernel
 neither becomes ready nor exits."""
-
-
-class AddressTaken(KernelLaunchError):
-    """Somebody else has the address that was meant for the kernel."""
 
 
 class Running:
@@ -102,8 +98,8 @@ class Running:
             try:
                 await self.start()
                 break
-            except AddressTaken:
-                if not left:
+            except KernelLaunchError as error:
+                if error.reason != "address taken" or not left:
                     raise
                 await self.stop()
         self._file.release()
@@ -115,7 +111,8 @@ class Running:
             KernelLaunchError: It could not be, or was not in time.
         """
         launch = self._launch
-        command = [*self._spec.command(self._file.path), *launch.extra_arguments]
+        own = self._spec.command(self._file.path)
+        command = [*launch.launcher, *own, *launch.extra_arguments]
         with self.cannot("be started"):
             self._file.write()
             environment = self._spec.environment(launch.env)
@@ -138,7 +135,8 @@ class Running:
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
             raise KernelLaunchError(
-                f"kernel {self._spec.name!r} cannot {what}: {name}{error.strerror}"
+                f"kernel {self._spec.name!r} cannot {what}: {name}{error.strerror}",
+                reason="system",
             ) from error
 
     async def _become_ready(self, process: KernelProcess) -> None:
@@ -155,15 +153,16 @@ class Running:
         if process.exited.is_set():
             await process.wait_last_output()
             what = f"{exit_text(process.returncode)} while starting"
-            raise self.launch_error(what, taken=process.address_taken.is_set())
+            taken = process.address_taken.is_set()
+            raise self.launch_error(what, "address taken" if taken else "exited")
         if not known:
-            raise self.launch_error("found its address taken", taken=True)
+            raise self.launch_error("found its address taken", "address taken")
         if line.failure is not None:
             what = f"was not ready within {timeout:g} s: {line.failure}"
-            raise self.launch_error(what) from line.failure
+            raise self.launch_error(what, "not ready") from line.failure
         if not line.ready:
             what = f"was not ready within {timeout:g} s: it answers no kernel_info_request"
-            raise self.launch_error(what)
+            raise self.launch_error(what, "not ready")
         process.ready = True
 
     async def _cancel_at_taken(self, process: KernelProcess, scope: anyio.CancelScope) -> None:
@@ -175,11 +174,11 @@ class Running:
         if any(re.search(rf"\b{re.escape(port)}\b", process.output) for port in ports):
             scope.cancel()
 
-    def launch_error(self, what: str, *, taken: bool = False) -> KernelLaunchError:
+    def launch_error(self, what: str, reason: LaunchFailure) -> KernelLaunchError:
         """That it did `what`, with the tail of what it wrote."""
         assert self.process is not None
-        kind = AddressTaken if taken else KernelLaunchError
-        return kind(f"kernel {self._spec.name!r} {what}", self.process.output)
+        said = f"kernel {self._spec.name!r} {what}"
+        return KernelLaunchError(said, self.process.output, reason)
 
     async def _follow_exit(self, process: KernelProcess) -> None:
         await process.wait()

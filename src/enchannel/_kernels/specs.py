@@ -8,6 +8,7 @@ Source: "Kernel specs" in "Making kernels for Jupyter", jupyter_client.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -23,6 +24,9 @@ from .._exceptions import KernelLaunchError
 from .._log import logger
 
 __all__ = ["KernelSpec"]
+
+NATIVE = "python3"
+"""What the kernel of our own Python is called."""
 
 # Kernels that listen on ipc; the others exit, or never answer.
 _SPEAKS_IPC = re.compile(r"\bipykernel|async[-_]kernel|IRkernel")
@@ -46,32 +50,45 @@ class KernelSpec:
     def find(cls, name: str) -> KernelSpec:
         """The kernelspec called `name` that comes first on the Jupyter path.
 
+        Where none is called ``python3``, that is the ipykernel of our own environment, as for jupyter_client.
+
         Raises:
             KernelLaunchError: There is none; the message names those that there are.
         """
         specs = dict(_directories())
         directory = specs.get(name.lower())
+        own = _own_ipykernel() if directory is None and name.lower() == NATIVE else None
+        if own is not None:
+            return own
         if directory is None:
             known = ", ".join(sorted(specs)) or "none at all"
             raise KernelLaunchError(
                 f"no kernelspec {name!r} on the Jupyter path; there is {known}. "
                 "For Python: pip install ipykernel"
             )
-        return cls._read(directory)
+        return cls.from_directory(directory)
 
     @classmethod
     def installed(cls) -> list[KernelSpec]:
         """Every kernelspec that can be found, by name; those that are broken are logged and left out."""
         specs = []
-        for _, directory in sorted(dict(_directories()).items()):
+        directories = dict(_directories())
+        for _, directory in sorted(directories.items()):
             try:
-                specs.append(cls._read(directory))
+                specs.append(cls.from_directory(directory))
             except KernelLaunchError as error:
                 logger().warning("%s", error)
-        return specs
+        own = None if NATIVE in directories else _own_ipykernel()
+        return specs if own is None else sorted([*specs, own], key=lambda spec: spec.name.lower())
 
     @classmethod
-    def _read(cls, directory: Path) -> KernelSpec:
+    def from_directory(cls, directory: str | os.PathLike[str]) -> KernelSpec:
+        """The kernelspec in `directory`, wherever that is; it has the directory's name.
+
+        Raises:
+            KernelLaunchError: There is no ``kernel.json``, or it is broken.
+        """
+        directory = Path(directory)
         path = directory / "kernel.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -79,11 +96,13 @@ class KernelSpec:
             env = {str(key): str(value) for key, value in (data.get("env") or {}).items()}
             metadata = {**(data.get("metadata") or {})}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise KernelLaunchError(f"{path} is no kernelspec: {error!r}") from error
+            said = f"{path} is no kernelspec: {error!r}"
+            raise KernelLaunchError(said, reason="broken kernelspec") from error
         if not argv:
-            raise KernelLaunchError(f"{path} is no kernelspec: its argv is empty")
+            said = f"{path} is no kernelspec: its argv is empty"
+            raise KernelLaunchError(said, reason="broken kernelspec")
         return cls(
-            name=directory.name,
+            name=directory.absolute().name,
             argv=argv,
             resource_dir=directory,
             display_name=str(data.get("display_name") or ""),
@@ -131,6 +150,21 @@ class KernelSpec:
         }
         # With it a kernel notices when we are gone.
         return {**os.environ, **own, "JPY_PARENT_PID": str(os.getpid()), **env}
+
+
+def _own_ipykernel() -> KernelSpec | None:
+    """The ipykernel of our own environment, where it has one. Not imported: that takes a quarter of a second."""
+    found = importlib.util.find_spec("ipykernel")
+    if found is None or found.origin is None:
+        return None
+    return KernelSpec(
+        name=NATIVE,
+        argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        resource_dir=Path(found.origin).with_name("resources"),
+        display_name="Python 3 (ipykernel)",
+        language="python",
+        metadata={"debugger": True},
+    )
 
 
 def _directories() -> Iterator[tuple[str, Path]]:
