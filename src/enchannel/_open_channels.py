@@ -21,8 +21,8 @@ from ._core.delivery import Listener
 from ._core.opening import OnMade, opened
 from ._exceptions import LocalProtocolError
 from ._log import logger
-from ._protocol.connection_info import SOCKETS, Config, ConnectionInfo
-from ._protocol.message import Message
+from ._protocol.connection_info import Config, ConnectionInfo, sockets_for
+from ._protocol.message import CHANNELS, ChannelName, Message
 from ._protocol.wire import checked_size, is_number
 from ._streams import Channel
 from ._transports.base import Transport
@@ -67,6 +67,7 @@ def open_kernel_channels(
     identity: Identity,
     config: Config,
     *,
+    channels: Sequence[ChannelName] = CHANNELS,
     session: str | None = None,
     username: str | None = None,
     subscription: Topics = b"",
@@ -96,6 +97,8 @@ def open_kernel_channels(
         identity: The ZeroMQ routing id of shell, control and stdin, 1 to 255 bytes; ``None`` makes a
             fresh one. Two live clients of a kernel must not share one.
         config: The connection file: its path, a mapping of its form, or a :class:`ConnectionInfo`.
+        channels: Which to open, by default all. The others are there and raise ``LocalProtocolError`` when used.
+            With iopub goes shell or control, for only a request can prove that it is live.
         session: The session id in the header of each sent message; by default a fresh uuid4.
         username: The user name there; by default :func:`get_username`.
         subscription: The topic prefix for iopub, or several. A narrower one takes effect once iopub
@@ -126,7 +129,7 @@ def open_kernel_channels(
         KernelConnectError: A channel did not answer in time (raised on entry).
     """
     return _open_zmq(
-        SOCKETS,
+        sockets_for(channels),
         identity,
         config,
         session=session,

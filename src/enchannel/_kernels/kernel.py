@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
-from .._protocol.connection_info import SOCKETS, ConnectionInfo
+from .._protocol.connection_info import ConnectionInfo, sockets_for
+from .._protocol.message import CHANNELS, ChannelName
 from .connection_files import ConnectionFile
 from .launch import Launch
 from .process import exit_text
@@ -106,6 +107,7 @@ class Kernel:
         self,
         identity: Identity = None,
         *,
+        channels: Sequence[ChannelName] = CHANNELS,
         subscription: Topics = b"",
         **options: Unpack[OpenOptions],
     ) -> AsyncIterator[KernelChannels]:
@@ -118,14 +120,15 @@ class Kernel:
             KernelDied: The process has exited already.
             KernelConnectError: A channel did not answer in time.
         """
+        names = sockets_for(channels)
         await self._wait_restarted()
         self._running.raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
         opening = self._open_watched(
-            *SOCKETS, identity=identity, subscription=subscription, **options
+            *names, identity=identity, subscription=subscription, **options
         )
-        async with opening as channels:
-            yield channels
+        async with opening as opened:
+            yield opened
 
     @asynccontextmanager
     async def _open_watched(self, *names: str, **options: Any) -> AsyncIterator[KernelChannels]:

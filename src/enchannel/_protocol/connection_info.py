@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -25,13 +25,34 @@ from .errors import ConnectionFileError, LocalProtocolError
 from .message import CHANNELS, ChannelName
 from .wire import Wire
 
-__all__ = ["CHANNELS", "ChannelName", "Config", "ConnectionInfo"]
+__all__ = ["CHANNELS", "SOCKETS", "ChannelName", "Config", "ConnectionInfo", "sockets_for"]
 
 SOCKETS = (*CHANNELS, "hb")
 """They, and the heartbeat."""
 
 # A kernel that listens on every interface writes these; a client on its machine connects to loopback.
 _EVERY_INTERFACE = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+def sockets_for(channels: Sequence[ChannelName]) -> Sequence[str]:
+    """What is to be connected for `channels`.
+
+    Raises:
+        LocalProtocolError: They are none that can be opened together.
+    """
+    if isinstance(channels, str) or not channels or not set(channels) <= set(CHANNELS):
+        raise LocalProtocolError(
+            f"channels are some of {', '.join(CHANNELS)}, such as ('shell', 'iopub'), not {channels!r}"
+        )
+    names = [name for name in CHANNELS if name in channels]
+    if "iopub" not in names:
+        return names
+    if not {"shell", "control"} & set(names):
+        raise LocalProtocolError(
+            "iopub goes with shell or control, for only a request can prove that it is live; "
+            "open_iopub_channel connects them beside it"
+        )
+    return [*names, "hb"]
 
 
 @attrs.frozen
