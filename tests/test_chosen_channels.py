@@ -32,7 +32,9 @@ async def test_those_are_opened_and_the_others_say_so() -> None:
                 ch.stdin.send({"header": {"msg_type": "x"}}),
                 ch.interrupt(),
             ):
-                with pytest.raises(LocalProtocolError, match=r"(control|stdin).*; there are shell, iopub"):
+                with pytest.raises(
+                    LocalProtocolError, match=r"(control|stdin).*; there are shell, iopub"
+                ):
                     await use
         async with open_kernel_channels(None, config, channels=["control"]) as ch:
             assert (await ch.kernel_info())["status"] == "ok"

@@ -7,9 +7,10 @@ import pickle
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 
-from enchannel import LocalProtocolError, ReplyError, user_expression
+from enchannel import LocalProtocolError, ReplyError, messages, user_expression
 from enchannel.testing import (
     ask,
     display,
@@ -37,6 +38,33 @@ async def test_what_has_run_has_its_reply_and_its_outputs() -> None:
         said, shown = done.outputs
         assert (said["text"], shown["data"]) == ("so it is\n", {"text/plain": "42"})
         assert "outputs=2 of them" in repr(done)
+
+
+async def test_it_has_its_times() -> None:
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("1") as execution:
+            identity, request = await kernel.asked()
+            assert execution.timings.sent == request.date
+            assert execution.timings[1:] == (None,) * 4
+            for state, second in (("busy", 1), ("idle", 4), ("idle", 5)):
+                said = messages.status(state, parent=request)  # type: ignore[arg-type]
+                kernel.end.publish(attrs.evolve(said, header={**said.header, **at(second)}))
+            reply = messages.execute_reply(1, parent=request)
+            metadata = {"started": at(2)["date"]}
+            reply = attrs.evolve(reply, header={**reply.header, **at(3)}, metadata=metadata)
+            kernel.end.send("shell", identity, reply)
+            await execution.wait()
+        assert [time.second for time in execution.timings[1:] if time] == [1, 2, 3, 4]
+        assert execution.timings.to_metadata() == {
+            "iopub.status.busy": "2026-11-27T00:00:01+00:00",
+            "shell.execute_reply.started": "2026-11-27T00:00:02+00:00",
+            "shell.execute_reply": "2026-11-27T00:00:03+00:00",
+            "iopub.status.idle": "2026-11-27T00:00:04+00:00",
+        }
+
+
+def at(second: int) -> dict[str, str]:
+    return {"date": f"2026-11-27T00:00:0{second}Z"}
 
 
 async def test_an_error_is_told_and_raised_where_that_is_asked_for() -> None:

@@ -28,6 +28,7 @@ from ._channels import ChannelStatistics, KernelChannels
 from ._conversations.completed import CompletedExecution
 from ._conversations.execution import Execution
 from ._conversations.replies import raise_for_status, user_expression
+from ._conversations.timings import Timings
 from ._core.delivery import Listener
 from ._exceptions import (
     ConnectionFileError,
@@ -106,6 +107,7 @@ __all__ = [
     "RunningKernel",
     "Subscription",
     "Subshell",
+    "Timings",
     "Transport",
     "find_connection_file",
     "get_username",

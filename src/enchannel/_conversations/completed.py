@@ -12,6 +12,7 @@ from .._protocol.message import Message
 from .conversations import Conversations
 from .execution import count_of, execute_code
 from .replies import is_success
+from .timings import Timings
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -31,12 +32,14 @@ class CompletedExecution:
         outputs: The outputs in nbformat's shape, as a notebook shows them. While somebody holds them, a display of theirs
             that another execution updates is updated here.
         missed: See :attr:`Execution.missed`.
+        timings: When it was where.
     """
 
     request: Message
     reply: Message
     outputs: list[dict[str, Any]] = attrs.field(repr=lambda outputs: f"{len(outputs)} of them")
     missed: int | None
+    timings: Timings = attrs.field(repr=False)
 
     @property
     def status(self) -> str:
@@ -55,7 +58,9 @@ async def run_code(
     """Runs `code` to its end; see :meth:`enchannel.KernelChannels.run`."""
     async with execute_code(conversations, code, streamed=False, **options) as execution:
         reply = await execution.wait()
-    done = CompletedExecution(execution.request, reply, execution.outputs, execution.missed)
+    done = CompletedExecution(
+        execution.request, reply, execution.outputs, execution.missed, execution.timings
+    )
     if check and not is_success(reply):
         raise ReplyError(reply.content, code, done.outputs)
     return done

@@ -30,6 +30,7 @@ from .._protocol.message import ChannelName, Message, RequestChannel
 from .._protocol.outputs import OutputList
 from .losses import Numbers
 from .stopping import Code, leave
+from .timings import Timings, timings_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -95,6 +96,7 @@ class _Run(Code):
     ) -> None:
         super().__init__(channel, request)
         self._streamed = streamed
+        self.statuses: dict[str, Message] = {}
         self.outputs: OutputList = OutputList(conversations.displays)
         self._core = conversations.core
         self._on_input = on_input
@@ -119,6 +121,11 @@ class _Run(Code):
         if channel == "stdin":
             self._answering.cancel()
             self._prompted.ring()
+
+    def hear_status(self, status: Message) -> None:
+        """The kernel says what it does for it."""
+        super().hear_status(status)
+        self.statuses.setdefault(text_of(status.content["execution_state"]), status)
 
     def tell(self) -> None:
         """Has whoever waits look."""
@@ -246,6 +253,11 @@ class Execution:
     def execution_count(self) -> int | None:
         """The number of this execution, where the kernel counts and has said it."""
         return None if self.reply is None else count_of(self.reply)
+
+    @property
+    def timings(self) -> Timings:
+        """When it was where, as far as that is known."""
+        return timings_of(self.request, self.reply, self._run.statuses)
 
     @property
     def complete(self) -> bool:

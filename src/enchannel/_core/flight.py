@@ -88,12 +88,17 @@ class Flight:
         self.heard = self.stirred = True
         for message in messages:
             if channel == "iopub":
-                self.idle = self.idle or message.content.get("execution_state") == "idle"
+                if "execution_state" in message.content:
+                    self.hear_status(message)
             elif channel != "stdin" and self.reply is None and message.msg_type not in _COMM_TYPES:
                 self.reply = message
         if self.missing is not None:
             self.stir()
         self.tell()
+
+    def hear_status(self, status: Message) -> None:
+        """The kernel says what it does for it."""
+        self.idle = self.idle or status.content["execution_state"] == "idle"
 
     def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
         """The connection of some channels was away for a moment; see :meth:`~enchannel._core.requests.Requests.doubt`."""

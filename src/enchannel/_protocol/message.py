@@ -142,7 +142,7 @@ class Message(_Draft):
 
         ``None`` where the date is missing or no ISO 8601. Kernels disagree on dates: never order by them.
         """
-        return _parse_date(self.header.get("date"))
+        return parse_date(self.header.get("date"))
 
     def is_child_of(self, other: Message | str) -> bool:
         """Whether this message answers `other` (a message, or a ``msg_id``)."""
@@ -326,7 +326,8 @@ _DATE = (
 _FLAGS = re.IGNORECASE | re.ASCII
 
 
-def _parse_date(text: object) -> datetime | None:
+def parse_date(text: object) -> datetime | None:
+    """The time that a kernel wrote, with a zone; ``None`` where it is none."""
     match = re.match(_DATE, text.strip(), _FLAGS) if isinstance(text, str) else None
     if match is None:
         return None
