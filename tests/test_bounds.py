@@ -172,6 +172,25 @@ async def test_a_comm_that_its_reader_cannot_read_gives_way(
     assert caplog.text.count("dropped its oldest messages") == 1
 
 
+async def test_a_comm_that_the_kernel_opened_gives_way_at_once_as_well() -> None:
+    async with conversation(max_buffer_size=SIZE) as (ch, kernel, _):
+        parent = ch._core.prepare(request())
+        async with ch.accept_comms("mine") as incoming:
+            kernel.say("comm_open", parent, comm_id="1", target_name="mine")
+            for number in range(FLOOD):
+                kernel.say("comm_msg", message(""), comm_id="1", number=number)
+            stream = await incoming.receive()
+            async with ch.execute("1") as execution:
+                asked = await kernel.asked()
+                kernel.reply(asked)
+                kernel.status(asked[1], "idle")
+                began = anyio.current_time()
+                await execution.wait()
+                assert anyio.current_time() - began < 0.1
+            assert [number_of(await stream.receive()) for _ in range(SIZE)][-1] == FLOOD - 1
+            assert ch.statistics().buffer_dropped == FLOOD - SIZE
+
+
 async def test_a_slow_reader_holds_up_others_and_loses_nothing() -> None:
     async with conversation(max_buffer_size=SIZE) as (ch, kernel, tasks):
         seen = []
