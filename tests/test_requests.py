@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import weakref
@@ -416,6 +417,18 @@ async def test_a_request_with_neither_reply_nor_status_has_an_end() -> None:
         with pytest.raises(NotImplementedByKernel):
             await finished(task)
         assert 10 <= anyio.current_time() - began < 12
+
+
+async def test_it_has_one_where_iopub_is_silent_as_well() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        task = start(tasks, ch.request, "unheard_of_request", {})
+        tasks.start_soon(
+            functools.partial(answer_questions, kernel, "shell", "control", publishes=False)
+        )
+        began = anyio.current_time()
+        with pytest.raises(NotImplementedByKernel):
+            await finished(task)
+        assert 30 <= anyio.current_time() - began < 35
 
 
 async def test_a_request_that_has_begun_and_says_no_more_has_an_end() -> None:
