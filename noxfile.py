@@ -117,6 +117,17 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-nW", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
+@nox.session(python=PYTHONS[0])
+def mutation(session: nox.Session) -> None:
+    """How many deliberate mistakes in the core and the protocol the fast tests find; takes an hour.
+
+    Behind it ``mutmut results`` lists those that survived, and ``mutmut show`` shows one.
+    """
+    session.install("-e", EXTRAS, *group("tests"), *group("mutation"))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks; ratios within one run are what counts."""
