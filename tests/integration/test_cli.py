@@ -471,6 +471,20 @@ def test_ctrl_c_stops_what_has_not_begun(add_spec: Callable[..., Path], tmp_path
         assert is_gone(pid)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_check_that_is_stopped_leaves_no_kernel(
+    add_spec: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    begun = tmp_path / "begun"
+    code = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    add_spec("slow", sys.executable, "-c", code)
+    with Terminal("check", "slow") as terminal:
+        pid = wait_for(begun)
+        terminal.process.send_signal(number)
+        assert terminal.wait() == 128 + number
+        assert is_gone(pid)
+
+
 def test_a_signal_that_is_ignored_stays_so() -> None:
     code = "import os, signal; os.kill({}, signal.SIGHUP); print('nobody minds')"
     command = f"trap '' HUP; exec {sys.executable} -m enchannel run -"

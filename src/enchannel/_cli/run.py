@@ -43,6 +43,7 @@ from .. import (
 )
 from .input import Input
 from .output import Output
+from .signals import heard
 
 __all__ = ["Cell", "Run", "Target"]
 
@@ -112,7 +113,7 @@ class Run:
 
     async def __call__(self) -> int:
         """Runs them, says what went wrong, and returns the exit status."""
-        with trio.open_signal_receiver(*_signals()) as signals:
+        with heard(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as self._tasks:
                 self._scope = self._tasks.cancel_scope
                 self._start(self._obey, signals)
@@ -242,9 +243,3 @@ class Run:
 async def _answered_elsewhere(prompt: str, password: bool) -> str:  # noqa: ARG001
     """Allows the code to ask. An answer given here could not be taken back when it is interrupted."""
     await trio.sleep_forever()
-
-
-def _signals() -> list[signal.Signals]:
-    """Those that end the command, but for what whoever started it has told it to ignore."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
