@@ -38,6 +38,25 @@ async def test_what_has_run_has_its_reply_and_its_outputs() -> None:
         said, shown = done.outputs
         assert (said["text"], shown["data"]) == ("so it is\n", {"text/plain": "42"})
         assert "outputs=2 of them" in repr(done)
+        assert done.text == "so it is\n42\n"
+
+
+async def test_its_text_is_what_a_terminal_would_show() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script(
+            "1",
+            stream("to the left", "stderr"),
+            display({"text/html": "<b>", "image/png": "x"}),
+            display({"image/png": "x", "image/jpeg": "y"}),
+            display({}),
+            error("E", "why", ["\x1b[31ma", "b"]),
+        )
+        shown = "to the left<b>\n<image/png, image/jpeg>\n\x1b[31ma\nb\n"
+        assert (await ch.run("1")).text == shown
+        kernel.script("2", error("E", "why"))
+        async with ch.execute("2") as execution:
+            await execution.wait()
+            assert execution.text == "E: why\n"
 
 
 async def test_it_has_its_times() -> None:

@@ -18,6 +18,7 @@ import click
 import trio
 
 from .. import Message
+from .._protocol.outputs import bundle_text
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -127,7 +128,7 @@ class Output:
         elif msg.msg_type in ("execute_result", "display_data", "update_display_data"):
             data = content.get("data")
             if isinstance(data, dict) and data:
-                self._write(sys.stdout, f"{_as_text(data)}\n")
+                self._write(sys.stdout, f"{bundle_text(data)}\n")
         elif msg.msg_type == "error" or (channel == "shell" and not self._error_shown):
             self._error(content)
 
@@ -191,14 +192,6 @@ class Output:
         self._written = trio.current_time()
         if text and is_terminal(stream):
             self._line_open = not text.endswith("\n")
-
-
-def _as_text(data: dict[str, Any]) -> str:
-    """What of a display's data a person can read best; some kernels send no plain text."""
-    for mime_type in ("text/plain", "text/markdown", "text/latex", "text/html"):
-        if mime_type in data:
-            return str(data[mime_type])
-    return f"<{', '.join(data)}>"
 
 
 class JsonOutput(Output):

@@ -9,6 +9,7 @@ import attrs
 from .._exceptions import ReplyError
 from .._protocol.errors import text_of
 from .._protocol.message import Message
+from .._protocol.outputs import text_of_outputs
 from .conversations import Conversations
 from .execution import count_of, execute_code
 from .replies import is_success
@@ -40,6 +41,11 @@ class CompletedExecution:
     outputs: list[dict[str, Any]] = attrs.field(repr=lambda outputs: f"{len(outputs)} of them")
     missed: int | None
     timings: Timings = attrs.field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """What a terminal would show of its outputs, with the colours that are in them."""
+        return text_of_outputs(self.outputs)
 
     @property
     def status(self) -> str:

@@ -27,7 +27,7 @@ from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
-from .._protocol.outputs import OutputList
+from .._protocol.outputs import OutputList, text_of_outputs
 from .losses import Numbers
 from .stopping import Code, leave
 from .timings import Timings, timings_of
@@ -229,6 +229,11 @@ class Execution:
     def outputs(self) -> list[dict[str, Any]]:
         """The outputs so far in nbformat's shape, as a notebook shows them."""
         return self._run.outputs.outputs
+
+    @property
+    def text(self) -> str:
+        """What a terminal would show of :attr:`outputs`, with the colours that are in them."""
+        return text_of_outputs(self.outputs)
 
     @property
     def dropped(self) -> int:

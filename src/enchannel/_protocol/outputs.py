@@ -14,13 +14,13 @@ Source: "Messages on the IOPub channel" of the Jupyter messaging specification; 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .errors import text_of
 from .message import Message
 
-__all__ = ["Displays", "OutputList", "output_of"]
+__all__ = ["Displays", "OutputList", "bundle_text", "output_of", "text_of_outputs"]
 
 Output = dict[str, Any]
 
@@ -46,6 +46,30 @@ def output_of(message: Message) -> Output | None:
     if kind == "execute_result":
         output["execution_count"] = content.get("execution_count")
     return output
+
+
+def bundle_text(data: Mapping[str, Any]) -> str:
+    """What of a MIME bundle a person can read best; some kernels send no plain text."""
+    for mime_type in ("text/plain", "text/markdown", "text/latex", "text/html"):
+        if mime_type in data:
+            value = data[mime_type]
+            # nbformat allows a list of lines.
+            return "".join(map(text_of, value if isinstance(value, list) else [value]))
+    return f"<{', '.join(data)}>"
+
+
+def text_of_outputs(outputs: Iterable[Output]) -> str:
+    """What a terminal would show of `outputs`, with the colours that are in them."""
+    return "".join(map(_text_of_output, outputs))
+
+
+def _text_of_output(output: Output) -> str:
+    if output["output_type"] == "stream":
+        return text_of(output["text"])
+    if output["output_type"] == "error":
+        lines = output["traceback"] or [f"{text_of(output['ename'])}: {text_of(output['evalue'])}"]
+        return "".join(f"{text_of(line)}\n" for line in lines)
+    return f"{bundle_text(output['data'])}\n" if output["data"] else ""
 
 
 def display_id_of(message: Message) -> str | None:
