@@ -36,6 +36,8 @@ async def test_those_are_opened_and_the_others_say_so() -> None:
                     LocalProtocolError, match=r"(control|stdin).*; there are shell, iopub"
                 ):
                     await use
+            with pytest.raises(LocalProtocolError, match="on_input answers on the stdin channel"):
+                await ch.run("1", on_input=lambda *_: "x")
         async with open_kernel_channels(None, config, channels=["control"]) as ch:
             assert (await ch.kernel_info())["status"] == "ok"
             assert set(ch.statistics().received) == {"control"}

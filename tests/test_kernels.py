@@ -326,6 +326,16 @@ async def test_what_runs_at_a_restart_is_told(tmp_path: Path) -> None:
         assert await says(ch, "echo again") == "again"
 
 
+@pytest.mark.parametrize("channels", [("shell",), ("control",), ("shell", "iopub")])
+async def test_some_of_its_channels_outlive_a_restart(channels: Any) -> None:
+    async with open_kernel(spec()) as kernel, kernel.open_channels(channels=channels) as ch:
+        await kernel.restart()
+        asked = channels[0]
+        assert (await ch.request("kernel_info_request", channel=asked)).content["status"] == "ok"
+        await kernel.kill()
+        assert (await ch.wait_lost()).reason == "exited"
+
+
 async def test_one_that_has_exited_can_be_restarted() -> None:
     async with opened() as (kernel, ch):
         with pytest.raises(KernelDied):

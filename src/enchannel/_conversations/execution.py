@@ -394,6 +394,8 @@ def execute_code(
         raise LocalProtocolError(
             f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"
         )
+    if on_input is not None and "stdin" not in conversations.core.channels:
+        raise LocalProtocolError("on_input answers on the stdin channel, which is not open")
     request = messages.execute_request(
         code,
         silent=silent,
