@@ -48,9 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """``--enchannel-kernel NAME``."""
     parser.getgroup("enchannel").addoption(
         "--enchannel-kernel",
-        default="python3",
         metavar="NAME",
-        help="The kernelspec that the fixture real_kernel launches (default: python3).",
+        help="The kernelspec that the fixture real_kernel launches (default: python3, and to skip without it).",
     )
 
 
@@ -112,18 +111,22 @@ async def _opening_kernels(
 @pytest.fixture
 def real_kernel_name(request: pytest.FixtureRequest) -> str:
     """The kernelspec that `real_kernel` launches: override it, or parametrise a test with it."""
-    name: Any = request.config.getoption("--enchannel-kernel")
-    return str(name)
+    return str(request.config.getoption("--enchannel-kernel") or "python3")
 
 
 @pytest.fixture
-def _real_kernel_opening(real_kernel_name: str) -> AbstractAsyncContextManager[Kernel]:
+def _real_kernel_opening(
+    request: pytest.FixtureRequest, real_kernel_name: str
+) -> AbstractAsyncContextManager[Kernel]:
     from enchannel import KernelLaunchError, open_kernel
 
     # Not in the async fixture: pytest-trio loses the reason of what is skipped there.
     try:
         return open_kernel(real_kernel_name)
     except KernelLaunchError as error:
+        if real_kernel_name == request.config.getoption("--enchannel-kernel"):
+            # Who asked for it by name would never know that it was misspelt.
+            pytest.fail(f"--enchannel-kernel: {error}", pytrace=False)
         pytest.skip(f"needs a real kernel: {error}")
 
 

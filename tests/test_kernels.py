@@ -348,7 +348,8 @@ async def test_one_that_has_exited_can_be_restarted() -> None:
 async def test_it_is_killed_and_started_again() -> None:
     async with opened() as (kernel, ch):
         assert await kernel.kill() == kernel.returncode == -signal.SIGKILL
-        assert (await ch.wait_lost()).reason == "exited"
+        assert ch.lost is not None
+        assert ch.lost.reason == "exited"
         assert await kernel.kill() == -signal.SIGKILL
         with pytest.raises(KernelDied, match="was ended by SIGKILL"):
             kernel.signal(signal.SIGTERM)
@@ -360,7 +361,8 @@ async def test_it_is_killed_and_started_again() -> None:
 async def test_it_is_shut_down_and_started_again() -> None:
     async with opened() as (kernel, ch):
         assert await kernel.shut_down() == kernel.returncode == 0
-        assert (await ch.wait_lost()).reason == "exited"
+        assert ch.lost is not None
+        assert ch.lost.reason == "exited"
         assert await kernel.shut_down() == 0
         await kernel.restart()
         async with kernel.open_channels() as again:

@@ -177,6 +177,8 @@ class ReplyError(EnchannelError):
         self.code = code
         self.outputs: list[dict[str, Any]] = list(outputs)
         said = self.evalue or text_of(reply.get("status"))
+        if said in ("aborted", "abort"):
+            said = f"{said}, for what was asked before it failed"
         text = (
             f"{self.ename}: {self.evalue}"
             if self.ename

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -49,10 +50,15 @@ def test_the_newest_of_those_that_match(runtime: Path) -> None:
     assert find_connection_file(runtime / "kernel-a.json") == runtime / "kernel-a.json"
 
 
-@pytest.mark.parametrize("name", [None, "nowhere", "/nowhere/kernel.json", "", "[", "../*"])
+@pytest.mark.parametrize(
+    "name", [None, "nowhere", "nowhere-*", "**", ".", "/nowhere/kernel.json", "", "[", "../*"]
+)
 def test_nothing_found_is_said(runtime: Path, name: str | None) -> None:
     with pytest.raises(ConnectionFileError, match="no connection file"):
         find_connection_file(name)
+    wrong: Any = 3
+    with pytest.raises(ConnectionFileError, match="named by a path or a text, not 3"):
+        find_connection_file(wrong)
 
 
 async def test_those_that_run_are_listed(runtime: Path) -> None:

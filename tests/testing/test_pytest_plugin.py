@@ -238,7 +238,11 @@ def test_what_a_test_had_is_forgotten_behind_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [([], "1 passed"), (["--enchannel-kernel", "cobol"], "1 skipped")]
+    ("options", "told"),
+    [
+        ([], "1 passed"),
+        (["--enchannel-kernel", "cobol"], "--enchannel-kernel: no kernelspec 'cobol'"),
+    ],
 )
 def test_which_kernel_is_launched_is_an_option(
     tmp_path: Path, options: list[str], told: str

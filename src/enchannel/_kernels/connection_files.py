@@ -169,7 +169,10 @@ def _runtime_directory() -> Path:
 
 
 def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> Path:
-    """The connection file of a running kernel: the one that was changed last, of several.
+    """The connection file of a kernel: the one that was changed last, of several.
+
+    A kernel that was killed leaves its file behind, and nobody asks here whether it runs: :func:`list_running_kernels`
+    does.
 
     Args:
         name_or_glob: The path of a file; or a name, a part of one, or a glob (``"kernel-12*"``) in
@@ -179,7 +182,11 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
         ConnectionFileError: There is none.
     """
     if name_or_glob is not None:
-        path = Path(name_or_glob)
+        try:
+            path = Path(name_or_glob)
+        except TypeError:
+            said = f"a connection file is named by a path or a text, not {name_or_glob!r}"
+            raise ConnectionFileError(said) from None
         if path.is_file():
             return path
     directory = _runtime_directory()
@@ -188,7 +195,9 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
     for pattern in (name, f"{name}.json", f"*{name}*"):
         # An absolute path or an empty one is no pattern, and was no file.
         if not found and name and not Path(name).is_absolute():
-            found = list(_by_age(directory, pattern))
+            # Nor is what pathlib refuses: "." or "a**b".
+            with contextlib.suppress(ValueError, IndexError, NotImplementedError):
+                found = list(_by_age(directory, pattern))
     if not found:
         what = "no connection file" if name_or_glob is None else f"no connection file {name!r}"
         raise ConnectionFileError(f"{what} in {directory}: is the kernel running?")

@@ -302,7 +302,7 @@ class Kernel:
             raise self._running.launch_error(what, "not ready")
 
     async def wait(self) -> int:
-        """Waits until the kernel's process has exited, and returns its exit status.
+        """Waits until the kernel's process has exited and its channels know, and returns its exit status.
 
         A restart goes unnoticed. A checkpoint; cancellation changes nothing.
         """
@@ -311,7 +311,7 @@ class Kernel:
             await self._wait_restarted()
             process = self._running.process
             assert process is not None
-            await process.exited.wait()
+            await process.told.wait()
             if self._restarted.is_set() and process is self._running.process:
                 assert process.returncode is not None
                 return process.returncode

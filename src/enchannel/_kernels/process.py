@@ -42,6 +42,7 @@ class KernelProcess:
     Attributes:
         ready: Whether the kernel has been ready.
         exited: Set when it has exited, and :attr:`returncode` says how.
+        told: Set when whoever is to know of that does.
         output_ended: Set when neither it nor what it started will write any more.
         address_taken: Set when it has complained of an address in use, before it was ready.
     """
@@ -54,6 +55,7 @@ class KernelProcess:
         self.output_ended = anyio.Event()
         self.address_taken = anyio.Event()
         self.exited = anyio.Event()
+        self.told = anyio.Event()
 
     @classmethod
     async def start(

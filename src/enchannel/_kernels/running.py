@@ -182,11 +182,13 @@ class Running:
 
     async def _follow_exit(self, process: KernelProcess) -> None:
         await process.wait()
-        if self.replacing:
-            return
-        await process.wait_last_output()
-        if process is self.process:
-            await self._on_exit(process.died())
+        try:
+            if not self.replacing:
+                await process.wait_last_output()
+                if process is self.process:
+                    await self._on_exit(process.died())
+        finally:
+            process.told.set()
 
     # Interrupting and stopping.
 
