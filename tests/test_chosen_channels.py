@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 
-from enchannel import LocalProtocolError, open_kernel_channels
-from enchannel.testing import open_fake_kernel, stream
+from enchannel import KernelChannels, LocalProtocolError, open_kernel_channels
+from enchannel.testing import ask, open_fake_kernel, pause, stream
 
 pytestmark = pytest.mark.anyio
 
@@ -43,11 +44,62 @@ async def test_those_are_opened_and_the_others_say_so() -> None:
             assert set(ch.statistics().received) == {"control"}
 
 
+async def test_where_nothing_says_what_runs_nobody_elses_cell_is_interrupted() -> None:
+    async with open_fake_kernel(transport="tcp") as kernel, anyio.create_task_group() as tasks:
+        kernel.script("long", stream("begun"), pause(1))
+        config = kernel.connection_info
+        done: list[str] = []
+
+        async def run(others: KernelChannels) -> None:
+            done.append((await others.run("long")).status)
+
+        async with (
+            open_kernel_channels(None, config) as others,
+            open_kernel_channels(None, config, channels=("shell", "control")) as ch,
+            others.subscribe("iopub") as published,
+        ):
+            tasks.start_soon(run, others)
+            async for _, message in published:
+                if message.msg_type == "stream":
+                    break
+            with anyio.move_on_after(0.2):
+                await ch.run("1", interrupt_on_cancel=True)
+            await others.wait_idle()
+        assert done == ["ok"]
+
+
+async def test_without_control_what_is_asked_in_vain_is_given_an_empty_text() -> None:
+    async with open_fake_kernel(transport="tcp") as kernel:
+        kernel.script("ask", ask("name? "))
+        channels: Any = ("shell", "stdin", "iopub")
+        async with open_kernel_channels(None, kernel.connection_info, channels=channels) as ch:
+
+            def fail(prompt: str, password: bool) -> str:
+                raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                await ch.run("ask", on_input=fail)
+            with anyio.fail_after(10):
+                assert (await ch.run("1")).status == "ok"
+            with pytest.raises(LocalProtocolError, match="interrupt_on_cancel needs the control"):
+                await ch.run("1", interrupt_on_cancel=True)
+
+
+async def test_stdin_alone_answers_nothing() -> None:
+    async with open_fake_kernel(transport="tcp") as kernel:
+        config = kernel.connection_info
+        async with open_kernel_channels(None, config, channels=("stdin",)) as ch:
+            with pytest.raises(LocalProtocolError, match="unknown channel 'shell'"):
+                await ch.kernel_info()
+
+
 @pytest.mark.parametrize(
     ("channels", "complaint"),
     [
         ("shell", "some of shell, control, stdin, iopub, such as .*, not 'shell'"),
         ((), r"not \(\)"),
+        (5, "not 5"),
+        ([[]], r"not \[\[\]\]"),
         (("shell", "hb"), "not .*'hb'"),
         (("iopub",), "iopub goes with shell or control"),
         (("stdin", "iopub"), "iopub goes with shell or control"),

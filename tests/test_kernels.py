@@ -131,11 +131,13 @@ async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None
         async with opened() as (kernel, _):
             pids.append(kernel.pid)
             raise ZeroDivisionError
+    assert kernel.returncode == 0, "it was asked to exit"
     with anyio.CancelScope() as scope:
         async with opened() as (kernel, _):
             pids.append(kernel.pid)
             scope.cancel()
             await anyio.sleep_forever()
+    assert kernel.returncode == 0, "it was asked to exit"
     assert not [pid for pid in pids if is_there(pid)]
 
 
@@ -187,12 +189,13 @@ async def test_it_is_started_by_a_launcher() -> None:
     assert caught.value.reason == "system"
 
 
-def test_a_kernelspec_may_lie_anywhere(tmp_path: Path) -> None:
+def test_a_kernelspec_may_lie_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KernelLaunchError, match=r"kernel\.json is no kernelspec") as caught:
         KernelSpec.from_directory(tmp_path)
     assert caught.value.reason == "broken kernelspec"
     (tmp_path / "kernel.json").write_text('{"argv": ["it", "{resource_dir}"], "language": "words"}')
-    found = KernelSpec.from_directory(str(tmp_path))
+    monkeypatch.chdir(tmp_path.parent)
+    found = KernelSpec.from_directory(tmp_path.name)
     assert (found.name, found.language) == (tmp_path.name, "words")
     assert found.command(Path("file")) == ["it", str(tmp_path)]
 

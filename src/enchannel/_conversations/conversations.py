@@ -109,6 +109,8 @@ class Conversations:
         answers: list[Message] = []
         failures: list[EnchannelError | anyio.ClosedResourceError] = []
         channels = [name for name in ("control", "shell") if name in self.core.channels]
+        if not channels:
+            self.core.name("shell")
 
         async with unwrapping_task_group() as tasks:
 

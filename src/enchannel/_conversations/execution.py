@@ -396,6 +396,9 @@ def execute_code(
         )
     if on_input is not None and "stdin" not in conversations.core.channels:
         raise LocalProtocolError("on_input answers on the stdin channel, which is not open")
+    core = conversations.core
+    if interrupt_on_cancel and core.interrupter is None and "control" not in core.channels:
+        raise LocalProtocolError("interrupt_on_cancel needs the control channel, which is not open")
     request = messages.execute_request(
         code,
         silent=silent,

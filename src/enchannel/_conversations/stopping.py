@@ -155,10 +155,16 @@ class _Stopping:
         code = self._code
         if code.question is not None:
             return True
-        if not self._unwanted or not code.reachable:
+        if not self._unwanted or not self._reachable:
             return False
         others = set(self._core.status.busy) - {code.request.msg_id}
         return code.begun is not None or not others
+
+    @property
+    def _reachable(self) -> bool:
+        """Whether an interrupt reaches the code, and can be sent."""
+        core = self._core
+        return self._code.reachable and (core.interrupter is not None or "control" in core.channels)
 
     async def finish(self) -> None:
         """Waits until it is complete.
@@ -190,7 +196,7 @@ class _Stopping:
     async def _stop(self) -> None:
         pause = AGAIN
         while not self._code.is_over():
-            if not self._code.reachable:
+            if not self._reachable:
                 await self._answer_in_vain()
             elif not ((self._code.asks or self._unwanted) and self._has_begun()):
                 await self._code.wait_news()
@@ -213,7 +219,7 @@ class _Stopping:
 
     def _has_begun(self) -> bool:
         # A kernel that says nothing of what it does is interrupted as it is.
-        silent = self._core.transport.sees_everything and not self._core.status.seen
+        silent = self._core.sees_statuses() and not self._core.status.seen
         return self._code.begun is not None or silent
 
     async def _is_running(self) -> bool:

@@ -62,13 +62,12 @@ class Kernel:
             is stopped.
     """
 
-    def __init__(self, launch: Launch, file: ConnectionFile, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(self, launch: Launch, file: ConnectionFile) -> None:
         self.spec: KernelSpec = launch.spec
         self.connection_file: Path = file.path
         self._file = file
-        self._tasks = tasks
         self._running = Running(
-            launch, file, tasks, on_exit=self._tell_exit, on_interrupt=self._tell_interrupt
+            launch, file, on_exit=self._tell_exit, on_interrupt=self._tell_interrupt
         )
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
@@ -264,9 +263,8 @@ class Kernel:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._running.stop()
-                self._lose(
-                    KernelDied("the kernel was stopped, and could not be restarted", "exited")
-                )
+                said = "the kernel was stopped, and could not be restarted"
+                self._lose(KernelDied(said, "exited", self.output))
                 raise
             finally:
                 self._running.replacing = False
@@ -325,9 +323,10 @@ class Kernel:
     # Its life.
 
     @asynccontextmanager
-    async def launched(self) -> AsyncIterator[None]:
+    async def launched(self, tasks: anyio.abc.TaskGroup) -> AsyncIterator[None]:
         """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
+            await tasks.start(self._running.host)
             await self._running.begin()
             yield
         finally:
@@ -336,4 +335,4 @@ class Kernel:
             with anyio.CancelScope(shield=True):
                 async with self._turns:
                     await self._running.stop()
-            self._tasks.cancel_scope.cancel()
+            self._running.end()

@@ -42,6 +42,8 @@ class Launch:
         startup_timeout: float,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
+        if cwd is not None and not isinstance(cwd, (str, os.PathLike)):
+            raise LocalProtocolError(f"cwd is the path of a directory, not {cwd!r}")
         _check(env, transport, encryption, startup_timeout)
         for what, several in (("launcher", launcher), ("extra_arguments", extra_arguments)):
             if isinstance(several, str) or not _are_text(several):

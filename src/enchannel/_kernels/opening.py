@@ -73,6 +73,6 @@ def open_kernel(
 async def _opened(launch: Launch) -> AsyncIterator[Kernel]:
     with ConnectionFile(launch.spec.name, launch.transport, encrypted=launch.encrypted) as file:
         async with unwrapping_task_group() as tasks:
-            kernel = Kernel(launch, file, tasks)
-            async with kernel.launched():
+            kernel = Kernel(launch, file)
+            async with kernel.launched(tasks):
                 yield kernel

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -49,7 +50,6 @@ class Running:
     Args:
         launch: How it is started.
         file: The connection file.
-        tasks: Where what goes on beside it runs.
         on_exit: Called with what is raised of it when a process has exited that is not being replaced.
         on_interrupt: Called before it is interrupted.
 
@@ -63,7 +63,6 @@ class Running:
         self,
         launch: Launch,
         file: ConnectionFile,
-        tasks: anyio.abc.TaskGroup,
         *,
         on_exit: Callable[[KernelDied], Awaitable[None]],
         on_interrupt: Callable[[], None],
@@ -74,7 +73,7 @@ class Running:
         self._launch = launch
         self._spec = launch.spec
         self._file = file
-        self._tasks = tasks
+        self._tasks: anyio.abc.TaskGroup | None = None
         self._on_exit = on_exit
         self._on_interrupt = on_interrupt
 
@@ -86,6 +85,27 @@ class Running:
         """
         if self.process is not None and self.process.returncode is not None:
             raise self.process.died()
+
+    async def host(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Where what goes on beside it runs, until :meth:`end`.
+
+        Shielded: whoever cancels the kernel's block wants it stopped as softly as ever, and for that it is talked to.
+        """
+        async with unwrapping_task_group() as self._tasks:
+            self._tasks.cancel_scope.shield = True
+            task_status.started()
+            await anyio.sleep_forever()
+
+    def end(self) -> None:
+        """Behind the last :meth:`stop`."""
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    def _start_beside(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
+    ) -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(function, *args, name=name)
 
     # Starting.
 
@@ -118,8 +138,8 @@ class Running:
             environment = self._spec.environment(launch.env)
             process = await KernelProcess.start(command, launch.cwd, environment)
         self.process = process
-        self._tasks.start_soon(process.keep_output, name="enchannel kernel output")
-        self._tasks.start_soon(self._follow_exit, process, name="enchannel kernel exit")
+        self._start_beside(process.keep_output, name="enchannel kernel output")
+        self._start_beside(self._follow_exit, process, name="enchannel kernel exit")
         await self._become_ready(process)
         return process
 
@@ -142,7 +162,7 @@ class Running:
     async def _become_ready(self, process: KernelProcess) -> None:
         timeout = self._launch.startup_timeout
         line = self.line = Line()
-        self._tasks.start_soon(line.hold, self._file.info, timeout, name="enchannel line")
+        self._start_beside(line.hold, self._file.info, timeout, name="enchannel line")
         known = False
         async with unwrapping_task_group() as tasks:
             tasks.start_soon(process.cancel_at_exit, tasks.cancel_scope)

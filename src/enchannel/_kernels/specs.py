@@ -88,7 +88,8 @@ class KernelSpec:
         Raises:
             KernelLaunchError: There is no ``kernel.json``, or it is broken.
         """
-        directory = Path(directory)
+        # Or another directory of the kernel's, or of ours later, would make it another one.
+        directory = Path(directory).absolute()
         path = directory / "kernel.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +103,7 @@ class KernelSpec:
             said = f"{path} is no kernelspec: its argv is empty"
             raise KernelLaunchError(said, reason="broken kernelspec")
         return cls(
-            name=directory.absolute().name,
+            name=directory.name,
             argv=argv,
             resource_dir=directory,
             display_name=str(data.get("display_name") or ""),

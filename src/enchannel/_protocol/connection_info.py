@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -40,7 +40,9 @@ def sockets_for(channels: Sequence[ChannelName]) -> Sequence[str]:
     Raises:
         LocalProtocolError: They are none that can be opened together.
     """
-    if isinstance(channels, str) or not channels or not set(channels) <= set(CHANNELS):
+    given: object = channels
+    several = isinstance(given, Collection) and not isinstance(given, str)
+    if not (several and channels and all(name in CHANNELS for name in channels)):
         raise LocalProtocolError(
             f"channels are some of {', '.join(CHANNELS)}, such as ('shell', 'iopub'), not {channels!r}"
         )
