@@ -203,6 +203,25 @@ async def test_what_somebody_else_is_asked_meanwhile_nobody_knows() -> None:
         assert execution.missed is None
 
 
+async def test_where_somebody_else_runs_code_in_a_subshell_nobody_knows() -> None:
+    async with conversation() as (ch, kernel, _):
+        theirs = somebody_elses("execute_request")
+        theirs.header["subshell_id"] = "s"
+        # Long before ours begins, and its end is behind ours.
+        kernel.status(theirs, "busy")
+        with anyio.fail_after(20):
+            while not ch._core.all_read():
+                await anyio.sleep(0.001)
+
+        def asks_in_between(numbering: Numbering, asked: tuple[bytes, Message]) -> None:
+            numbering.status(asked[1], "busy")
+            numbering.lose(3)
+            numbering.reply(asked)
+            numbering.status(asked[1], "idle")
+
+        assert (await run(ch, kernel, asks_in_between))[0] is None
+
+
 async def test_a_request_of_ours_that_began_before_has_its_reply_before() -> None:
     async with conversation() as (ch, kernel, tasks):
         numbering = Numbering(kernel)

@@ -248,7 +248,7 @@ class Execution:
         """How many of its messages the kernel lost before they were sent, once it is complete.
 
         Kernels drop what they publish faster than it goes out. Known of those that number what they send (ipykernel and
-        its family), and where everything on iopub is subscribed to; otherwise ``None``. Numbers that a kernel takes and does
+        its family), where everything on iopub is subscribed to and nobody else runs code in a subshell; otherwise ``None``. Numbers that a kernel takes and does
         not use look the same: a hook of the program's own that swallows displays, or several expressions of one cell that
         show themselves (``ast_node_interactivity = "all"``). The one of the last expression is allowed for.
         """

@@ -7,6 +7,8 @@ The facts it stands on:
 * Between the busy and the idle status of an execution the numbers are those of what is published, of its reply, and of
   its prompts. Whatever else the kernel handles meanwhile (control, a subshell, another client's request) has a reply as
   well, which may go to somebody else: one number for each request that is heard of.
+* Code of others asks, and its prompts go to them. What runs in a subshell of theirs may do so at any time, beside ours; so
+  where somebody runs code there, nothing is known.
 * A number is taken for the value of an expression before it is known whether there is anything to show. One that shows
   itself (``_ipython_display_``) leaves it unused. So where no ``execute_result`` came a single missing number is no loss.
 
@@ -47,6 +49,7 @@ class Numbers:
         session: Ours.
         refused: How many arrivals were dropped here so far.
         elsewhere: The numbers of replies and prompts, by the request that is answered, or by the prompt's own id.
+        shared: Whether somebody else runs code in a subshell.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Numbers:
         session: str,
         refused: Callable[[], int],
         elsewhere: Mapping[str, tuple[str, int]],
+        shared: Callable[[], bool],
     ) -> None:
+        self._shared = shared
         self._refused = refused
         self._refused_before = self._refused_behind = refused()
         self._msg_id = msg_id
@@ -116,7 +121,12 @@ class Numbers:
         """How many were lost, ``None`` where that cannot be known."""
         if self._settled is not None:
             return self._settled[0]
-        if self._unsure or not self._sequence or (self._reply is None and self._last is None):
+        if (
+            self._unsure
+            or self._shared()
+            or not self._sequence
+            or (self._reply is None and self._last is None)
+        ):
             return None
         # The idle status is the next thing that is sent behind the reply.
         last = self._last if self._last is not None else (self._reply or 0) + 1
@@ -147,7 +157,13 @@ class Losses:
     def follow(self, msg_id: str) -> Numbers:
         """Looks at what arrives from now on, until :meth:`conclude`."""
         core, transport = self._core, self._core.transport
-        numbers = Numbers(msg_id, core.session, lambda: transport.refused, self._elsewhere)
+        numbers = Numbers(
+            msg_id,
+            core.session,
+            lambda: transport.refused,
+            self._elsewhere,
+            lambda: core.status.shared,
+        )
         if core.sees_statuses() and transport.sees_everything:
             if not self._followed:
                 self._highest.clear()

@@ -47,6 +47,7 @@ class Status:
         heard: How often it has said it.
         seen: Whether any status was ever seen.
         curious: Whether any message is to be looked at for a session, and not the statuses alone.
+        shared: Whether somebody else runs code in a subshell of the kernel.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Status:
         self.heard: int = 0
         self.seen: bool = False
         self.curious: bool = False
+        self.shared: bool = False
         self._channel_of = channel_of
         self._is_over = is_over
         self._renewed = renewed
@@ -120,7 +122,7 @@ class Status:
         """The kernel was restarted."""
         if self.session is not None:
             self._earlier.append(self.session)
-        self.session, self._said = None, 0
+        self.session, self._said, self.shared = None, 0, False
         self._busy.clear()
         self.word = "unknown"
 
@@ -150,6 +152,7 @@ class Status:
         if channel is None:
             kind = text_of(parent.get("msg_type"))
             control = channel_of_type(kind) == "control"
+            self.shared |= kind == "execute_request" and bool(parent.get("subshell_id"))
             return control or kind == "kernel_info_request" or "subshell_id" in parent
         return channel != "shell" or bool(parent.get("subshell_id"))
 
