@@ -141,6 +141,16 @@ async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None
     assert not [pid for pid in pids if is_there(pid)]
 
 
+async def test_who_is_cancelled_already_starts_none(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        scope.cancel()
+        async with open_kernel(spec("--note", str(note))):
+            pytest.fail("the block was entered")
+    assert scope.cancelled_caught
+    assert not any(map(is_there, map(int, note.read_text().split() if note.exists() else [])))
+
+
 async def test_an_exit_is_told_to_who_waits_and_who_comes_later() -> None:
     async with opened() as (kernel, ch):
         with pytest.raises(KernelDied, match="exited with status 3"):

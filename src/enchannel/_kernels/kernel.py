@@ -326,7 +326,10 @@ class Kernel:
     async def launched(self, tasks: anyio.abc.TaskGroup) -> AsyncIterator[None]:
         """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
-            await tasks.start(self._running.host)
+            # Not by start(), for what is cancelled meanwhile would wait for a host that is shielded.
+            tasks.start_soon(self._running.host, name="enchannel kernel")
+            with anyio.CancelScope(shield=True):
+                await self._running.hosting.wait()
             await self._running.begin()
             yield
         finally:

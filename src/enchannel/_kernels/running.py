@@ -56,6 +56,7 @@ class Running:
     Attributes:
         process: It; ``None`` before the first was started.
         line: Our own connection to it.
+        hosting: Set when :meth:`host` can take what goes on beside it.
         replacing: Whether it is being replaced by another one, so that who replaces it says what becomes of it.
     """
 
@@ -73,6 +74,7 @@ class Running:
         self._launch = launch
         self._spec = launch.spec
         self._file = file
+        self.hosting = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
         self._on_exit = on_exit
         self._on_interrupt = on_interrupt
@@ -86,14 +88,14 @@ class Running:
         if self.process is not None and self.process.returncode is not None:
             raise self.process.died()
 
-    async def host(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def host(self) -> None:
         """Where what goes on beside it runs, until :meth:`end`.
 
         Shielded: whoever cancels the kernel's block wants it stopped as softly as ever, and for that it is talked to.
         """
         async with unwrapping_task_group() as self._tasks:
             self._tasks.cancel_scope.shield = True
-            task_status.started()
+            self.hosting.set()
             await anyio.sleep_forever()
 
     def end(self) -> None:
