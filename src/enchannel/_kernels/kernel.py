@@ -335,7 +335,10 @@ class Kernel:
         finally:
             self._left = True
             self._restarting.cancel()
-            with anyio.CancelScope(shield=True):
-                async with self._turns:
-                    await self._running.stop()
-            self._running.end()
+            try:
+                with anyio.CancelScope(shield=True):
+                    async with self._turns:
+                        await self._running.stop()
+            finally:
+                # Whatever it was: nothing else ends what is shielded.
+                self._running.end()
