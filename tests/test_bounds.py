@@ -155,20 +155,25 @@ async def test_who_only_waits_for_an_execution_has_its_outputs_and_is_told_the_r
         assert ch.statistics().buffer_dropped == 0
 
 
+async def gives_way_at_once(ch: KernelChannels, kernel: Kernel, stream: Stream[Any]) -> None:
+    """A full `stream` whose reader waits for an execution."""
+    async with ch.execute("1") as execution:
+        asked = await kernel.asked()
+        kernel.reply(asked)
+        kernel.status(asked[1], "idle")
+        # At once, and not behind any time.
+        began = anyio.current_time()
+        await execution.wait()
+        assert anyio.current_time() - began < 0.1
+    assert [number_of(await stream.receive()) for _ in range(SIZE)][-1] == FLOOD - 1
+    assert ch.statistics().buffer_dropped == FLOOD - SIZE
+
+
 async def test_a_comm_that_its_reader_cannot_read_gives_way(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with conversation(max_buffer_size=SIZE) as (ch, kernel, _), comm(ch, kernel) as stream:
-        async with ch.execute("1") as execution:
-            asked = await kernel.asked()
-            kernel.reply(asked)
-            kernel.status(asked[1], "idle")
-            # At once, and not behind any time.
-            began = anyio.current_time()
-            await execution.wait()
-            assert anyio.current_time() - began < 0.1
-        assert [number_of(await stream.receive()) for _ in range(SIZE)][-1] == FLOOD - 1
-        assert ch.statistics().buffer_dropped == FLOOD - SIZE
+        await gives_way_at_once(ch, kernel, stream)
     assert caplog.text.count("dropped its oldest messages") == 1
 
 
@@ -180,15 +185,7 @@ async def test_a_comm_that_the_kernel_opened_gives_way_at_once_as_well() -> None
             for number in range(FLOOD):
                 kernel.say("comm_msg", message(""), comm_id="1", number=number)
             stream = await incoming.receive()
-            async with ch.execute("1") as execution:
-                asked = await kernel.asked()
-                kernel.reply(asked)
-                kernel.status(asked[1], "idle")
-                began = anyio.current_time()
-                await execution.wait()
-                assert anyio.current_time() - began < 0.1
-            assert [number_of(await stream.receive()) for _ in range(SIZE)][-1] == FLOOD - 1
-            assert ch.statistics().buffer_dropped == FLOOD - SIZE
+            await gives_way_at_once(ch, kernel, stream)
 
 
 async def test_a_slow_reader_holds_up_others_and_loses_nothing() -> None:

@@ -45,6 +45,7 @@ from ._protocol.errors import (
     ReplayedMessage,
     text_of,
 )
+from ._protocol.message import ABORTED
 
 __all__ = [
     "ConnectionFileError",
@@ -177,7 +178,7 @@ class ReplyError(EnchannelError):
         self.code = code
         self.outputs: list[dict[str, Any]] = list(outputs)
         said = self.evalue or text_of(reply.get("status"))
-        if said in ("aborted", "abort"):
+        if said in ABORTED:
             said = f"{said}, for what was asked before it failed"
         text = (
             f"{self.ename}: {self.evalue}"

@@ -29,7 +29,7 @@ from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
 from .._protocol.outputs import OutputList, text_of_outputs
 from .losses import Numbers
-from .stopping import Code, leave
+from .stopping import Code, can_interrupt, leave
 from .timings import Timings, timings_of
 
 if TYPE_CHECKING:
@@ -248,9 +248,10 @@ class Execution:
         """How many of its messages the kernel lost before they were sent, once it is complete.
 
         Kernels drop what they publish faster than it goes out. Known of those that number what they send (ipykernel and
-        its family), where everything on iopub is subscribed to and nobody else runs code in a subshell; otherwise ``None``. Numbers that a kernel takes and does
-        not use look the same: a hook of the program's own that swallows displays, or several expressions of one cell that
-        show themselves (``ast_node_interactivity = "all"``). The one of the last expression is allowed for.
+        its family), where everything on iopub is subscribed to and nobody else runs code in a subshell; otherwise ``None``.
+        Numbers that a kernel takes and does not use look the same: a hook of the program's own that swallows displays, or
+        several expressions of one cell that show themselves (``ast_node_interactivity = "all"``). The one of the last
+        expression is allowed for.
         """
         return self._run.numbers.missed if self.complete else None
 
@@ -394,10 +395,10 @@ def execute_code(
         raise LocalProtocolError(
             f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"
         )
-    if on_input is not None and "stdin" not in conversations.core.channels:
-        raise LocalProtocolError("on_input answers on the stdin channel, which is not open")
     core = conversations.core
-    if interrupt_on_cancel and core.interrupter is None and "control" not in core.channels:
+    if on_input is not None and "stdin" not in core.channels:
+        raise LocalProtocolError("on_input answers on the stdin channel, which is not open")
+    if interrupt_on_cancel and not can_interrupt(core):
         raise LocalProtocolError("interrupt_on_cancel needs the control channel, which is not open")
     request = messages.execute_request(
         code,

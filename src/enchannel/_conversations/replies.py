@@ -7,9 +7,8 @@ from typing import Any
 
 import anyio
 
-from .._core.requests import ABORTED
 from .._exceptions import LocalProtocolError, NoReply, ReplyError
-from .._protocol.message import Message
+from .._protocol.message import ABORTED, Message
 
 __all__ = ["interrupt_reply", "is_success", "raise_for_status", "user_expression"]
 

@@ -31,9 +31,10 @@ from .._trio import uncut
 from .replies import interrupt_reply
 
 if TYPE_CHECKING:
+    from .._core.core import Core
     from .conversations import Conversations
 
-__all__ = ["Code", "interrupt", "leave"]
+__all__ = ["Code", "can_interrupt", "interrupt", "leave"]
 
 STOP_DEADLINE = 2.0
 """Seconds that stopping it may hold up who leaves it; it goes on behind that."""
@@ -107,6 +108,11 @@ class _Unwanted(Code):
         self.begun, self.question = code.begun, code.question
 
 
+def can_interrupt(core: Core) -> bool:
+    """Whether there is a way to interrupt the kernel of `core`."""
+    return core.interrupter is not None or "control" in core.channels
+
+
 async def interrupt(conversations: Conversations) -> None:
     """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""
     core = conversations.core
@@ -163,8 +169,7 @@ class _Stopping:
     @property
     def _reachable(self) -> bool:
         """Whether an interrupt reaches the code, and can be sent."""
-        core = self._core
-        return self._code.reachable and (core.interrupter is not None or "control" in core.channels)
+        return self._code.reachable and can_interrupt(self._core)
 
     async def finish(self) -> None:
         """Waits until it is complete.

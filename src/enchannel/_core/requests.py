@@ -26,7 +26,7 @@ import anyio
 
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
-from .._protocol.message import ChannelName, Message
+from .._protocol.message import ABORTED, ChannelName, Message
 from .._trio import uncut
 from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, QUESTION, UNANSWERED
 from .flight import Flight, Missing, Tied
@@ -36,15 +36,12 @@ from .no_reply import no_reply
 from .questions import Questions
 from .seam import Seam
 
-__all__ = ["ABORTED", "Requests"]
+__all__ = ["Requests"]
 
 _QUESTION_LOST = (
     "the connection of stdin to the kernel was away for a moment, and the code says nothing any more: what it asked may "
     "be lost, and it would wait for the answer without end"
 )
-
-ABORTED = ("aborted", "abort")
-"""The status of a reply to a request that was not run, because one before it failed."""
 
 
 class Requests:

@@ -67,7 +67,11 @@ class Kernel:
         self.connection_file: Path = file.path
         self._file = file
         self._running = Running(
-            launch, file, on_exit=self._tell_exit, on_interrupt=self._tell_interrupt
+            launch,
+            file,
+            is_replaced=lambda: not self._restarted.is_set(),
+            on_exit=self._tell_exit,
+            on_interrupt=self._tell_interrupt,
         )
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
@@ -254,7 +258,6 @@ class Kernel:
             if self._left:
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             self._restarted = anyio.Event()
-            self._running.replacing = True
             try:
                 with anyio.CancelScope() as self._restarting:
                     await self._restart(now=now)
@@ -267,7 +270,6 @@ class Kernel:
                 self._lose(KernelDied(said, "exited", self.output))
                 raise
             finally:
-                self._running.replacing = False
                 self._restarted.set()
 
     async def _restart(self, *, now: bool) -> None:

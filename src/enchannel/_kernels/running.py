@@ -50,6 +50,7 @@ class Running:
     Args:
         launch: How it is started.
         file: The connection file.
+        is_replaced: Whether it is being replaced by another one, so that who replaces it says what becomes of it.
         on_exit: Called with what is raised of it when a process has exited that is not being replaced.
         on_interrupt: Called before it is interrupted.
 
@@ -57,7 +58,6 @@ class Running:
         process: It; ``None`` before the first was started.
         line: Our own connection to it.
         hosting: Set when :meth:`host` can take what goes on beside it.
-        replacing: Whether it is being replaced by another one, so that who replaces it says what becomes of it.
     """
 
     def __init__(
@@ -65,17 +65,18 @@ class Running:
         launch: Launch,
         file: ConnectionFile,
         *,
+        is_replaced: Callable[[], bool],
         on_exit: Callable[[KernelDied], Awaitable[None]],
         on_interrupt: Callable[[], None],
     ) -> None:
         self.process: KernelProcess | None = None
         self.line: Line = Line()
-        self.replacing: bool = False
+        self.hosting: anyio.Event = anyio.Event()
         self._launch = launch
         self._spec = launch.spec
         self._file = file
-        self.hosting = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._is_replaced = is_replaced
         self._on_exit = on_exit
         self._on_interrupt = on_interrupt
 
@@ -205,7 +206,7 @@ class Running:
     async def _follow_exit(self, process: KernelProcess) -> None:
         await process.wait()
         try:
-            if not self.replacing:
+            if not self._is_replaced():
                 await process.wait_last_output()
                 if process is self.process:
                     await self._on_exit(process.died())

@@ -31,6 +31,9 @@ RequestChannel: TypeAlias = Literal["shell", "control"]
 CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
 """The four channels that carry messages."""
 
+ABORTED = ("aborted", "abort")
+"""The status of a reply to a request that was not run, because one before it failed."""
+
 PROTOCOL_VERSION = "5.4"
 """What the header of a sent message says where the body names no version."""
 
