@@ -80,11 +80,12 @@ class Cases:
         yield from self.headers()
 
     def signatures(self) -> Iterator[Case]:
+        # Without a key only a signature where none belongs tells that something is wrong.
         bad = INVALID if self._key else FINE
-        yield "wrong signature", self.forged(b"0" * 64), bad
+        yield "wrong signature", self.forged(b"0" * 64), INVALID
         yield "empty signature", self.forged(b""), bad
-        yield "signature that is no text", self.forged(b"\xff" * 64), bad
-        yield "signature of 100,000 bytes", self.forged(b"0" * 100_000), bad
+        yield "signature that is no text", self.forged(b"\xff" * 64), INVALID
+        yield "signature of 100,000 bytes", self.forged(b"0" * 100_000), INVALID
         good = self.signed(*self.parts())
         # The forgery comes first, with the signature of what follows.
         yield "forged copy", [*good[:-1], b'{"forged": true}'], bad
@@ -103,7 +104,7 @@ class Cases:
         yield "one empty frame", [b""], MALFORMED
         yield "two empty frames", [b"", b""], MALFORMED
         yield "10,000 frames of nothing", [b""] * 10_000, MALFORMED
-        yield "10,000 delimiters", [DELIMITER] * 10_000, INVALID if self._key else MALFORMED
+        yield "10,000 delimiters", [DELIMITER] * 10_000, INVALID
         yield "10,000 buffers", [*self.signed(*self.parts()), *[b"x"] * 10_000], FINE
         yield "several identities", [b"a", b"b", b"c", *self.signed(*self.parts())], FINE
         yield "a delimiter for a buffer", [*self.signed(*self.parts()), DELIMITER], FINE

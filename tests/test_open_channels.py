@@ -183,22 +183,24 @@ async def test_a_bad_message_proves_nothing(raw_kernel: RawKernel) -> None:
             assert ch.statistics().received["iopub"] >= 1
 
 
-async def test_where_all_is_refused_the_block_is_not_entered(raw_kernel: RawKernel) -> None:
-    raw_kernel.wire = Wire("another key")
-    raw_kernel.greeting = False
+@pytest.mark.parametrize("key", ["another key", ""])
+async def test_where_all_is_refused_the_block_is_not_entered(key: str) -> None:
     said = r"all that arrives is refused \(\d+ InvalidSignature\): is the connection file"
-    async with anyio.create_task_group() as tasks:
+    with RawKernel(key=key) as raw_kernel:
+        raw_kernel.wire = Wire("the kernel's key")
+        raw_kernel.greeting = False
+        async with anyio.create_task_group() as tasks:
 
-        async def publish() -> None:
-            while True:
-                raw_kernel.publish(*numbered(1))
-                await anyio.sleep(0.01)
+            async def publish() -> None:
+                while True:
+                    raw_kernel.publish(*numbered(1))
+                    await anyio.sleep(0.01)
 
-        tasks.start_soon(publish)
-        with pytest.raises(KernelConnectError, match=said):
-            async with raw_kernel.open(connect_timeout=2):
-                pytest.fail("the block was entered")
-        tasks.cancel_scope.cancel()
+            tasks.start_soon(publish)
+            with pytest.raises(KernelConnectError, match=said):
+                async with raw_kernel.open(connect_timeout=2):
+                    pytest.fail("the block was entered")
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_kernel_too_busy_for_a_proof_is_joined_with_a_warning(

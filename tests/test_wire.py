@@ -170,7 +170,8 @@ def test_replaced_is_what_is_no_utf_8_and_nothing_else(data: bytes) -> None:
     # What a JSON string may not hold as it is has another meaning, or none.
     data = bytes(byte for byte in data if byte >= 0x20 and byte not in b'"\\')
     wire = Wire()
-    content = wire.decode(signed(HEADER, b"{}", b"{}", b'{"text": "%s"}' % data)).content
+    frames = [DELIMITER, b"", HEADER, b"{}", b"{}", b'{"text": "%s"}' % data]
+    content = wire.decode(frames).content
     text = data.decode(errors="replace")
     assert content == {"text": text}
     assert wire.repaired == (text.encode() != data)
@@ -340,10 +341,19 @@ def test_a_parent_that_is_none_is_refused_each_time(parent: bytes) -> None:
     assert wire.decode([DELIMITER, b"", HEADER, b"null", b"{}", b"{}"]).parent_header == {}
 
 
-def test_without_a_key_nothing_is_checked() -> None:
+def test_without_a_key_what_is_unsigned_may_come_again() -> None:
     wire = Wire(b"")
-    frames = [DELIMITER, b"whatever", HEADER, b"{}", b"{}", b"{}"]
+    frames = [DELIMITER, b"", HEADER, b"{}", b"{}", b"{}"]
     assert wire.decode(frames) == wire.decode(frames)
+
+
+def test_without_a_key_a_signature_is_that_of_the_empty_key() -> None:
+    # IRkernel signs with it.
+    parts = [HEADER, b"{}", b"{}", b"{}"]
+    by_empty = hmac.new(b"", b"".join(parts), hashlib.sha256).hexdigest().encode()
+    assert Wire(b"").decode([DELIMITER, by_empty, *parts]).content == {}
+    with pytest.raises(InvalidSignature, match="the key is empty"):
+        Wire(b"").decode(signed(*parts))
 
 
 def test_the_replay_guard_remembers_a_window_and_no_more_than_two() -> None:

@@ -140,7 +140,7 @@ async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> 
     if transport.iopub_needs_proof and not core.iopub_proven:
         _raise_if_all_is_refused(core)
         logger().warning(
-            "iopub could not be proven live within %g s: is the kernel busy? "
+            "iopub could not be proven live within %g s: is the kernel busy, or its key another one? "
             "Output of the first request may be missed",
             connect_timeout,
         )

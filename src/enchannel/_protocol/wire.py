@@ -9,7 +9,8 @@ The rules, in order, for what arrives:
 * More bytes than the caller allows, in all frames together, are too many; so are more frames than would fit there.
 * Frames without a delimiter, or with fewer than five frames behind it, are malformed.
 * The signature is the hex HMAC of the four JSON parts as they stand on the wire; buffers are outside it.
-  With an empty key nothing is signed and nothing is checked.
+  With an empty key nothing is signed. What arrives is unsigned too, or signed with the empty key, as IRkernel does
+  it; with any other signature the kernel has a key that the caller has not, and hears nothing that is sent to it.
 * Only a signature that verified is remembered, so that a forged copy that comes first cannot make the
   genuine message look like a replay.
 * Bytes that are no UTF-8, which R prints, are read as U+FFFD, and the message is counted. The signature is
@@ -92,8 +93,8 @@ class Wire:
         # With OpenSSL behind it, which takes 4 ms to load: a fifth of importing the whole package.
         from .signing import Signer, compare_digest
 
-        signer = Signer(key, signature_scheme)
-        self._signer = signer if key else None
+        self._signer = Signer(key, signature_scheme)
+        self._signed = bool(key)
         self._same = compare_digest
         self._replays = _ReplayGuard(REPLAY_WINDOW)
         self.repaired: int = 0
@@ -113,14 +114,14 @@ class Wire:
             _to_json("metadata", message.metadata),
             _to_json("content", message.content),
         ]
-        signature = self._signer.sign(parts) if self._signer else b""
+        signature = self._signer.sign(parts) if self._signed else b""
         buffers = [_flat(buffer) for buffer in message.buffers]
         return [*prefix, DELIMITER, signature, *parts, *buffers]
 
     @property
     def signed(self) -> bool:
         """Whether messages are signed."""
-        return self._signer is not None
+        return self._signed
 
     def decode(self, frames: Sequence[Frame]) -> Message:
         """The message in `frames`; its buffers are views of them.
@@ -128,7 +129,7 @@ class Wire:
         Raises:
             MessageTooLarge: More bytes than are allowed.
             MalformedMessage: No delimiter, too few frames, or parts that are not what they must be.
-            InvalidSignature: The signature does not belong to the four JSON parts.
+            InvalidSignature: The signature does not belong to the four JSON parts, or there is one and no key.
             ReplayedMessage: A message with this signature was decoded before.
         """
         if self._max_size is not None:
@@ -140,8 +141,10 @@ class Wire:
         if len(frames) < start + 5:
             raise MalformedMessage(f"{len(frames) - start} frames behind the delimiter, not 5")
         parts = frames[start + 1 : start + 5]
-        if self._signer is not None:
+        if self._signed:
             self._verify(self._signer.sign(parts), frames[start])
+        elif frames[start] and not self._same(self._signer.sign(parts), frames[start]):
+            raise InvalidSignature("the message is signed, and the key is empty")
         try:
             header, content = _decode(parts[0]), _decode(parts[3])
             if parts[1] != self._parent_part:
