@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
-from enchannel._protocol.outputs import Displays, OutputList, output_of
+from enchannel.outputs import (
+    Displays,
+    OutputArea,
+    OutputWidgets,
+    bundle_text,
+    output_of,
+    plain_text,
+)
 from raw_kernel import message
 
 
-def applied(*messages: Any, displays: Displays | None = None) -> OutputList:
-    outputs = OutputList(displays or Displays())
+def applied(*messages: Any, displays: Displays | None = None) -> OutputArea:
+    outputs = OutputArea(displays or Displays())
     for each in messages:
         outputs.apply(each)
     return outputs
@@ -134,7 +141,7 @@ def test_outputs_have_the_shape_of_nbformat(msg: Any, output: Any) -> None:
 
 def test_looking_at_each_piece_copies_no_text() -> None:
     """CPython's own: a text that is held once grows in its place."""
-    outputs, piece, count = OutputList(Displays()), "x" * 10_000, 500
+    outputs, piece, count = OutputArea(Displays()), "x" * 10_000, 500
     for _ in range(count):
         outputs.apply(message("stream", name="stdout", text=piece))
         assert outputs.outputs[0]["output_type"] == "stream"
@@ -156,9 +163,158 @@ def test_looking_at_each_piece_copies_no_text() -> None:
 def test_that_something_is_shown_is_told_when_it_is_the_first() -> None:
     told: list[int] = []
     displays = Displays(lambda: told.append(1))
-    first = OutputList(displays)
+    first = OutputArea(displays)
     displays.add(first.outputs)
     assert told == [1]
-    second = OutputList(displays)
+    second = OutputArea(displays)
     displays.add(second.outputs)
     assert told == [1]
+
+
+def test_what_is_displayed_again_changes_what_is_there() -> None:
+    """As in notebooks."""
+    outputs = applied(display("1", "x"), display("2", "x"))
+    assert outputs.outputs == [shown("2"), shown("2")]
+    assert {name: len(each) for name, each in outputs.displays.items()} == {"x": 2}
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_halves_of_a_character_in_two_messages_are_one(looked_at: bool) -> None:
+    outputs = OutputArea()
+    for text in ("a\ud83d", "\ude00b\ud83d", "", "\ude00", "\ud83d", "c", "\ude00"):
+        outputs.apply(stream(text))
+        assert not looked_at or outputs.outputs
+    assert outputs.text == "a\U0001f600b\U0001f600\ud83dc\ude00"
+
+
+def test_halves_in_two_streams_stay_halves() -> None:
+    outputs = applied(stream("\ud83d"), stream("\ude00", "stderr"))
+    assert [each["text"] for each in outputs.outputs] == ["\ud83d", "\ude00"]
+
+
+def test_the_text_of_old_streams_is_read() -> None:
+    assert output_of(message("stream", name="stderr", data="x")) == {
+        "output_type": "stream",
+        "name": "stderr",
+        "text": "x",
+    }
+
+
+def comm(kind: str, comm_id: str = "c", **state: Any) -> Any:
+    name = {"target_name": "jupyter.widget"} if kind == "comm_open" else {}
+    data = {"method": "update", "state": state}
+    return message(kind, comm_id=comm_id, data=data, **name)
+
+
+CELL = message("execute_request")
+
+
+def of_cell(text: str) -> Any:
+    return message("stream", CELL, name="stdout", text=text)
+
+
+def with_widgets(on_change: Any = None) -> tuple[OutputArea, OutputWidgets]:
+    displays = Displays()
+    displays.widgets = widgets = OutputWidgets(displays, on_change)
+    area = OutputArea(displays)
+    for comm_id in "cd":
+        area.apply(comm("comm_open", comm_id, _model_name="OutputModel", msg_id="", outputs=[]))
+    return area, widgets
+
+
+def test_what_a_widget_has_captured_is_its_own() -> None:
+    area, widgets = with_widgets()
+    area.apply(of_cell("1"))
+    area.apply(comm("comm_msg", msg_id=CELL.msg_id))
+    area.apply(of_cell("2"))
+    area.apply(comm("comm_msg", "d", msg_id=CELL.msg_id))
+    area.apply(of_cell("3"))
+    area.apply(comm("comm_msg", "d", msg_id=""))
+    area.apply(of_cell("4"))
+    area.apply(message("status", CELL, execution_state="idle"))
+    area.apply(stream("somebody else's"))
+    area.apply(comm("comm_msg", msg_id=""))
+    area.apply(of_cell("5"))
+    assert area.text == "1somebody else's5"
+    assert {comm_id: each.text for comm_id, each in widgets.areas.items()} == {"c": "24", "d": "3"}
+
+
+def test_who_looks_after_widgets_is_told_once_for_a_batch() -> None:
+    told: list[Any] = []
+    area, widgets = with_widgets(lambda comm_id, outputs: told.append((comm_id, [*outputs])))
+    area.apply(comm("comm_msg", msg_id=CELL.msg_id))
+    for each in (of_cell("a"), of_cell("b")):
+        area.apply(each)
+    widgets.tell()
+    widgets.tell()
+    area.apply(message("clear_output", CELL))
+    widgets.tell()
+    assert told == [("c", [{"output_type": "stream", "name": "stdout", "text": "ab"}]), ("c", [])]
+
+
+def test_the_kernel_may_set_what_a_widget_shows() -> None:
+    told: list[Any] = []
+    area, widgets = with_widgets(lambda *changed: told.append(changed))
+    given = {"output_type": "stream", "name": "stdout", "text": "given "}
+    area.apply(comm("comm_msg", outputs=[given, "odd"]))
+    area.apply(comm("comm_msg", msg_id=CELL.msg_id))
+    widgets.tell()
+    assert told == []
+    area.apply(of_cell("more"))
+    assert widgets.areas["c"].text == "given more"
+    assert given["text"] == "given "
+
+
+def test_a_widget_that_is_closed_captures_nothing_more() -> None:
+    area, widgets = with_widgets()
+    area.apply(comm("comm_msg", msg_id=CELL.msg_id))
+    area.apply(comm("comm_close"))
+    area.apply(of_cell("1"))
+    assert area.text == "1"
+    assert list(widgets.areas) == ["d"]
+
+
+def test_other_comms_are_left_alone() -> None:
+    area, widgets = with_widgets()
+    for each in (
+        message("comm_open", comm_id="e", target_name="mine", data={"state": {"msg_id": "x"}}),
+        message("comm_open", comm_id="e", target_name="jupyter.widget", data=None),
+        comm("comm_open", "f", _model_name="IntSliderModel"),
+        message("comm_msg", comm_id=5, data={"state": {}}),
+        message("comm_msg", comm_id="c", data={"method": "custom", "state": {"msg_id": "x"}}),
+        comm("comm_msg", "e", msg_id=CELL.msg_id),
+        comm("comm_msg", msg_id=7),
+    ):
+        area.apply(each)
+    area.apply(of_cell("1"))
+    assert area.text == "1"
+    assert list(widgets.areas) == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("plain\n", "plain\n"),
+        ("10%\r20%\r100%\n", "100%\n"),
+        ("long line\rshort", "shortline"),
+        ("a\r\nb\r\n", "a\nb\n"),
+        ("abc\b\bX\r_", "_Xc"),
+        ("\b\ba", "a"),
+        ("\x1b[31mred\x1b[0m \x1b]0;title\x07and \x1b[2K\x1bMmore", "red and more"),
+        ("", ""),
+    ],
+)
+def test_text_as_it_looks_in_the_end(text: str, seen: str) -> None:
+    assert plain_text(text) == seen
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"text/plain": ["a\n", "b"], "text/html": "<b>"}, "a\nb"),
+        ({"text/markdown": "# a"}, "# a"),
+        ({"image/png": "…", "x/y": 1}, "<image/png, x/y>"),
+    ],
+)
+def test_a_bundle_has_a_text(data: Any, text: str) -> None:
+    assert bundle_text(data) == text

@@ -23,7 +23,7 @@ PACKAGE = "enchannel"
 
 ROOMS = (
     ("_protocol",),
-    ("messages", "operators"),
+    ("messages", "operators", "outputs"),
     ("_log", "_exceptions", "_groups", "_bell", "_trio", "_later"),
     ("_transports",),
     ("_core",),

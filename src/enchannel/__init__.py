@@ -10,8 +10,8 @@ A received message travels one way::
 and a sent one the other: ``_channels`` or a conversation -> ``_core`` -> ``_transports`` -> ``_protocol`` ->
 socket. Each room stands on those below it, and knows nothing of those above:
 
-* ``_protocol``: messages, frames, signatures, connection files, outputs: values and bytes; ``messages`` and
-  ``operators`` are its public vocabulary.
+* ``_protocol``: messages, frames, signatures, connection files, outputs: values and bytes; ``messages``,
+  ``operators`` and ``outputs`` are its public vocabulary.
 * ``_transports``: the interface to whatever carries messages, and ZeroMQ; nothing else imports zmq.
 * ``_core``: the life of a connection, what is asked of a kernel, and who gets a message.
 * ``_conversations``: executions, comms, subshells and debugging.
@@ -64,7 +64,7 @@ from ._transports.base import Transport
 from ._transports.zmq_open import wrap_sockets
 
 if TYPE_CHECKING:
-    from . import messages, operators
+    from . import messages, operators, outputs
     from ._conversations.comms import Comm, IncomingComms
     from ._conversations.sessions import DebugSession, Subshell
     from ._kernels.connection_files import RunningKernel, find_connection_file, list_running_kernels
@@ -121,6 +121,7 @@ __all__ = [
     "open_shell_channel",
     "open_stdin_channel",
     "operators",
+    "outputs",
     "raise_for_status",
     "user_expression",
     "wrap_sockets",
@@ -140,6 +141,7 @@ _LATER = {
     "messages": "messages",
     "open_kernel": "_kernels.opening",
     "operators": "operators",
+    "outputs": "outputs",
 }
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._conversations.execution import ExecuteOptions
     from ._conversations.sessions import DebugSession, Subshell
     from ._protocol.contents import KernelInfoReply
+    from .outputs import Displays, OutputWidgets
 
 __all__ = ["ChannelStatistics", "KernelChannels"]
 
@@ -336,6 +337,26 @@ class KernelChannels:
             LocalProtocolError: On entry, where they are accepted already.
         """
         return self._conversations.comms.accept(target_name)
+
+    def open_output_widgets(self) -> AbstractAsyncContextManager[OutputWidgets]:
+        """Looks after the Output widgets of ipywidgets, as an async context manager that gives an
+        :class:`~enchannel.outputs.OutputWidgets`.
+
+        What such a widget has captured (``with out:``) is no output of its cell then, but the widget's, and the kernel is
+        told what it shows. Widgets that were made before the block was entered are not known.
+
+        Raises:
+            LocalProtocolError: On entry, where they are looked after already, or iopub or shell is not open.
+            KernelDied: On entry: the kernel is lost.
+        """
+        from ._conversations.widgets import open_output_widgets
+
+        return open_output_widgets(self._conversations)
+
+    @property
+    def displays(self) -> Displays:
+        """What the outputs of these channels share; an :class:`~enchannel.outputs.OutputArea` of one's own may take part."""
+        return self._conversations.displays
 
     def open_subshell(self) -> AbstractAsyncContextManager[Subshell]:
         """A subshell of the kernel, as an async context manager that gives a :class:`Subshell`.

@@ -18,7 +18,7 @@ import click
 import trio
 
 from .. import Message
-from .._protocol.outputs import bundle_text
+from ..outputs import bundle_text
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -9,7 +9,7 @@ import attrs
 from .._exceptions import ReplyError
 from .._protocol.errors import text_of
 from .._protocol.message import Message
-from .._protocol.outputs import text_of_outputs
+from .._protocol.output_text import text_of_outputs
 from .conversations import Conversations
 from .execution import count_of, execute_code
 from .replies import is_success

@@ -6,7 +6,7 @@ for once in each epoch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +23,7 @@ from .replies import raise_for_status
 
 if TYPE_CHECKING:
     from .._protocol.connection_info import ChannelName
+    from .._protocol.output_widgets import OutputWidgets
     from .comms import Comms
 
 __all__ = ["Conversations"]
@@ -42,13 +43,28 @@ class Conversations:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.displays: Displays = Displays(self._overhear_updates)
+        self.displays: Displays = Displays(self._overhear)
+        self._widgets: OutputWidgets | None = None
         self.losses: Losses = Losses(core)
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
 
-    def _overhear_updates(self) -> None:
-        self.core.requests.overhear = self.displays.update
+    def _overhear(self) -> None:
+        self.core.requests.overhear = self._hear_outputs
+
+    def _hear_outputs(self, published: Sequence[Message]) -> None:
+        self.displays.overhear(published)
+        self.outputs_heard()
+
+    def look_after(self, widgets: OutputWidgets | None) -> None:
+        """Who may have captured outputs from now on."""
+        self.displays.widgets = self._widgets = widgets
+        self._overhear()
+
+    def outputs_heard(self) -> None:
+        """A batch was applied to outputs."""
+        if self._widgets is not None:
+            self._widgets.tell()
 
     @property
     def comms(self) -> Comms:

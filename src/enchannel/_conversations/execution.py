@@ -27,7 +27,7 @@ from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
-from .._protocol.outputs import OutputList, text_of_outputs
+from .._protocol.outputs import OutputArea
 from .losses import Numbers
 from .stopping import Code, can_interrupt, leave
 from .timings import Timings, timings_of
@@ -97,7 +97,8 @@ class _Run(Code):
         super().__init__(channel, request)
         self._streamed = streamed
         self.statuses: dict[str, Message] = {}
-        self.outputs: OutputList = OutputList(conversations.displays)
+        self.outputs: OutputArea = OutputArea(conversations.displays)
+        self._outputs_heard = conversations.outputs_heard
         self._core = conversations.core
         self._on_input = on_input
         self.numbers: Numbers = conversations.losses.follow(request.msg_id)
@@ -111,8 +112,8 @@ class _Run(Code):
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this execution; must not raise."""
         if channel == "iopub":
-            for message in messages:
-                self.outputs.apply(message)
+            self.outputs.apply(*messages)
+            self._outputs_heard()
             if self._streamed:
                 self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None and self._streamed:
@@ -233,7 +234,7 @@ class Execution:
     @property
     def text(self) -> str:
         """What a terminal would show of :attr:`outputs`, with the colours that are in them."""
-        return text_of_outputs(self.outputs)
+        return self._run.outputs.text
 
     @property
     def dropped(self) -> int:

@@ -1,12 +1,16 @@
 """The outputs of an execution, as a notebook shows them.
 
-* Text of one stream that follows text of the same stream is appended to it.
+* Text of one stream that follows text of the same stream is appended to it. Half a surrogate pair at its end and the
+  other half that follows become one character, for kernels cut their text anywhere.
 * ``clear_output`` clears at once, or (``wait``) when the next output comes.
-* ``update_display_data`` changes every display of that id, whichever execution of these channels showed it, for as long
-  as somebody holds its outputs; one that was never shown is not shown by its update.
+* ``update_display_data`` changes every display of that id, in whichever list of the same :class:`Displays`, for as long
+  as somebody holds that list; one that was never shown is not shown by its update. What is displayed again under its
+  id changes those that are there as well.
+* What an Output widget has captured is its own, where somebody looks after these widgets
+  (:mod:`~enchannel._protocol.output_widgets`).
 
 The shape is nbformat's: ``stream``, ``display_data``, ``execute_result`` and ``error``. Fields that a kernel
-leaves out, or sends as ``null``, are empty.
+leaves out, or sends as ``null``, are empty. Carriage returns and the like stay as they are.
 
 Source: "Messages on the IOPub channel" of the Jupyter messaging specification; "Code cell outputs" of nbformat.
 """
@@ -15,22 +19,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from .errors import text_of
 from .message import Message
+from .output_text import text_of_outputs
 
-__all__ = ["Displays", "OutputList", "bundle_text", "output_of", "text_of_outputs"]
+__all__ = ["Displays", "Output", "OutputArea", "Widgets", "output_of"]
 
-Output = dict[str, Any]
+Output: TypeAlias = "dict[str, Any]"
+"""One output in nbformat's shape."""
 
 
 def output_of(message: Message) -> Output | None:
     """The output, in nbformat's shape, that `message` is; none where it is no output."""
     content, kind = message.content, message.msg_type
     if kind == "stream":
-        name, text = text_of(content.get("name")) or "stdout", text_of(content.get("text"))
-        return {"output_type": kind, "name": name, "text": text}
+        # Before version 5 of the protocol its text was "data".
+        text = text_of(content.get("text", content.get("data")))
+        return {"output_type": kind, "name": text_of(content.get("name")) or "stdout", "text": text}
     if kind == "error":
         traceback = content.get("traceback") or []
         return {
@@ -48,30 +55,6 @@ def output_of(message: Message) -> Output | None:
     return output
 
 
-def bundle_text(data: Mapping[str, Any]) -> str:
-    """What of a MIME bundle a person can read best; some kernels send no plain text."""
-    for mime_type in ("text/plain", "text/markdown", "text/latex", "text/html"):
-        if mime_type in data:
-            value = data[mime_type]
-            # nbformat allows a list of lines.
-            return "".join(map(text_of, value if isinstance(value, list) else [value]))
-    return f"<{', '.join(data)}>"
-
-
-def text_of_outputs(outputs: Iterable[Output]) -> str:
-    """What a terminal would show of `outputs`, with the colours that are in them."""
-    return "".join(map(_text_of_output, outputs))
-
-
-def _text_of_output(output: Output) -> str:
-    if output["output_type"] == "stream":
-        return text_of(output["text"])
-    if output["output_type"] == "error":
-        lines = output["traceback"] or [f"{text_of(output['ename'])}: {text_of(output['evalue'])}"]
-        return "".join(f"{text_of(line)}\n" for line in lines)
-    return f"{bundle_text(output['data'])}\n" if output["data"] else ""
-
-
 def display_id_of(message: Message) -> str | None:
     """The id under which `message` may be, or is, updated."""
     transient = message.content.get("transient")
@@ -85,7 +68,7 @@ def _show(output: Output, content: dict[str, Any]) -> None:
         output[name] = dict(value) if isinstance(value, dict) else {}
 
 
-class Outputs(list[Output]):
+class _Outputs(list[Output]):
     """Outputs as their user holds them.
 
     Attributes:
@@ -97,80 +80,147 @@ class Outputs(list[Output]):
         self.displays: dict[str, list[Output]] = {}
 
 
+class Widgets(Protocol):
+    """Who may have captured an output."""
+
+    def take(self, message: Message) -> bool:
+        """Whether `message` is none of the cell's own any more."""
+
+
 class Displays:
-    """Who shows the display of an id; shared by the executions of one kernel.
+    """What the outputs of one kernel share: who shows the display of an id.
 
     Args:
-        on_first: Called when there is the first.
+        on_first: Called when there is the first display that may be updated.
+
+    Attributes:
+        widgets: Who may have captured an output; by default nobody.
     """
 
     def __init__(self, on_first: Callable[[], object] = lambda: None) -> None:
+        self.widgets: Widgets | None = None
         # By their ids, for lists have no hash.
-        self._shown: weakref.WeakValueDictionary[int, Outputs] = weakref.WeakValueDictionary()
+        self._shown: weakref.WeakValueDictionary[int, _Outputs] = weakref.WeakValueDictionary()
         self._on_first = on_first
 
-    def add(self, outputs: Outputs) -> None:
+    def add(self, outputs: _Outputs) -> None:
         """It shows one."""
         if not self._shown:
             self._on_first()
         self._shown[id(outputs)] = outputs
 
-    def update(self, messages: Iterable[Message]) -> None:
-        """Applies what of `messages` is an update."""
-        for message in messages:
-            if message.msg_type != "update_display_data":
-                continue
+    def update(self, message: Message) -> None:
+        """Applies `message` to what is shown, where it is about a display."""
+        if message.msg_type in ("update_display_data", "display_data", "execute_result"):
             display_id = display_id_of(message)
+            if display_id is None:
+                return
             for outputs in self._shown.values():
-                for output in outputs.displays.get(display_id or "", ()):
+                for output in outputs.displays.get(display_id, ()):
                     _show(output, message.content)
 
+    def overhear(self, messages: Iterable[Message]) -> None:
+        """Applies what no list of outputs is given."""
+        for message in messages:
+            if self.widgets is None or not self.widgets.take(message):
+                self.update(message)
 
-class OutputList:
-    """Applies messages to a list of outputs."""
 
-    def __init__(self, displays: Displays) -> None:
-        self._outputs = Outputs()
-        # The text at the end, in the pieces that came since somebody looked: adding line to line would
-        # copy them all each time.
+class OutputArea:
+    """The outputs of a cell: applies messages to a list of them.
+
+    ::
+
+        displays = Displays()
+        areas = [OutputArea(displays) for _ in cells]
+        areas[0].apply(msg)
+        cells[0].outputs = areas[0].outputs
+
+    Args:
+        displays: What it shares with the other outputs of its kernel, so that a display here is updated by a message
+            that is applied there; by default nothing.
+    """
+
+    def __init__(self, displays: Displays | None = None) -> None:
+        self._outputs = _Outputs()
+        # The text at the end, in the pieces that came together: adding line to line would copy them all each time
+        # where somebody holds that text.
         self._stream: Output | None = None
         self._text: list[str] = []
-        self._registry = displays
+        self._displays = displays if displays is not None else Displays()
         self._clear_at_next = False
 
     @property
     def outputs(self) -> list[Output]:
-        """Always the same list."""
-        self._join()
+        """The outputs so far in nbformat's shape; always the same list."""
         return self._outputs
 
-    def apply(self, message: Message) -> None:
+    @property
+    def text(self) -> str:
+        """What a terminal would show of them, with the colours that are in them."""
+        return text_of_outputs(self.outputs)
+
+    @property
+    def displays(self) -> Mapping[str, list[Output]]:
+        """Those of the outputs that may be updated, by their display ids."""
+        return self._outputs.displays
+
+    def apply(self, *messages: Message) -> None:
+        """Does what `messages` say of the outputs; most say nothing of them."""
+        widgets = self._displays.widgets
+        for message in messages:
+            if widgets is None or not widgets.take(message):
+                self._show(message)
+        self._join()
+
+    def show(self, message: Message) -> None:
+        """Like :meth:`apply`, whatever a widget has captured."""
+        self._show(message)
+        self._join()
+
+    def _show(self, message: Message) -> None:
         kind = message.msg_type
         if kind == "clear_output":
             if message.content.get("wait"):
                 self._clear_at_next = True
             else:
                 self._clear()
-        elif kind == "update_display_data":
-            self._registry.update((message,))
-        else:
-            output = output_of(message)
-            if output is not None:
-                self._add(output, display_id_of(message))
+            return
+        self._displays.update(message)
+        output = output_of(message)
+        if output is not None:
+            self._add(output, display_id_of(message))
+
+    def replace(self, outputs: Iterable[Output]) -> None:
+        """Shows these instead, which are in nbformat's shape."""
+        self._clear()
+        self._outputs += [dict(output) for output in outputs]
+        if self._outputs and self._outputs[-1].get("output_type") == "stream":
+            self._stream = self._outputs[-1]
 
     def _add(self, output: Output, display_id: str | None) -> None:
         if self._clear_at_next:
             self._clear()
         is_stream = output["output_type"] == "stream"
         if is_stream and self._stream is not None and output["name"] == self._stream.get("name"):
-            self._text.append(output["text"])
+            self._append(output["text"])
             return
         self._join()
         self._stream = output if is_stream else None
         self._outputs.append(output)
         if display_id is not None:
             self._outputs.displays.setdefault(display_id, []).append(output)
-            self._registry.add(self._outputs)
+            self._displays.add(self._outputs)
+
+    def _append(self, text: str) -> None:
+        if "\udc00" <= text[:1] <= "\udfff":
+            self._join()
+            assert self._stream is not None
+            before = text_of(self._stream.get("text"))
+            if "\ud800" <= before[-1:] <= "\udbff":
+                self._stream["text"] = before[:-1]
+                text = _whole(before[-1] + text[0]) + text[1:]
+        self._text.append(text)
 
     def _clear(self) -> None:
         self._clear_at_next = False
@@ -184,8 +234,12 @@ class OutputList:
             return
         text = self._stream.get("text")
         text = text if isinstance(text, str) else ""
-        # CPython grows a text that nobody else holds in its place: who looks at each piece would copy all of it each time.
+        # CPython grows a text that nobody else holds in its place; adding to the one in the dict copies all of it.
         self._stream["text"] = ""
         text += "".join(self._text)
         self._stream["text"] = text
         self._text.clear()
+
+
+def _whole(pair: str) -> str:
+    return pair.encode("utf-16-le", "surrogatepass").decode("utf-16-le")

@@ -1,0 +1,111 @@
+"""The Output widgets of ipywidgets, which somebody looks after, against a kernel in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import KernelDied, LocalProtocolError, Message
+from enchannel.outputs import OutputArea
+from enchannel.testing import open_fake_kernel
+from memory_kernel import Kernel, conversation, start
+from raw_kernel import message
+
+pytestmark = pytest.mark.anyio
+
+
+def widget(kernel: Kernel, parent: Message, **state: Any) -> None:
+    """The kernel opens an Output widget, or says what has become of it."""
+    opened = {"_model_name": "OutputModel"}.keys() <= state.keys()
+    kind = "comm_open" if opened else "comm_msg"
+    target = {"target_name": "jupyter.widget"} if opened else {}
+    data = {"method": "update", "state": state}
+    kernel.say(kind, parent, comm_id="out", data=data, **target)
+
+
+async def test_the_kernel_is_told_what_a_widget_shows_before_anything_else() -> None:
+    async with conversation() as (ch, kernel, tasks), ch.open_output_widgets() as widgets:
+        running = start(tasks, ch.run, "with out: ...")
+        asked = await kernel.asked()
+        _, cell = asked
+        kernel.status(cell, "busy")
+        widget(kernel, cell, _model_name="OutputModel", msg_id="", outputs=[])
+        kernel.say("stream", cell, name="stdout", text="mine ")
+        widget(kernel, cell, msg_id=cell.msg_id)
+        kernel.say("stream", cell, name="stdout", text="captured")
+        widget(kernel, cell, msg_id="")
+        kernel.say("stream", cell, name="stdout", text="again")
+        kernel.reply(asked)
+        kernel.status(cell, "idle")
+        done = await running.result()
+        assert done.text == "mine again"
+        assert widgets.areas["out"].text == "captured"
+        start(tasks, ch.run, "out.outputs")
+        _, told = await kernel.asked()
+        assert told.content == {
+            "comm_id": "out",
+            "data": {
+                "method": "update",
+                "state": {
+                    "outputs": [{"output_type": "stream", "name": "stdout", "text": "captured"}]
+                },
+                "buffer_paths": [],
+            },
+        }
+        assert (await kernel.asked())[1].content["code"] == "out.outputs"
+
+
+async def test_what_a_button_does_is_captured_as_well() -> None:
+    async with conversation() as (ch, kernel, _), ch.open_output_widgets() as widgets:
+        pressed = await ch.shell.send({"header": {"msg_type": "comm_msg"}, "content": {}})
+        await kernel.asked()
+        widget(kernel, pressed, _model_name="OutputModel", msg_id=pressed.msg_id)
+        kernel.say("stream", pressed, name="stdout", text="pressed")
+        assert (await kernel.asked())[1].content["comm_id"] == "out"
+        assert widgets.areas["out"].text == "pressed"
+
+
+async def test_behind_the_block_outputs_are_the_cells_own() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.open_output_widgets():
+            with pytest.raises(LocalProtocolError, match="already"):
+                await ch.open_output_widgets().__aenter__()
+        async with ch.open_output_widgets():
+            pass
+        running = start(tasks, ch.run, "with out: ...")
+        asked = await kernel.asked()
+        _, cell = asked
+        widget(kernel, cell, _model_name="OutputModel", msg_id=cell.msg_id)
+        kernel.say("stream", cell, name="stdout", text="mine")
+        kernel.reply(asked)
+        kernel.status(cell, "idle")
+        assert (await running.result()).text == "mine"
+
+
+async def test_an_output_area_of_ones_own_takes_part() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        area = OutputArea(ch.displays)
+        shown = message(
+            "display_data", data={"text/plain": "1"}, transient={"display_id": "of one's own"}
+        )
+        area.apply(shown)
+        running = start(tasks, ch.run, "update_display(...)")
+        asked = await kernel.asked()
+        transient = {"display_id": "of one's own"}
+        kernel.say("update_display_data", asked[1], data={"text/plain": "2"}, transient=transient)
+        kernel.reply(asked)
+        kernel.status(asked[1], "idle")
+        await running.result()
+        assert area.text == "2\n"
+
+
+async def test_it_needs_a_kernel() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.die()
+        await ch.wait_lost()
+        with pytest.raises(KernelDied):
+            await ch.open_output_widgets().__aenter__()
+    with pytest.raises(anyio.ClosedResourceError):
+        await ch.open_output_widgets().__aenter__()
