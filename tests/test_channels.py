@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import attrs
 import pytest
 
 from enchannel import (
@@ -159,7 +160,25 @@ async def test_bad_messages_cost_no_good_one(
             "InvalidSignature": 20,
             "ReplayedMessage": 10,
         }
+        assert ch.statistics().dropped_by_channel == {"iopub": ch.statistics().dropped}
     assert len(caplog.records) == 3
+
+
+async def test_bytes_are_counted_both_ways(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        before = ch.statistics()
+        content, buffer = {"text": "x" * 1000}, b"y" * 10_000
+        large = attrs.evolve(message("stream", **content), buffers=(buffer,))
+        raw_kernel.publish(large)
+        received = await ch.iopub.receive()
+        assert received.size == len(b'{"text":""}') + 1000 + 10_000
+        assert received.topic == b"topic"
+        after = ch.statistics()
+        assert after.received_bytes["iopub"] - before.received_bytes["iopub"] == received.size
+        await ch.shell.send(
+            {"header": {"msg_type": "odd"}, "content": content, "buffers": [buffer]}
+        )
+        assert ch.statistics().sent_bytes["shell"] - after.sent_bytes["shell"] == received.size
 
 
 async def test_a_bounded_stream_makes_the_reader_wait(raw_kernel: RawKernel) -> None:

@@ -391,3 +391,18 @@ def test_the_wire_needs_no_sockets_and_no_event_loop() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "topic"),
+    [([], b""), ([b"kernel.1.stream"], b"kernel.1.stream"), ([b"a", b"b"], b"a")],
+)
+@pytest.mark.parametrize("content", [b"{}", b'{"n": NaN}'])
+def test_the_topic_is_what_stands_before_the_delimiter(
+    prefix: list[bytes], topic: bytes, content: bytes
+) -> None:
+    frames = signed(HEADER, b"{}", b"{}", content)
+    frames = frames[frames.index(DELIMITER) :]
+    message = Wire(KEY).decode([*prefix, *frames])
+    assert message.topic == topic
+    assert pickle.loads(pickle.dumps(message)).topic == topic

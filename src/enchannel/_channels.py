@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["ChannelStatistics", "KernelChannels"]
 
 
+T = TypeVar("T")
+
 KernelStatus: TypeAlias = Literal[Word, "dead"]
 
 
@@ -50,6 +52,12 @@ class ChannelStatistics(NamedTuple):
     """Messages that were sent, by channel."""
     dropped: Mapping[str, int]
     """Arrivals that were no message, by the name of the error that says why."""
+    dropped_by_channel: Mapping[str, Mapping[str, int]]
+    """The same, by channel."""
+    received_bytes: Mapping[str, int]
+    """Bytes of content and buffers that arrived, by channel."""
+    sent_bytes: Mapping[str, int]
+    """The same of what was sent."""
     repaired: int
     """Messages whose JSON held bytes that are no UTF-8, and which were read with replacement characters."""
     backlog: Mapping[str, int]
@@ -408,6 +416,9 @@ class KernelChannels:
             received=_by_channel(core.received),
             sent=_by_channel(core.sent),
             dropped=core.transport.dropped(),
+            dropped_by_channel=_by_channel(core.transport.dropped_by_channel()),
+            received_bytes=_by_channel(core.transport.received_bytes()),
+            sent_bytes=_by_channel(core.transport.sent_bytes()),
             repaired=core.transport.repaired,
             backlog={str(name): waiting.get(name, 0) for name in core.channels},
             backlog_dropped=core.delivery.backlog.dropped,
@@ -429,5 +440,5 @@ class KernelChannels:
         return "kernel died" if self._core.lost is not None else "open"
 
 
-def _by_channel(counts: Mapping[ChannelName, int]) -> dict[str, int]:
+def _by_channel(counts: Mapping[ChannelName, T]) -> dict[str, T]:
     return {str(channel): count for channel, count in counts.items()}

@@ -81,7 +81,16 @@ def channel_of_type(msg_type: str) -> ChannelName:
 class _Draft:
     """A message before it is whole, and frozen."""
 
-    __slots__ = ("__weakref__", "buffers", "content", "header", "metadata", "parent_header", "size")
+    __slots__ = (
+        "__weakref__",
+        "buffers",
+        "content",
+        "header",
+        "metadata",
+        "parent_header",
+        "size",
+        "topic",
+    )
 
 
 @attrs.frozen(repr=False)
@@ -107,6 +116,8 @@ class Message(_Draft):
     """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
     size: int = attrs.field(default=0, eq=False)
     """Bytes that its content and its buffers had on the wire; 0 for one that did not arrive."""
+    topic: bytes = attrs.field(default=b"", eq=False)
+    """What an iopub message was published under, by which subscriptions choose; kernels agree on no form."""
 
     def __hash__(self) -> int:
         return hash(self.msg_id)
@@ -187,6 +198,7 @@ def received(
     content: Any,
     buffers: Sequence[Buffer],
     size: int,
+    topic: bytes | memoryview,
 ) -> Message:
     """The message that arrived with these values as its parts.
 
@@ -209,6 +221,7 @@ def received(
     draft.content = content
     draft.buffers = buffers
     draft.size = size
+    draft.topic = topic
     draft.__class__ = Message
     message: Message = draft
     return message

@@ -56,6 +56,8 @@ Frame: TypeAlias = "bytes | memoryview"
 """One frame on the wire: a view where it is large, of bytes either way."""
 
 DELIMITER = b"<IDS|MSG>"
+CONTENT = 5
+"""Where the content stands in what is encoded; buffers are behind it."""
 STARTS = 16
 """Delimiters behind which a message is looked for, where the first is of none."""
 FRAMES = 64
@@ -124,7 +126,7 @@ class Wire:
         return self._signed
 
     def decode(self, frames: Sequence[Frame]) -> Message:
-        """The message in `frames`; its buffers are views of them.
+        """The message in `frames`; its buffers are views of them, and its topic is the first that stands before it.
 
         Raises:
             MessageTooLarge: More bytes than are allowed.
@@ -145,6 +147,7 @@ class Wire:
             self._verify(self._signer.sign(parts), frames[start])
         elif frames[start] and not self._same(self._signer.sign(parts), frames[start]):
             raise InvalidSignature("the message is signed, and the key is empty")
+        topic = frames[0] if start > 1 else b""
         try:
             header, content = _decode(parts[0]), _decode(parts[3])
             if parts[1] != self._parent_part:
@@ -152,13 +155,13 @@ class Wire:
             parent_header = self._parent_header
             metadata = _decode(parts[2]) if parts[2] != b"{}" else {}
         except (ValueError, RecursionError):
-            return self._decode_leniently(parts, frames[start + 5 :])
+            return self._decode_leniently(parts, frames[start + 5 :], topic)
         size = len(parts[3])
         if len(frames) == start + 5:
-            return received(header, parent_header, metadata, content, (), size)
+            return received(header, parent_header, metadata, content, (), size, topic)
         buffers = frames[start + 5 :]
         size += sum(map(len, buffers))
-        return received(header, parent_header, metadata, content, _views(buffers), size)
+        return received(header, parent_header, metadata, content, _views(buffers), size, topic)
 
     def _check_size(self, frames: Sequence[Frame], most: float) -> None:
         size = sum(map(len, frames))
@@ -176,7 +179,9 @@ class Wire:
                 return self.decode(frames[at:])
         return None
 
-    def _decode_leniently(self, parts: Sequence[Frame], buffers: Sequence[Frame]) -> Message:
+    def _decode_leniently(
+        self, parts: Sequence[Frame], buffers: Sequence[Frame], topic: Frame
+    ) -> Message:
         """By the standard library, for what msgspec refuses."""
         repaired = 0
         try:
@@ -186,7 +191,7 @@ class Wire:
             repaired = 1
         header, parent_header, metadata, content = map(_from_json, texts)
         size = len(parts[3]) + sum(map(len, buffers))
-        message = received(header, parent_header, metadata, content, _views(buffers), size)
+        message = received(header, parent_header, metadata, content, _views(buffers), size, topic)
         self.repaired += repaired
         return message
 

@@ -30,7 +30,7 @@ from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import RemoteProtocolError
 from .._protocol.message import Message
-from .._protocol.wire import Frame, Wire
+from .._protocol.wire import CONTENT, Frame, Wire
 
 __all__ = ["ConnectionEvent", "FrameTransport", "Start", "Tell", "Transport"]
 
@@ -155,8 +155,20 @@ class Transport(ABC):
     def mute(self) -> None:
         """From now on nothing that the kernel publishes is subscribed to."""
 
+    def dropped_by_channel(self) -> Mapping[ChannelName, Mapping[str, int]]:
+        """How many arrivals were dropped, by channel and reason (``"MalformedMessage"``, ...)."""
+        return {}
+
     def dropped(self) -> Mapping[str, int]:
-        """How many arrivals were dropped, by reason (``"MalformedMessage"``, ...)."""
+        """How many arrivals were dropped, by reason."""
+        return dict(sum(map(Counter, self.dropped_by_channel().values()), Counter[str]()))
+
+    def received_bytes(self) -> Mapping[ChannelName, int]:
+        """Bytes of content and buffers that arrived, by channel."""
+        return {}
+
+    def sent_bytes(self) -> Mapping[ChannelName, int]:
+        """Bytes of content and buffers that were taken over, by channel."""
         return {}
 
     @property
@@ -191,7 +203,9 @@ class FrameTransport(Transport):
         self.channels: Sequence[ChannelName] = tuple(channels)
         self.wire = wire
         self.refused: int = 0
-        self._dropped: Counter[str] = Counter()
+        self._dropped: dict[ChannelName, Counter[str]] = {name: Counter() for name in channels}
+        self._received_bytes: dict[ChannelName, int] = dict.fromkeys(channels, 0)
+        self._sent_bytes: dict[ChannelName, int] = dict.fromkeys(channels, 0)
 
     @abstractmethod
     def take(self, channel: ChannelName, most: float, size: float) -> Sequence[Sequence[Frame]]:
@@ -223,6 +237,7 @@ class FrameTransport(Transport):
                 messages.append(decode(frames))
             except RemoteProtocolError as error:
                 messages += self.refuse(channel, frames, error)
+        self._received_bytes[channel] += sum([message.size for message in messages])
         return messages
 
     def refuse(
@@ -230,9 +245,10 @@ class FrameTransport(Transport):
     ) -> list[Message]:
         """Counts `frames`, which are no message because of `error`; returns what is saved from them."""
         kind = type(error).__name__
-        self._dropped[kind] += 1
+        is_first = not any(kind in reasons for reasons in self._dropped.values())
+        self._dropped[channel][kind] += 1
         self.refused += 1
-        if self._dropped[kind] == 1:
+        if is_first:
             logger().warning(
                 "dropped a message on %s: %s; further ones of this kind are only counted",
                 channel,
@@ -241,10 +257,18 @@ class FrameTransport(Transport):
         return []
 
     def send_nowait(self, channel: ChannelName, message: Message) -> None:
-        self.give(channel, self.wire.encode(message))
+        frames = self.wire.encode(message)
+        self.give(channel, frames)
+        self._sent_bytes[channel] += sum(map(len, frames[CONTENT:]))
 
-    def dropped(self) -> Mapping[str, int]:
-        return dict(self._dropped)
+    def dropped_by_channel(self) -> Mapping[ChannelName, Mapping[str, int]]:
+        return {name: dict(reasons) for name, reasons in self._dropped.items() if reasons}
+
+    def received_bytes(self) -> Mapping[ChannelName, int]:
+        return dict(self._received_bytes)
+
+    def sent_bytes(self) -> Mapping[ChannelName, int]:
+        return dict(self._sent_bytes)
 
     @property
     def repaired(self) -> int:

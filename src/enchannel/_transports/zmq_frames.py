@@ -58,6 +58,8 @@ class Reader:
         """Adds the frames of one message to `into`, each asked whether more follow."""
         frames: list[Frame] = []
         self._read_rest(frames)
+        # A topic is no view, however long.
+        frames[0] = bytes(frames[0])
         into.append(frames)
 
     def _read_rest(self, frames: list[Frame]) -> None:
