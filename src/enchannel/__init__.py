@@ -67,7 +67,12 @@ if TYPE_CHECKING:
     from . import messages, operators, outputs
     from ._conversations.comms import Comm, IncomingComms
     from ._conversations.sessions import DebugSession, Subshell
-    from ._kernels.connection_files import RunningKernel, find_connection_file, list_running_kernels
+    from ._kernels.connection_files import (
+        RunningKernel,
+        find_connection_file,
+        list_running_kernels,
+        write_connection_file,
+    )
     from ._kernels.kernel import Kernel
     from ._kernels.opening import open_kernel
     from ._kernels.specs import KernelSpec
@@ -125,6 +130,7 @@ __all__ = [
     "raise_for_status",
     "user_expression",
     "wrap_sockets",
+    "write_connection_file",
 ]
 
 # Imported by who uses it: launching kernels takes subprocesses and paths, which others never need.
@@ -142,6 +148,7 @@ _LATER = {
     "open_kernel": "_kernels.opening",
     "operators": "operators",
     "outputs": "outputs",
+    "write_connection_file": "_kernels.connection_files",
 }
 
 

@@ -33,6 +33,8 @@ pytestmark = pytest.mark.anyio
 async def ch(anyio_backend: str, running_kernel: Kernel) -> AsyncIterator[KernelChannels]:
     async with open_kernel_channels(None, running_kernel.connection_file) as ch:
         yield ch
+    # Shown where the test fails: a handler that raised in the kernel is logged there and nowhere else.
+    print(running_kernel.output)
 
 
 async def outputs(ch: KernelChannels, code: str, **options: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Connection files on the disk: written for kernels of our own, found for those of others.
+"""Connection files on the disk: written for kernels of our own and of others, and found.
 
 The rules:
 
@@ -21,9 +21,9 @@ import socket
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import attrs
@@ -37,7 +37,13 @@ from .._transports.zmq_open import new_curve_keys
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ConnectionFile", "RunningKernel", "find_connection_file", "list_running_kernels"]
+__all__ = [
+    "ConnectionFile",
+    "RunningKernel",
+    "find_connection_file",
+    "list_running_kernels",
+    "write_connection_file",
+]
 
 IPC_PATH = 90
 """Characters that the path of an ipc socket may have; the system's limit is 104 to 108."""
@@ -62,10 +68,7 @@ class ConnectionFile:
         self._directory = ""
         self._held: list[socket.socket] = []
         self._data: dict[str, Any] = {}
-        self._keys: dict[str, str] = {}
-        if encrypted:
-            public, secret = new_curve_keys()
-            self._keys = {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
+        self._keys: dict[str, str] = _curve_keys() if encrypted else {}
 
     def __enter__(self) -> Self:
         return self
@@ -114,9 +117,7 @@ class ConnectionFile:
 
     def write(self) -> None:
         """Writes the file, also where the kernel has removed or rewritten it."""
-        self.path.unlink(missing_ok=True)
-        with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(self._data, file, indent=2)
+        _write(self.path, self._data)
 
     def remove_sockets(self) -> None:
         """Removes the ipc sockets of a kernel that has exited: a child of it may still listen on them."""
@@ -131,22 +132,117 @@ class ConnectionFile:
         self._held.clear()
 
     def _free_ports(self) -> dict[str, int]:
-        ports = {}
-        for name in SOCKETS:
-            ports[f"{name}_port"] = self._hold(0)
-        return ports
+        return _ports([self._hold(0) for _ in SOCKETS])
 
     def _hold(self, port: int) -> int:
-        held = socket.socket()
+        held = _bound(port)
         self._held.append(held)
-        # As the kernel does: with it on both sides, it may listen where this one is merely bound.
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", port))
         return int(held.getsockname()[1])
 
 
+def write_connection_file(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    ip: str = "127.0.0.1",
+    transport: Literal["tcp", "ipc"] = "tcp",
+    ports: Iterable[int] | None = None,
+    key: str | None = None,
+    kernel_name: str = "",
+    encrypted: bool = False,
+) -> Path:
+    """Writes a connection file for a kernel that somebody else starts: a container, a batch system, a debugger.
+
+    ::
+
+        path = write_connection_file(ip="0.0.0.0", ports=range(9000, 9005))
+        # docker run -p 9000-9004:9000-9004 -v path:/connection.json IMAGE python -m ipykernel -f /connection.json
+        async with open_kernel_channels(None, path) as ch:
+            ...
+
+    The file is private, and the caller's to remove.
+
+    Args:
+        path: Where; by default a fresh name in Jupyter's runtime directory, where other clients look. What is there is
+            replaced.
+        ip: The address that the kernel listens on; with ipc the path that its sockets' names begin with.
+        transport: What it listens with.
+        ports: Those of shell, control, stdin, iopub and the heartbeat, in this order; by default five that are free on
+            this machine now. Nobody keeps them free.
+        key: What messages are signed with; by default a fresh one.
+        kernel_name: The kernelspec's name, for other clients.
+        encrypted: Whether there are keys for CurveZMQ in it, for a kernel that knows what they are for.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConnectionFileError: The file cannot be written, or jupyter_core is not installed and no path given; or what it
+            would say cannot be used.
+    """
+    data = {
+        "transport": transport,
+        "ip": ip,
+        **(_chosen(ports) if ports is not None or transport != "ipc" else _numbers()),
+        "key": uuid.uuid4().hex if key is None else key,
+        "signature_scheme": "hmac-sha256",
+        "kernel_name": kernel_name,
+    }
+    ConnectionInfo.from_dict(data)
+    if encrypted:
+        data |= _curve_keys()
+    where = _runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else Path(path)
+    try:
+        if path is None:
+            where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(where, data)
+    except OSError as error:
+        raise ConnectionFileError(f"connection file {where}: {error.strerror}") from error
+    return where
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(data, file, indent=2)
+
+
+def _chosen(ports: Iterable[int] | None) -> dict[str, int]:
+    if ports is None:
+        with contextlib.ExitStack() as bound:
+            # All at once, so that none is given twice.
+            free = [bound.enter_context(_bound(0)).getsockname()[1] for _ in SOCKETS]
+        return _ports(free)
+    given = list(ports)
+    if len(given) != len(SOCKETS) or len(set(given)) != len(given):
+        raise ConnectionFileError(
+            f"ports are those of {', '.join(SOCKETS)}: {len(SOCKETS)} that differ, not {given!r}"
+        )
+    return _ports(given)
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    # As the kernel does: with it on both sides, it may listen where this one is merely bound.
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _ports(numbers: Iterable[int]) -> dict[str, int]:
+    return {f"{name}_port": number for name, number in zip(SOCKETS, numbers, strict=True)}
+
+
 def _numbers() -> dict[str, int]:
-    return {f"{name}_port": number for number, name in enumerate(SOCKETS, 1)}
+    return _ports(range(1, len(SOCKETS) + 1))
+
+
+def _curve_keys() -> dict[str, str]:
+    public, secret = new_curve_keys()
+    return {"curve_publickey": public.decode(), "curve_secretkey": secret.decode()}
 
 
 def _short_directory() -> str:
