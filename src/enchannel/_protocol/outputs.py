@@ -85,6 +85,7 @@ class Widgets(Protocol):
 
     def take(self, message: Message) -> bool:
         """Whether `message` is none of the cell's own any more."""
+        ...
 
 
 class Displays:
