@@ -11,17 +11,25 @@ a ``KeyboardInterrupt`` or ``SystemExit``   that; others beside it are its ``__c
 two or more others                          the group, with a note
 a cancellation from outside, beside those   nothing of its own: the scope that cancelled knows
 ==========================================  =======================================================
+
+A block of the user's that runs a task group must be left by the task that entered it. Left by another one, everything is
+let go all the same, and a plain error says so: what the group would say helps nobody, and on Trio the wrong task would be
+woken.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any
 
 import anyio
 import anyio.abc
 
+from ._bell import Bell
 from ._exceptions import EnchannelError
+from ._trio import current_task
 
 NOTE = "a task of enchannel failed beside the body of the block; both errors are in this group"
 
@@ -56,6 +64,92 @@ async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
                 raise
     except BaseExceptionGroup as group:
         _raise_single(group, raised)
+
+
+class BlockTasks:
+    """What runs beside the body of a block.
+
+    Args:
+        group: Where; its own scope holds the task that entered the block as well, which is not always the one that leaves.
+    """
+
+    def __init__(self, group: anyio.abc.TaskGroup) -> None:
+        self._group = group
+        self._scopes: set[anyio.CancelScope] = set()
+        self._fewer = Bell()
+
+    def start_soon(
+        self, function: Callable[..., Awaitable[object]], *args: object, name: str
+    ) -> None:
+        """Starts a task."""
+        self._group.start_soon(partial(self._run, self._scope(), function, *args), name=name)
+
+    async def start(self, function: Callable[..., Awaitable[object]], *, name: str) -> Any:
+        """Starts a task, and waits until it says that it has started."""
+        return await self._group.start(partial(self._run, self._scope(), function), name=name)
+
+    def end(self) -> None:
+        """Cancels them all, and not the body."""
+        for scope in tuple(self._scopes):
+            scope.cancel()
+
+    async def wait_ended(self) -> None:
+        """Waits until there is none. Shielded."""
+        with shielded():
+            while self._scopes:
+                await self._fewer.wait()
+
+    def _scope(self) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        return scope
+
+    async def _run(
+        self,
+        scope: anyio.CancelScope,
+        function: Callable[..., Awaitable[object]],
+        *args: object,
+        **status: Any,
+    ) -> None:
+        try:
+            with scope:
+                await function(*args, **status)
+        finally:
+            self._scopes.discard(scope)
+            self._fewer.ring()
+
+
+@asynccontextmanager
+async def block_task_group(block: str) -> AsyncIterator[BlockTasks]:
+    """The task group of a block whose body is the user's, and which is called `block`.
+
+    What is in it must end by itself on the way out, or be ended.
+
+    Raises:
+        RuntimeError: Another task leaves the block than the one that entered it.
+    """
+    host, raised = current_task(), None
+    try:
+        async with unwrapping_task_group() as group:
+            tasks = BlockTasks(group)
+            try:
+                yield tasks
+            except BaseException as error:
+                if current_task() is host:
+                    raise
+                # The group would cancel the task that entered the block, and on asyncio without an end.
+                raised = error
+            if current_task() is not host:
+                await tasks.wait_ended()
+    except RuntimeError:
+        if current_task() is host:
+            raise
+    if current_task() is not host:
+        raise RuntimeError(
+            f"the block of {block} was left by another task than the one that entered it. It is closed, but the task that "
+            "entered it may fail at what it does next. Enter and leave in one task: an async fixture, an AsyncExitStack "
+            "that several handlers share and the cells of a notebook often do not"
+        ) from raised
 
 
 def _raise_single(group: BaseExceptionGroup[BaseException], raised: BaseException | None) -> None:

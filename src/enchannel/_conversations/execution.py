@@ -23,7 +23,7 @@ from .._bell import Bell
 from .._core.bound import Held
 from .._core.stream import Feed, Stream
 from .._exceptions import KernelDied, LocalProtocolError
-from .._groups import unwrapping_task_group
+from .._groups import block_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
@@ -354,7 +354,7 @@ async def _execute(
     """The scope of an execution."""
     core = conversations.core
     run = _Run(conversations, channel, request, on_input, streamed=streamed)
-    async with unwrapping_task_group() as tasks:
+    async with block_task_group("an execution") as tasks:
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")
         try:
@@ -367,7 +367,7 @@ async def _execute(
             core.requests.remove(run)
             conversations.losses.conclude(request.msg_id, complete=run.complete)
             run.close()
-            tasks.cancel_scope.cancel()
+            tasks.end()
 
 
 def execute_code(

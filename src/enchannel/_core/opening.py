@@ -31,7 +31,7 @@ from typing import TypeAlias
 import anyio
 
 from .._exceptions import KernelConnectError, LocalProtocolError
-from .._groups import unwrapping_task_group
+from .._groups import block_task_group, unwrapping_task_group
 from .._log import logger
 from .._transports.base import Transport
 from .._trio import protect
@@ -82,7 +82,7 @@ async def opened(
         transport.begin()
         if on_made is not None:
             on_made(core)
-        async with unwrapping_task_group() as tasks:
+        async with block_task_group("the channels") as tasks:
             try:
                 tasks.start_soon(tend, core, name="enchannel")
                 await _become_ready(core, deadline, connect_timeout)

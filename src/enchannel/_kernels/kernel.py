@@ -31,7 +31,7 @@ from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
-from .._groups import unwrapping_task_group
+from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import ConnectionInfo, sockets_for
 from .._protocol.message import CHANNELS, ChannelName
@@ -325,7 +325,7 @@ class Kernel:
     # Its life.
 
     @asynccontextmanager
-    async def launched(self, tasks: anyio.abc.TaskGroup) -> AsyncIterator[None]:
+    async def launched(self, tasks: BlockTasks) -> AsyncIterator[None]:
         """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
             # Not by start(), for what is cancelled meanwhile would wait for a host that is shielded.

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal
 
-from .._groups import unwrapping_task_group
+from .._groups import block_task_group
 from .connection_files import ConnectionFile
 from .kernel import Kernel
 from .launch import Launch
@@ -72,7 +72,7 @@ def open_kernel(
 @asynccontextmanager
 async def _opened(launch: Launch) -> AsyncIterator[Kernel]:
     with ConnectionFile(launch.spec.name, launch.transport, encrypted=launch.encrypted) as file:
-        async with unwrapping_task_group() as tasks:
+        async with block_task_group("the kernel") as tasks:
             kernel = Kernel(launch, file)
             async with kernel.launched(tasks):
                 yield kernel

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from .._exceptions import LocalProtocolError
-from .._groups import unwrapping_task_group
+from .._groups import block_task_group
 from ._ends import KernelEnd
 from ._fake_kernel import FakeKernel, TransportName
 from ._memory import MemoryKernelEnd
@@ -48,12 +48,12 @@ async def open_fake_kernel(
     try:
         await end.appear()
         kernel = FakeKernel(end, transport, subshells=subshells, debugger=debugger)
-        async with unwrapping_task_group() as tasks:
+        async with block_task_group("the fake kernel") as tasks:
             await tasks.start(kernel.live, name="fake kernel")
             try:
                 yield kernel
             finally:
-                tasks.cancel_scope.cancel()
+                tasks.end()
     finally:
         with anyio.CancelScope(shield=True):
             await end.aclose()
