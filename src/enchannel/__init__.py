@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     )
     from ._kernels.kernel import Kernel
     from ._kernels.opening import open_kernel
+    from ._kernels.pool import KernelPool, Lease, open_kernel_pool
     from ._kernels.specs import KernelSpec
 
 __version__ = "0.1.0"
@@ -96,7 +97,9 @@ __all__ = [
     "KernelConnectError",
     "KernelDied",
     "KernelLaunchError",
+    "KernelPool",
     "KernelSpec",
+    "Lease",
     "Listener",
     "LocalProtocolError",
     "MainChannel",
@@ -123,6 +126,7 @@ __all__ = [
     "open_iopub_channel",
     "open_kernel",
     "open_kernel_channels",
+    "open_kernel_pool",
     "open_shell_channel",
     "open_stdin_channel",
     "operators",
@@ -139,13 +143,16 @@ _LATER = {
     "DebugSession": "_conversations.sessions",
     "IncomingComms": "_conversations.comms",
     "Kernel": "_kernels.kernel",
+    "KernelPool": "_kernels.pool",
     "KernelSpec": "_kernels.specs",
+    "Lease": "_kernels.pool",
     "RunningKernel": "_kernels.connection_files",
     "Subshell": "_conversations.sessions",
     "find_connection_file": "_kernels.connection_files",
     "list_running_kernels": "_kernels.connection_files",
     "messages": "messages",
     "open_kernel": "_kernels.opening",
+    "open_kernel_pool": "_kernels.pool",
     "operators": "operators",
     "outputs": "outputs",
     "write_connection_file": "_kernels.connection_files",

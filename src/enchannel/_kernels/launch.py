@@ -33,13 +33,13 @@ class Launch:
         cls,
         name: str | KernelSpec,
         *,
-        cwd: str | os.PathLike[str] | None,
-        env: Mapping[str, str] | None,
-        launcher: Sequence[str],
-        extra_arguments: Sequence[str],
-        transport: str,
-        encryption: str,
-        startup_timeout: float,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+        extra_arguments: Sequence[str] = (),
+        transport: str = "auto",
+        encryption: str = "auto",
+        startup_timeout: float = 60.0,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
         if cwd is not None and not isinstance(cwd, (str, os.PathLike)):

@@ -13,7 +13,7 @@ from .kernel import Kernel
 from .launch import Launch
 from .specs import KernelSpec
 
-__all__ = ["open_kernel"]
+__all__ = ["open_kernel", "opened"]
 
 
 def open_kernel(
@@ -66,11 +66,12 @@ def open_kernel(
         encryption=encryption,
         startup_timeout=startup_timeout,
     )
-    return _opened(launch)
+    return opened(launch)
 
 
 @asynccontextmanager
-async def _opened(launch: Launch) -> AsyncIterator[Kernel]:
+async def opened(launch: Launch) -> AsyncIterator[Kernel]:
+    """The scope of a kernel; see :func:`open_kernel`."""
     with ConnectionFile(launch.spec.name, launch.transport, encrypted=launch.encrypted) as file:
         async with block_task_group("the kernel") as tasks:
             kernel = Kernel(launch, file)

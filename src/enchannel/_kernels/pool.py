@@ -1,0 +1,295 @@
+"""Kernels that are kept open on behalf of others.
+
+A kernel's block must be left by the task that entered it, and the handlers of a service come and go. So each kernel of a
+pool has an *owner*, a task of the pool that enters its block and leaves it; the others borrow the kernel.
+
+* There is one kernel for each key. Who is the first to ask for it has it started, and all who ask meanwhile wait for it.
+* There are no more kernels than the pool may have. Where there is no room, the one that nobody has used for the longest
+  time is closed; where all are in use, who asks waits, first come first served.
+* A kernel that is lost is put away, and the next who asks for its key gets another one. Who uses it is told.
+* All are closed when the block of the pool is left, at the same time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import anyio
+import attrs
+
+from .._bell import Bell
+from .._channels import KernelChannels
+from .._core.stream import fresh
+from .._exceptions import EnchannelError, LocalProtocolError
+from .._groups import BlockTasks, block_task_group
+from .._protocol.wire import is_number
+from .kernel import Kernel
+from .launch import Launch
+from .opening import opened
+from .specs import KernelSpec
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+__all__ = ["KernelPool", "Lease", "open_kernel_pool"]
+
+
+class LaunchOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`~enchannel.open_kernel`."""
+
+    cwd: str | os.PathLike[str] | None
+    env: Mapping[str, str] | None
+    launcher: Sequence[str]
+    extra_arguments: Sequence[str]
+    transport: Literal["auto", "ipc", "tcp"]
+    encryption: Literal["auto", "required", "off"]
+    startup_timeout: float
+
+
+@attrs.frozen
+class Lease:
+    """A kernel of a pool, as who uses it has it.
+
+    Attributes:
+        key: What it was asked for by.
+        kernel: It; the pool's to close.
+        channels: Its channels, which all who use it share.
+    """
+
+    key: Hashable
+    kernel: Kernel
+    channels: KernelChannels
+
+
+class _Member:
+    """A kernel of the pool, from the moment that somebody asks for it until it is closed."""
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.users = 0
+        self.used_at = anyio.current_time()
+        self.lease: Lease | None = None
+        self.failure: EnchannelError | None = None
+        self.ready = anyio.Event()
+        self.closing = False
+        self.changed = Bell()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be lent."""
+        if self.closing:
+            return False
+        lease = self.lease
+        # The owner may not have noticed yet.
+        return lease is None or (lease.channels.lost is None and lease.kernel.returncode is None)
+
+    def close(self) -> None:
+        """Has its owner close it."""
+        self.closing = True
+        self.changed.ring()
+
+    async def wait_closing(self, max_idle: float) -> None:
+        """Waits until it is to be closed, or nobody has used it for so long."""
+        while not self.closing:
+            deadline = math.inf if self.users else self.used_at + max_idle
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self.changed.wait()
+            if scope.cancelled_caught and not self.users:
+                self.closing = True
+
+
+class KernelPool:
+    """Kernels that are kept open on behalf of others; made by :func:`open_kernel_pool`."""
+
+    def __init__(
+        self, tasks: BlockTasks, launch: Launch, *, max_kernels: int, max_idle: float
+    ) -> None:
+        self._tasks = tasks
+        self._launch = launch
+        self._max_kernels = max_kernels
+        self._max_idle = max_idle
+        self._members: list[_Member] = []
+        self._changed = Bell()
+        self._turns = anyio.Lock()
+        self._left = False
+
+    @asynccontextmanager
+    async def lease(self, key: Hashable) -> AsyncIterator[Lease]:
+        """Lends the kernel of `key`, started where there is none, as an async context manager that gives a :class:`Lease`.
+
+        ::
+
+            async with pool.lease(user) as lease:
+                done = await lease.channels.run(code)
+
+        Any number of tasks may use one kernel at a time. It stays open behind the block, as long as there is room and it
+        is alive. Cancellation leaves a kernel that is being started to whoever asks next.
+
+        Raises:
+            KernelLaunchError: On entry: the kernel could not be started.
+            KernelConnectError: On entry: it was started, and a channel did not answer.
+            KernelDied: In the block: it is lost, from what is asked of it. The next lease has another one.
+            anyio.ClosedResourceError: The block of the pool was left.
+        """
+        member = await self._member(key)
+        member.users += 1
+        try:
+            await member.ready.wait()
+            if member.failure is not None:
+                raise fresh(member.failure)
+            if member.lease is None:
+                raise self._closed()
+            yield member.lease
+        finally:
+            member.users -= 1
+            member.used_at = anyio.current_time()
+            member.changed.ring()
+            self._changed.ring()
+
+    async def discard(self, key: Hashable) -> None:
+        """Closes the kernel of `key`, whoever uses it, and waits until it is; nothing where there is none.
+
+        Who asks meanwhile gets another one. Cancellation changes nothing.
+        """
+        for member in [each for each in self._members if each.key == key]:
+            member.close()
+            while member in self._members:
+                await self._changed.wait()
+
+    @property
+    def keys(self) -> Sequence[Hashable]:
+        """Those of the kernels that may be lent, or are being started."""
+        return [member.key for member in self._members if member.usable]
+
+    def __len__(self) -> int:
+        """How many kernels there are, with those that are being started or closed."""
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        used = sum(bool(member.users) for member in self._members)
+        state = ", left" if self._left else ""
+        return f"<KernelPool {len(self)} of {self._max_kernels} kernels, {used} in use{state}>"
+
+    # Who is a member.
+
+    async def _member(self, key: Hashable) -> _Member:
+        member = self._find(key)
+        if member is None:
+            async with self._turns:
+                while (member := self._find(key)) is None and not self._has_room():
+                    await self._changed.wait()
+                if member is None:
+                    member = _Member(key)
+                    self._members.append(member)
+                    self._tasks.start_soon(self._own, member, name="enchannel owner")
+        return member
+
+    def _find(self, key: Hashable) -> _Member | None:
+        if self._left:
+            raise self._closed()
+        for member in self._members:
+            if member.key == key and member.usable:
+                return member
+        return None
+
+    def _has_room(self) -> bool:
+        """Whether there may be one more; where not, makes room if that can be."""
+        if len(self._members) < self._max_kernels:
+            return True
+        unused = [member for member in self._members if not member.users]
+        if unused and not any(member.closing for member in self._members):
+            min(unused, key=lambda member: member.used_at).close()
+        return False
+
+    def _closed(self) -> anyio.ClosedResourceError:
+        return anyio.ClosedResourceError("the block of the pool was left")
+
+    # The owners.
+
+    async def _own(self, member: _Member) -> None:
+        """Keeps a kernel open, until it is to be closed, or is lost."""
+        try:
+            async with opened(self._launch) as kernel, kernel.open_channels() as channels:
+                member.lease = Lease(member.key, kernel, channels)
+                member.ready.set()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_close_when_lost, member, channels)
+                    await member.wait_closing(self._max_idle)
+                    tasks.cancel_scope.cancel()
+        except EnchannelError as error:
+            member.failure = error
+        finally:
+            member.closing = True
+            member.ready.set()
+            self._members.remove(member)
+            self._changed.ring()
+
+    async def close_all(self) -> None:
+        """Has all closed, and waits until they are. Shielded."""
+        self._left = True
+        for member in self._members:
+            member.close()
+        self._changed.ring()
+        await self._tasks.wait_ended()
+
+
+async def _close_when_lost(member: _Member, channels: KernelChannels) -> None:
+    await channels.wait_lost()
+    member.close()
+
+
+def open_kernel_pool(
+    name: str | KernelSpec = "python3",
+    *,
+    max_kernels: int,
+    max_idle: float = math.inf,
+    **options: Unpack[LaunchOptions],
+) -> AbstractAsyncContextManager[KernelPool]:
+    """Keeps kernels open on behalf of others: one for each key, started when it is first asked for.
+
+    ::
+
+        async with open_kernel_pool("python3", max_kernels=10) as pool:
+            async with pool.lease("somebody") as lease:
+                done = await lease.channels.run("6 * 7")
+
+    A kernel's block must be left by the task that entered it; in a pool that is a task of the pool, and leases may be taken
+    and given back by any. On the way out all kernels are stopped at the same time, as :func:`open_kernel` has it.
+
+    A synchronous program holds a pool, or a kernel, through AnyIO's portal::
+
+        with start_blocking_portal() as portal:
+            with portal.wrap_async_context_manager(open_kernel_pool(max_kernels=2)) as pool:
+                with portal.wrap_async_context_manager(pool.lease("me")) as lease:
+                    done = portal.call(lease.channels.run, "6 * 7")
+
+    Args:
+        name: The name of an installed kernelspec, or a :class:`KernelSpec`.
+        max_kernels: How many there may be at a time.
+        max_idle: Seconds that a kernel may be unused before it is closed.
+        options: Those of :func:`open_kernel`, for each of them.
+
+    Raises:
+        LocalProtocolError: An argument cannot be used (raised at the call).
+        KernelLaunchError: There is no such kernelspec (raised at the call).
+    """
+    if not is_number(max_kernels) or not max_kernels >= 1:
+        raise LocalProtocolError(f"max_kernels is a number, 1 or more, not {max_kernels!r}")
+    if not is_number(max_idle) or not max_idle >= 0:
+        raise LocalProtocolError(f"max_idle is seconds, 0 or more, not {max_idle!r}")
+    launch = Launch.checked(name, **options)
+    return _opened(launch, max_kernels, max_idle)
+
+
+@asynccontextmanager
+async def _opened(launch: Launch, max_kernels: int, max_idle: float) -> AsyncIterator[KernelPool]:
+    async with block_task_group("the pool") as tasks:
+        pool = KernelPool(tasks, launch, max_kernels=max_kernels, max_idle=max_idle)
+        try:
+            yield pool
+        finally:
+            await pool.close_all()
