@@ -9,5 +9,5 @@ exclude_patterns = ["_build"]
 # The inventories of other projects are not fetched, so that a build needs no network.
 intersphinx_mapping = {}
 nitpick_ignore_regex = [
-    ("py:.*", r"(anyio|trio|attrs|zmq|datetime|enchannel)\b.*|memoryview|T|.*\bBody")
+    ("py:.*", r"(anyio|trio|attrs|zmq|datetime|collections|enchannel)\b.*|memoryview|T|.*\bBody")
 ]

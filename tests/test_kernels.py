@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ from enchannel import (
     open_kernel,
     raise_for_status,
 )
+from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
 
@@ -412,3 +414,108 @@ async def test_behind_its_block_nothing_begins() -> None:
         pass
     with pytest.raises(anyio.ClosedResourceError, match="the block of the kernel was left"):
         await kernel.restart()
+
+
+# Channels that outlive the death of their kernel.
+
+
+async def test_channels_may_outlive_the_death_of_their_kernel() -> None:
+    async with (
+        open_kernel(spec("--says", "last words")) as kernel,
+        kernel.open_channels(outlive_death=True) as ch,
+        kernel.open_channels() as mortal,
+        anyio.create_task_group() as tasks,
+    ):
+        async with ch.subscribe("iopub") as output:
+            with pytest.raises(KernelDied) as caught:
+                await ch.run("exit 3")
+            assert (caught.value.reason, "last words" in caught.value.output) == ("exited", True)
+            assert "status 3" in str(caught.value)
+            assert ch.lost is None
+            assert await kernel.wait() == 3
+            with pytest.raises(KernelDied):
+                await mortal.run("pid")
+            # What is sent meanwhile waits.
+            running = start(tasks, ch.run, "pid")
+            await anyio.wait_all_tasks_blocked()
+            await kernel.restart()
+            assert (await running.result()).text == str(kernel.pid)
+            assert ch.statistics().restarts == 1
+            # The streams go on.
+            texts = []
+            while str(kernel.pid) not in texts:
+                _, msg = await output.receive()
+                texts.append(msg.content.get("text"))
+        with pytest.raises(KernelDied):
+            await ch.run("exit 4")
+        await kernel.restart()
+        assert await says(ch, "echo again") == "again"
+        assert ch.statistics().restarts == 2
+
+
+async def test_a_service_that_keeps_its_kernel_alive() -> None:
+    async with (
+        open_kernel(spec()) as kernel,
+        kernel.open_channels(outlive_death=True) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        back = anyio.Event()
+
+        async def keep_alive() -> None:
+            nonlocal back
+            while True:
+                await kernel.wait()
+                await kernel.restart()
+                back.set()
+
+        tasks.start_soon(keep_alive)
+        pids = set()
+        for _ in range(3):
+            pids.add(await says(ch, "pid"))
+            kernel.signal(signal.SIGKILL)
+            with contextlib.suppress(KernelDied):
+                await ch.run("run")
+            # It answers before it is known to be ready, and is not to be killed then.
+            await back.wait()
+            back = anyio.Event()
+        pids.add(await says(ch, "pid"))
+        assert len(pids) == 4
+        tasks.cancel_scope.cancel()
+
+
+async def test_behind_the_block_of_the_kernel_nothing_waits_for_another() -> None:
+    opened, killed = anyio.Event(), anyio.Event()
+
+    async def use(kernel: Kernel) -> None:
+        async with kernel.open_channels(outlive_death=True) as ch:
+            opened.set()
+            await killed.wait()
+            assert ch.lost is None
+            await ch.run("pid")
+
+    async with anyio.create_task_group() as tasks:
+        async with open_kernel(spec()) as kernel:
+            using = start(tasks, use, kernel)
+            await opened.wait()
+            await kernel.kill()
+            killed.set()
+            await anyio.wait_all_tasks_blocked()
+            assert not using.done.is_set()
+        with pytest.raises(KernelDied, match="block of the kernel was left"):
+            await using.result()
+
+
+async def test_a_kernel_that_cannot_come_back_is_lost_to_those_who_waited(tmp_path: Path) -> None:
+    script = tmp_path / SCRIPT.name
+    script.write_bytes(SCRIPT.read_bytes())
+    argv = (sys.executable, str(script), "{connection_file}")
+    async with (
+        open_kernel(KernelSpec("scripted", argv, tmp_path)) as kernel,
+        kernel.open_channels(outlive_death=True) as ch,
+    ):
+        await kernel.kill()
+        script.unlink()
+        with pytest.raises(KernelLaunchError):
+            await kernel.restart()
+        with pytest.raises(KernelDied, match="could not be restarted"):
+            await ch.run("pid")

@@ -169,9 +169,9 @@ class Core(Seam):
 
     # Restarts of our own, by whoever launched the kernel.
 
-    def begin_restart(self) -> None:
-        """The kernel is about to be restarted: from now on nothing is sent, until it is back."""
-        self.outage.ours = True
+    def begin_restart(self, death: KernelDied | None = None) -> None:
+        """From now on nothing is sent, until the kernel is back; `death` is told of one that has exited by itself."""
+        self.outage.ours, self.outage.death = True, death
         self.patience.deadline = self.outage.deadline(connected=False)
         self.happen(Event.RESTART_BEGINS)
 
@@ -257,7 +257,7 @@ class Core(Seam):
         self.status.begin_anew()
         self.requests.begin_anew()
         logger().info("the kernel was restarted")
-        self.requests.fail_all(KernelDied("the kernel was restarted", "restarted"))
+        self.requests.fail_all(self.outage.restarted())
 
     def _doubt(self) -> None:
         lost = self.outage.lost

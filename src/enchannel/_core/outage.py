@@ -40,6 +40,7 @@ class Outage:
         losses: How often any was.
         overdue: Whether it is, and what was in flight is told.
         ours: Whether it is a restart of our own.
+        death: What is told of the kernel that goes, where it went by itself.
     """
 
     def __init__(self, reconnect_timeout: float) -> None:
@@ -49,6 +50,7 @@ class Outage:
         self.losses: int = 0
         self.overdue: bool = False
         self.ours: bool = False
+        self.death: KernelDied | None = None
         self._since = math.inf
         self._reconnect_timeout = reconnect_timeout
 
@@ -62,6 +64,7 @@ class Outage:
         """It is over."""
         self.lost, self._since = set(), math.inf
         self.overdue = self.ours = False
+        self.death = None
 
     def deadline(self, *, connected: bool) -> float:
         """When patience ends, on AnyIO's clock: that of what is in flight, then that of the streams.
@@ -78,6 +81,10 @@ class Outage:
     def given_up(self) -> bool:
         """Whether the connection will not be waited for any longer."""
         return anyio.current_time() >= self._since + self._reconnect_timeout
+
+    def restarted(self) -> KernelDied:
+        """What is told to what was in flight on a kernel that another one follows."""
+        return self.death or KernelDied("the kernel was restarted", "restarted")
 
     def died(self) -> KernelDied:
         """What is told to what was in flight, and to the streams."""

@@ -29,7 +29,6 @@ from .. import messages
 from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
-from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
@@ -75,6 +74,9 @@ class Kernel:
         )
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
+        self._outliving: set[Core] = set()
+        # Those that know already that the kernel is gone, and wait for the next one.
+        self._orphaned: set[Core] = set()
         self._opened = anyio.Event()
         self._left = False
         self._turns = anyio.Lock()
@@ -112,12 +114,20 @@ class Kernel:
         *,
         channels: Sequence[ChannelName] = CHANNELS,
         subscription: Topics = b"",
+        outlive_death: bool = False,
         **options: Unpack[OpenOptions],
     ) -> AsyncIterator[KernelChannels]:
         """Opens the channels of this kernel, any number of times.
 
         Like :func:`~enchannel.open_kernel_channels`; when the kernel's process exits, the streams know
         at once. As long as it runs a silent kernel is not taken for lost, unless ``heartbeat_timeout`` says so.
+
+        With ``outlive_death`` the channels go on when the process exits and :meth:`restart` starts it again: what is in
+        flight raises ``KernelDied``, what is sent meanwhile waits. So a service that keeps its kernel alive is two lines::
+
+            while True:
+                await kernel.wait()
+                await kernel.restart()
 
         Raises:
             KernelDied: The process has exited already.
@@ -128,13 +138,19 @@ class Kernel:
         self._running.raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
         opening = self._open_watched(
-            *names, identity=identity, subscription=subscription, **options
+            *names,
+            identity=identity,
+            subscription=subscription,
+            outlive_death=outlive_death,
+            **options,
         )
         async with opening as opened:
             yield opened
 
     @asynccontextmanager
-    async def _open_watched(self, *names: str, **options: Any) -> AsyncIterator[KernelChannels]:
+    async def _open_watched(
+        self, *names: str, outlive_death: bool = False, **options: Any
+    ) -> AsyncIterator[KernelChannels]:
         """Channels that are told of the process's exit, from before they are open."""
         made: list[Core] = []
 
@@ -149,19 +165,32 @@ class Kernel:
         try:
             async with open_some_channels(info, *names, on_made=on_made, **options) as channels:
                 self._end_opening(made)
+                if outlive_death:
+                    self._outliving.update(made)
                 yield channels
         finally:
             self._end_opening(made)
-            self._open.difference_update(made)
+            for known in (self._open, self._outliving, self._orphaned):
+                known.difference_update(made)
 
     async def _tell_exit(self, died: KernelDied) -> None:
         async with unwrapping_task_group() as tasks:
-            for end in (self._running.line.end, *(core.end_of_kernel for core in self._open)):
-                tasks.start_soon(end, died, LAST_WORDS)
+            tasks.start_soon(self._running.line.end, died, LAST_WORDS)
+            for core in tuple(self._open):
+                if core in self._outliving and not self._left:
+                    self._orphaned.add(core)
+                    core.begin_restart(died)
+                    tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
+                else:
+                    tasks.start_soon(core.end_of_kernel, died, LAST_WORDS)
+        if self._orphaned and self._restarted.is_set():
+            # Or they would find somebody else at its address. Where it cannot be held they may.
+            with contextlib.suppress(OSError):
+                self._file.hold()
 
-    def _lose(self, died: KernelDied) -> None:
-        for core in tuple(self._open):
-            core.lose(fresh(died))
+    def _lose(self, said: str, cores: Iterable[Core]) -> None:
+        for core in tuple(cores):
+            core.lose(KernelDied(said, "exited", self.output))
 
     def _end_opening(self, made: Iterable[Core]) -> None:
         self._opening.difference_update(made)
@@ -241,7 +270,7 @@ class Kernel:
 
         The open channels go on: their requests in flight raise ``KernelDied``, what is sent meanwhile waits
         for the new kernel. A kernel that has exited can be restarted as well; the channels that were open
-        then have ended. Several restarts go one after the other.
+        then have ended, but for those that outlive it. Several restarts go one after the other.
 
         Cancelled, the kernel is left stopped, and its channels raise ``KernelDied``.
 
@@ -266,8 +295,7 @@ class Kernel:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._running.stop()
-                said = "the kernel was stopped, and could not be restarted"
-                self._lose(KernelDied(said, "exited", self.output))
+                self._lose("the kernel was stopped, and could not be restarted", self._open)
                 raise
             finally:
                 self._restarted.set()
@@ -276,14 +304,15 @@ class Kernel:
         while self._opening:
             # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
             await self._opened.wait()
-        for core in self._open:
+        told, self._orphaned = self._orphaned, set()
+        for core in self._open - told:
             core.begin_restart()
         await self._running.stop(restart=True, now=now)
         self._file.remove_sockets()
         with self._running.cannot("hold its address"):
             self._file.hold()
         async with unwrapping_task_group() as tasks:
-            for core in tuple(self._open):
+            for core in self._open - told:
                 tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
         process = await self._running.start()
         self._file.release()
@@ -341,6 +370,8 @@ class Kernel:
                 with anyio.CancelScope(shield=True):
                     async with self._turns:
                         await self._running.stop()
+                # They wait for a kernel that never comes.
+                self._lose("the block of the kernel was left", self._orphaned)
             finally:
                 # Whatever it was: nothing else ends what is shielded.
                 self._running.end()
