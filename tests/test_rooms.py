@@ -24,7 +24,7 @@ PACKAGE = "enchannel"
 ROOMS = (
     ("_protocol",),
     ("messages", "operators", "outputs"),
-    ("_log", "_exceptions", "_groups", "_bell", "_trio", "_later"),
+    ("_log", "_exceptions", "_groups", "_bell", "_trio", "_later", "_signals"),
     ("_transports",),
     ("_core",),
     ("_conversations",),

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from ._kernels.opening import open_kernel
     from ._kernels.pool import KernelPool, Lease, open_kernel_pool
     from ._kernels.specs import KernelSpec
+    from ._signals import exit_on_signals
 
 __version__ = "0.1.0"
 
@@ -117,6 +118,7 @@ __all__ = [
     "Subshell",
     "Timings",
     "Transport",
+    "exit_on_signals",
     "find_connection_file",
     "get_username",
     "list_running_kernels",
@@ -148,6 +150,7 @@ _LATER = {
     "Lease": "_kernels.pool",
     "RunningKernel": "_kernels.connection_files",
     "Subshell": "_conversations.sessions",
+    "exit_on_signals": "_signals",
     "find_connection_file": "_kernels.connection_files",
     "list_running_kernels": "_kernels.connection_files",
     "messages": "messages",

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import tomllib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import anyio
-
 from .. import LocalProtocolError
-from .._groups import unwrapping_task_group
+from .._signals import exit_on_signals
 from ..testing import CheckResult, KernelReport, KernelSamples, check_kernel
 from .output import printable, write
-from .signals import heard
 
 __all__ = ["Check", "read_samples"]
 
@@ -45,28 +41,18 @@ class Check:
         self._samples = samples
         self._patience = patience
         self._as_json = as_json
-        self._ended_by = 0
 
     async def __call__(self) -> int:
-        with heard(signal.SIGTERM, signal.SIGHUP) as signals:
-            async with unwrapping_task_group() as tasks:
-                tasks.start_soon(self._obey, signals, tasks.cancel_scope)
-                report = await check_kernel(
-                    self._kernel,
-                    samples=self._samples,
-                    only=self._only,
-                    patience=self._patience,
-                    on_result=None if self._as_json else _tell,
-                )
-                self._end(report)
-                tasks.cancel_scope.cancel()
-        if self._ended_by:
-            return 128 + self._ended_by
+        async with exit_on_signals():
+            report = await check_kernel(
+                self._kernel,
+                samples=self._samples,
+                only=self._only,
+                patience=self._patience,
+                on_result=None if self._as_json else _tell,
+            )
+            self._end(report)
         return 1 if report.failed else 0
-
-    async def _obey(self, signals: AsyncIterator[int], scope: anyio.CancelScope) -> None:
-        async for self._ended_by in signals:
-            scope.cancel()
 
     def _end(self, report: KernelReport) -> None:
         if self._as_json:

@@ -41,9 +41,9 @@ from .. import (
     open_kernel,
     open_kernel_channels,
 )
+from .._signals import heard
 from .input import Input
 from .output import Output
-from .signals import heard
 
 __all__ = ["Cell", "Run", "Target"]
 

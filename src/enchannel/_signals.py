@@ -1,0 +1,81 @@
+"""The signals that end a program, but for those that whoever started it has told it to ignore.
+
+Python's own answer to SIGTERM is to be gone: no block is left, a connection file stays, and kernels notice by themselves
+that their parent is not there any more.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+
+from ._exceptions import LocalProtocolError
+from ._groups import block_task_group
+
+__all__ = ["exit_on_signals", "heard"]
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What others end a program with: a supervisor, and a terminal that is closed."""
+
+
+@contextmanager
+def heard(*numbers: signal.Signals) -> Iterator[AsyncIterator[signal.Signals]]:
+    """The signals of these numbers, as they come, while the block lasts."""
+    chosen = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    if not chosen:
+        yield _none()
+        return
+    with anyio.open_signal_receiver(*chosen) as signals:
+        yield signals
+
+
+async def _none() -> AsyncIterator[signal.Signals]:
+    await anyio.sleep_forever()
+    yield signal.SIGTERM  # an iterator, though never of anything
+
+
+@asynccontextmanager
+async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
+    """Has the signals that end a program cancel the block, so that what is in it is let go, and then exits.
+
+    ::
+
+        async def main():
+            async with exit_on_signals(), open_kernel("python3") as kernel:
+                ...
+
+    Without it SIGTERM ends a program at once, and its kernels' connection files stay. It belongs around everything else,
+    in the main thread. A signal that the program was started to ignore is ignored.
+
+    Args:
+        numbers: By default SIGTERM and SIGHUP. Ctrl-C is Python's, Trio's and asyncio's own.
+
+    Raises:
+        SystemExit: One of them came; with status 128 and its number, as shells have it.
+        LocalProtocolError: On entry: a number is that of no signal.
+    """
+    try:
+        chosen = [signal.Signals(number) for number in numbers or ENDING]
+    except ValueError as error:
+        raise LocalProtocolError(f"there is no such signal: {error}") from None
+    ended_by = 0
+    with heard(*chosen) as signals:
+        with anyio.CancelScope() as scope:
+            async with block_task_group("exit_on_signals") as tasks:
+
+                async def obey() -> None:
+                    nonlocal ended_by
+                    async for number in signals:
+                        ended_by = ended_by or number
+                        scope.cancel()
+
+                tasks.start_soon(obey, name="enchannel signals")
+                try:
+                    yield
+                finally:
+                    tasks.end()
+    if ended_by:
+        raise SystemExit(128 + ended_by)
