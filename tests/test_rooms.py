@@ -28,7 +28,7 @@ ROOMS = (
     ("_transports",),
     ("_core",),
     ("_conversations",),
-    ("_streams", "_channels", "_open_channels"),
+    ("_streams", "_statistics", "_channels", "_open_channels"),
     ("_kernels",),
     ("testing", "_cli", "__init__", "__main__"),
 )

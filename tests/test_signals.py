@@ -14,9 +14,11 @@ from enchannel import LocalProtocolError, exit_on_signals
 
 SCRIPT = Path(__file__).with_name("scripted_kernel.py")
 PROGRAM = """
-import sys, anyio
+import signal, sys, anyio
 from enchannel import KernelSpec, exit_on_signals, open_kernel
 backend, script, transport = sys.argv[1:]
+# Who runs the tests may have it ignored, as nohup does.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 async def main():
     spec = KernelSpec("scripted", (sys.executable, script, "{connection_file}"), None)
     async with exit_on_signals(), open_kernel(spec, transport=transport) as kernel:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._channels import ChannelStatistics, KernelChannels
+from ._channels import KernelChannels
 from ._conversations.completed import CompletedExecution
 from ._conversations.execution import Execution
 from ._conversations.replies import raise_for_status, user_expression
@@ -43,6 +43,7 @@ from ._exceptions import (
     NoReply,
     NotImplementedByKernel,
     ProtocolError,
+    RecordingError,
     RemoteProtocolError,
     ReplayedMessage,
     ReplyError,
@@ -59,6 +60,7 @@ from ._open_channels import (
 )
 from ._protocol.connection_info import ConnectionInfo
 from ._protocol.message import Message
+from ._statistics import ChannelStatistics
 from ._streams import Channel, MainChannel, Subscription
 from ._transports.base import Transport
 from ._transports.zmq_open import wrap_sockets
@@ -66,6 +68,7 @@ from ._transports.zmq_open import wrap_sockets
 if TYPE_CHECKING:
     from . import messages, operators, outputs
     from ._conversations.comms import Comm, IncomingComms
+    from ._conversations.recorder import Recording
     from ._conversations.sessions import DebugSession, Subshell
     from ._kernels.connection_files import (
         RunningKernel,
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
     from ._kernels.opening import open_kernel
     from ._kernels.pool import KernelPool, Lease, open_kernel_pool
     from ._kernels.specs import KernelSpec
+    from ._protocol.recording import Recorded, read_recording
     from ._signals import exit_on_signals
 
 __version__ = "0.1.0"
@@ -110,6 +114,9 @@ __all__ = [
     "NoReply",
     "NotImplementedByKernel",
     "ProtocolError",
+    "Recorded",
+    "Recording",
+    "RecordingError",
     "RemoteProtocolError",
     "ReplayedMessage",
     "ReplyError",
@@ -134,6 +141,7 @@ __all__ = [
     "operators",
     "outputs",
     "raise_for_status",
+    "read_recording",
     "user_expression",
     "wrap_sockets",
     "write_connection_file",
@@ -148,6 +156,8 @@ _LATER = {
     "KernelPool": "_kernels.pool",
     "KernelSpec": "_kernels.specs",
     "Lease": "_kernels.pool",
+    "Recorded": "_protocol.recording",
+    "Recording": "_conversations.recorder",
     "RunningKernel": "_kernels.connection_files",
     "Subshell": "_conversations.sessions",
     "exit_on_signals": "_signals",
@@ -158,6 +168,7 @@ _LATER = {
     "open_kernel_pool": "_kernels.pool",
     "operators": "operators",
     "outputs": "outputs",
+    "read_recording": "_protocol.recording",
     "write_connection_file": "_kernels.connection_files",
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -19,6 +20,7 @@ from ._core.status import Word
 from ._exceptions import KernelDied
 from ._protocol.connection_info import ChannelName
 from ._protocol.message import Message, RequestChannel
+from ._statistics import ChannelStatistics, statistics_of
 from ._streams import Channel, MainChannel, Subscription
 
 if TYPE_CHECKING:
@@ -28,56 +30,15 @@ if TYPE_CHECKING:
 
     from ._conversations.comms import Comm, IncomingComms
     from ._conversations.execution import ExecuteOptions
+    from ._conversations.recorder import Recording, Redact
     from ._conversations.sessions import DebugSession, Subshell
     from ._protocol.contents import KernelInfoReply
     from .outputs import Displays, OutputWidgets
 
-__all__ = ["ChannelStatistics", "KernelChannels"]
+__all__ = ["KernelChannels"]
 
-
-T = TypeVar("T")
 
 KernelStatus: TypeAlias = Literal[Word, "dead"]
-
-
-class ChannelStatistics(NamedTuple):
-    """What :meth:`KernelChannels.statistics` says; counts since the channels were opened."""
-
-    iopub_proven: bool
-    """Whether the subscription was seen to work before the block was entered. Where it was not (a busy
-    kernel that answers nothing), output of the first request may be missed."""
-    received: Mapping[str, int]
-    """Messages that arrived, by channel."""
-    sent: Mapping[str, int]
-    """Messages that were sent, by channel."""
-    dropped: Mapping[str, int]
-    """Arrivals that were no message, by the name of the error that says why."""
-    dropped_by_channel: Mapping[str, Mapping[str, int]]
-    """The same, by channel."""
-    received_bytes: Mapping[str, int]
-    """Bytes of content and buffers that arrived, by channel."""
-    sent_bytes: Mapping[str, int]
-    """The same of what was sent."""
-    repaired: int
-    """Messages whose JSON held bytes that are no UTF-8, and which were read with replacement characters."""
-    backlog: Mapping[str, int]
-    """Messages that wait for somebody to listen, by channel."""
-    backlog_dropped: int
-    """Messages that nobody listened for, and for which the backlog had no room."""
-    listeners: int
-    """Streams that are listening."""
-    buffer_dropped: int = 0
-    """Messages that a full stream lost, because who reads it was waiting for what came behind."""
-    missed: int = 0
-    """Messages of executions that the kernel lost before they were sent; see :attr:`Execution.missed`."""
-    restarts: int = 0
-    """How often the kernel was restarted."""
-    outages: int = 0
-    """How often the connection was lost, and came back to the same kernel."""
-    outage_seconds: float = 0.0
-    """How long it was gone in these; what was published then is lost."""
-    missed_beats: int = 0
-    """Heartbeats in a row that the kernel has not echoed; 0 where it never echoed any."""
 
 
 class KernelChannels:
@@ -389,6 +350,33 @@ class KernelChannels:
 
         return open_debug_session(self._conversations)
 
+    def record(
+        self, path: str | os.PathLike[str], *, redact: Redact | None = None
+    ) -> AbstractAsyncContextManager[Recording]:
+        """Writes all that is sent and received to a file, as an async context manager that gives a :class:`Recording`.
+
+        ::
+
+            async with ch.record("session.jsonl"):
+                await ch.run("6 * 7")
+
+        :func:`~enchannel.read_recording` reads it, and says what it looks like;
+        :func:`enchannel.testing.open_recorded_kernel` plays it. Each line is handed to the system when it happens, by the
+        event loop's own thread. What is secret in a message is the caller's to leave out.
+
+        Args:
+            path: Where; what is there is replaced.
+            redact: Called with each message; returns what is written in its place, or ``None`` to leave it out.
+
+        Raises:
+            OSError: On entry the file cannot be written; on the way out it could not.
+            anyio.ClosedResourceError: On entry: the block of the channels was left.
+            KernelDied: On entry: the kernel is lost.
+        """
+        from ._conversations.recorder import record
+
+        return record(self._core, path, redact)
+
     # More of the streams.
 
     def subscribe(self, *channels: ChannelName) -> Subscription:
@@ -409,27 +397,7 @@ class KernelChannels:
 
     def statistics(self) -> ChannelStatistics:
         """Counts of what happened so far."""
-        core = self._core
-        waiting = core.delivery.backlog.counts()
-        return ChannelStatistics(
-            iopub_proven=core.iopub_proven or not core.transport.iopub_needs_proof,
-            received=_by_channel(core.received),
-            sent=_by_channel(core.sent),
-            dropped=core.transport.dropped(),
-            dropped_by_channel=_by_channel(core.transport.dropped_by_channel()),
-            received_bytes=_by_channel(core.transport.received_bytes()),
-            sent_bytes=_by_channel(core.transport.sent_bytes()),
-            repaired=core.transport.repaired,
-            backlog={str(name): waiting.get(name, 0) for name in core.channels},
-            backlog_dropped=core.delivery.backlog.dropped,
-            listeners=core.delivery.listening(),
-            buffer_dropped=core.bound.dropped,
-            missed=self._conversations.losses.missed,
-            restarts=core.life.epoch,
-            outages=core.outage.times,
-            outage_seconds=core.outage.seconds,
-            missed_beats=core.heartbeat.missed,
-        )
+        return statistics_of(self._core, self._conversations.losses.missed)
 
     def __repr__(self) -> str:
         return f"<KernelChannels {', '.join(self._core.channels)} {self._state()}>"
@@ -438,7 +406,3 @@ class KernelChannels:
         if self._core.life.state is State.LEFT:
             return "closed"
         return "kernel died" if self._core.lost is not None else "open"
-
-
-def _by_channel(counts: Mapping[ChannelName, T]) -> dict[str, T]:
-    return {str(channel): count for channel, count in counts.items()}

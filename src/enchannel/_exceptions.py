@@ -16,6 +16,7 @@
     ├── KernelLaunchError           with the tail of the kernel's stderr
     ├── NoReply                     the kernel is done with the request and no reply came: why
     │   └── NotImplementedByKernel
+    ├── RecordingError              a file is no recording                          (also ValueError)
     └── ReplyError                  a reply that is no success, where you asked for an exception
 
 Blame decides the branch: a *local* error is raised at the call that caused it, a *remote* one never
@@ -41,6 +42,7 @@ from ._protocol.errors import (
     MalformedMessage,
     MessageTooLarge,
     ProtocolError,
+    RecordingError,
     RemoteProtocolError,
     ReplayedMessage,
     text_of,
@@ -60,6 +62,7 @@ __all__ = [
     "NoReply",
     "NotImplementedByKernel",
     "ProtocolError",
+    "RecordingError",
     "RemoteProtocolError",
     "ReplayedMessage",
     "ReplyError",

@@ -116,7 +116,7 @@ def can_interrupt(core: Core) -> bool:
 async def interrupt(conversations: Conversations) -> None:
     """Interrupts what the kernel runs; see :meth:`enchannel.KernelChannels.interrupt`."""
     core = conversations.core
-    core.requests.interrupted()
+    core.interrupted()
     if core.interrupter is not None:
         core.raise_if_over()
         await checkpoint()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
@@ -41,6 +41,9 @@ from .stream import TURN, fresh, native_checkpoint_if_cancelled
 __all__ = ["Core"]
 
 Observer = Callable[[ChannelName, Sequence[Message]], Collection[Message]]
+
+Happening = Literal["sent", "interrupted", "restarted", "lost"]
+Witness = Callable[[Happening, "ChannelName | None", "Message | None"], None]
 
 
 class Core(Seam):
@@ -100,6 +103,8 @@ class Core(Seam):
         self.farewells: Farewells = Farewells(self)
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
+        self.witnesses: list[Witness] = []
+        """Called with what is sent, and with whatever else happens to the kernel; must not raise."""
         self.iopub_proven: bool = False
         self.scopes: set[anyio.CancelScope] = set()
         """Cancelled when the block is left."""
@@ -125,6 +130,7 @@ class Core(Seam):
         effects = self.life.happen(event)
         if self.life.state is State.LOST and before is not State.LOST:
             self.lost = died
+            self._tell("lost")
         for effect in effects:
             self._effects[effect](self)
         if self.life.over:
@@ -167,44 +173,6 @@ class Core(Seam):
         if self.lost is not None:
             raise fresh(self.lost)
 
-    # Restarts of our own, by whoever launched the kernel.
-
-    def begin_restart(self, death: KernelDied | None = None) -> None:
-        """From now on nothing is sent, until the kernel is back; `death` is told of one that has exited by itself."""
-        self.outage.ours, self.outage.death = True, death
-        self.patience.deadline = self.outage.deadline(connected=False)
-        self.happen(Event.RESTART_BEGINS)
-
-    async def end_of_old_kernel(self, last_words: float) -> None:
-        """The kernel that is to be restarted has exited: waits for its last words, and for the next one.
-
-        Args:
-            last_words: Seconds that they may take.
-        """
-        with anyio.move_on_after(last_words):
-            await self.disconnected()
-        # What the old kernel has left behind may hold its sockets, and what it has not read is not for the next one.
-        self.transport.reconnect(self.channels)
-        self.happen(Event.EXITED)
-
-    async def end_of_kernel(self, died: KernelDied, last_words: float) -> None:
-        """The kernel has exited: waits for its last words, and is lost.
-
-        Args:
-            died: What is said of it.
-            last_words: Seconds that they may take.
-        """
-        # Bounded streams would keep them back, and with them the end of the connection.
-        self.bound.lifted = True
-        with anyio.move_on_after(last_words):
-            await self.disconnected()
-        self.lose(died)
-
-    async def disconnected(self) -> None:
-        """Waits until no followed channel is connected; by then all that was sent to us can be received."""
-        while not set(self.transport.followed) <= set(self.transport.unconnected()):
-            await self.changed.wait()
-
     def deliver(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """What a reader has read."""
         self.received[channel] += len(messages)
@@ -237,6 +205,11 @@ class Core(Seam):
             ]
         return messages
 
+    def interrupted(self) -> None:
+        """The kernel is being interrupted; some lose a reply then, and whoever waits for one is told why."""
+        self.requests.interrupted()
+        self._tell("interrupted")
+
     # What an effect comes to.
 
     def _hold(self) -> None:
@@ -257,6 +230,7 @@ class Core(Seam):
         self.status.begin_anew()
         self.requests.begin_anew()
         logger().info("the kernel was restarted")
+        self._tell("restarted")
         self.requests.fail_all(self.outage.restarted())
 
     def _doubt(self) -> None:
@@ -340,7 +314,7 @@ class Core(Seam):
             if flight is not None:
                 self.requests.file(flight)
             try:
-                self.transport.send_nowait(channel, message)
+                self._give(channel, message)
                 if flight is not None:
                     flight.sent = True
                 break
@@ -348,7 +322,6 @@ class Core(Seam):
                 if flight is not None:
                     self.requests.remove(flight)
             await self._wait_writable(channel)
-        self.sent[channel] += 1
         self._turn -= 1
         if not self._turn:
             # Let the others run. The message is out: a cancellation belongs to the next checkpoint.
@@ -372,8 +345,22 @@ class Core(Seam):
                 return
             self.transport.watch(channel)
             if not self.life.away:
-                self.transport.send_nowait(channel, message)
-                self.sent[channel] += 1
+                self._give(channel, message)
+
+    def _give(self, channel: ChannelName, message: Message) -> None:
+        self.transport.send_nowait(channel, message)
+        self.sent[channel] += 1
+        if self.witnesses:
+            self._tell("sent", channel, message)
+
+    def _tell(
+        self,
+        happening: Happening,
+        channel: ChannelName | None = None,
+        message: Message | None = None,
+    ) -> None:
+        for witness in self.witnesses:
+            witness(happening, channel, message)
 
     async def request(self, channel: ChannelName, request: Message) -> Message:
         """Sends a prepared request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""

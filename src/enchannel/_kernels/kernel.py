@@ -29,6 +29,7 @@ from .. import messages
 from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
+from .._core.exits import begin_restart, end_of_kernel, end_of_old_kernel
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
@@ -179,10 +180,10 @@ class Kernel:
             for core in tuple(self._open):
                 if core in self._outliving and not self._left:
                     self._orphaned.add(core)
-                    core.begin_restart(died)
-                    tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
+                    begin_restart(core, died)
+                    tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
                 else:
-                    tasks.start_soon(core.end_of_kernel, died, LAST_WORDS)
+                    tasks.start_soon(end_of_kernel, core, died, LAST_WORDS)
         if self._orphaned and self._restarted.is_set():
             # Or they would find somebody else at its address. Where it cannot be held they may.
             with contextlib.suppress(OSError):
@@ -223,9 +224,8 @@ class Kernel:
         await interrupt_reply(self._running.line.request(messages.interrupt_request()))
 
     def _tell_interrupt(self) -> None:
-        """Some kernels lose a reply when they are interrupted; whoever waits for one is told why."""
         for core in self._open:
-            core.requests.interrupted()
+            core.interrupted()
 
     def signal(self, number: int) -> None:
         """Sends a signal to the kernel's process and all that it started, whatever they do with it.
@@ -306,14 +306,14 @@ class Kernel:
             await self._opened.wait()
         told, self._orphaned = self._orphaned, set()
         for core in self._open - told:
-            core.begin_restart()
+            begin_restart(core)
         await self._running.stop(restart=True, now=now)
         self._file.remove_sockets()
         with self._running.cannot("hold its address"):
             self._file.hold()
         async with unwrapping_task_group() as tasks:
             for core in self._open - told:
-                tasks.start_soon(core.end_of_old_kernel, LAST_WORDS)
+                tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
         process = await self._running.start()
         self._file.release()
         with anyio.move_on_after(RECONNECT_DEADLINE) as scope:

@@ -14,6 +14,7 @@ import anyio
 
 from .. import messages
 from .._core.core import Core
+from .._core.exits import end_of_kernel
 from .._core.proof import ask_anyhow
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
@@ -94,7 +95,7 @@ class Line:
             last_words: Seconds that its last words may take.
         """
         if self._core is not None:
-            await self._core.end_of_kernel(died, last_words)
+            await end_of_kernel(self._core, died, last_words)
 
     async def request(self, request: Message) -> None:
         """Sends a request on control and waits for its reply.

@@ -16,6 +16,7 @@ __all__ = [
     "MalformedMessage",
     "MessageTooLarge",
     "ProtocolError",
+    "RecordingError",
     "RemoteProtocolError",
     "ReplayedMessage",
     "text_of",
@@ -70,3 +71,7 @@ class ReplayedMessage(RemoteProtocolError):
 
 class ConnectionFileError(EnchannelError, ValueError):
     """A connection file (or a mapping of its form) that cannot be used; names the file and the field."""
+
+
+class RecordingError(EnchannelError, ValueError):
+    """A file is no recording; the message names it and the line."""

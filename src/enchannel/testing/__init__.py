@@ -10,6 +10,7 @@ r"""What one needs to test a program that talks to Jupyter kernels.
             ...
 
 * :func:`open_fake_kernel`: a kernel that does what the test says, in memory or on real sockets.
+* :func:`open_recorded_kernel`: a kernel that answers as a real one did.
 * :func:`memory_transport_pair`: the two ends of channels in memory, with faults on command.
 * :func:`check_transport`: what every transport must keep, for those who write one.
 * :func:`check_kernel`: what the specification asks of a kernel, for those who write one; :func:`kernel_cases`: the
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from ._checks.report import CheckResult, KernelReport
     from ._checks.run import check_kernel
     from ._checks.samples import KernelSamples
+    from ._recorded import RecordedKernel, open_recorded_kernel
+    from ._replay import RecordingMismatch
 
 __all__ = [
     "CheckResult",
@@ -63,6 +66,8 @@ __all__ = [
     "MemoryKernelEnd",
     "MemoryTransport",
     "Pipe",
+    "RecordedKernel",
+    "RecordingMismatch",
     "Request",
     "Step",
     "Tamper",
@@ -76,6 +81,7 @@ __all__ = [
     "kernel_cases",
     "memory_transport_pair",
     "open_fake_kernel",
+    "open_recorded_kernel",
     "page",
     "pause",
     "result",
@@ -83,14 +89,17 @@ __all__ = [
     "update_display",
 ]
 
-# Imported by who checks a kernel: a fifth of what the rest takes, which tests with a fake one never need.
+# Imported by who checks a kernel, or plays a recorded one: tests with a fake one never need it.
 _LATER = {
     "CheckResult": "_checks.report",
     "KernelReport": "_checks.report",
     "KernelSamples": "_checks.samples",
     "KernelUnderCheck": "_checks.probe",
+    "RecordedKernel": "_recorded",
+    "RecordingMismatch": "_replay",
     "check_kernel": "_checks.run",
     "kernel_cases": "_checks.cases",
+    "open_recorded_kernel": "_recorded",
 }
 
 if not TYPE_CHECKING:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -36,7 +35,7 @@ from .._open_channels import (
     parse_topics,
 )
 from .._protocol.connection_info import ChannelName, ConnectionInfo
-from .._protocol.message import Message
+from .._protocol.message import Message, new_id
 from ._behaviour import Behaviour
 from ._ends import KernelEnd
 from ._executions import ABORTED, Outcome
@@ -123,7 +122,7 @@ class FakeKernel:
         debugger: bool = False,
     ) -> None:
         self.transcript: Transcript = Transcript()
-        self.session: str = str(uuid.uuid4())
+        self.session: str = new_id()
         self._transport: TransportName = transport
         self._end = end
         end.wait_awake = self.wait_awake
@@ -143,7 +142,7 @@ class FakeKernel:
 
     def __repr__(self) -> str:
         state = "dead" if self._dead else "silent" if self._silent else "running"
-        return f"<FakeKernel over {self._transport} {state}>"
+        return f"<{type(self).__name__} over {self._transport} {state}>"
 
     @property
     def execution_count(self) -> int:
@@ -245,14 +244,13 @@ class FakeKernel:
         self._behaviour.comms.targets[target_name] = handler
 
     def tamper(self, tamper: Tamper | None) -> None:
-        """From now on sends what `tamper` makes of each message: nothing, another one, or several.
+        """From now on sends what `tamper` makes of each message: a list of messages, be it empty.
 
         ::
 
             kernel.tamper(lambda channel, message: [] if channel == "iopub" else [message])
 
-        For kernels that break the rules. It gives a list, be it empty. ``None`` in its place ends it. The transcript has
-        what was sent.
+        For kernels that break the rules. ``None`` ends it. The transcript has what was sent.
         """
         if tamper is not None:
             check_callable("what tampers", tamper)
@@ -377,7 +375,7 @@ class FakeKernel:
             elif self._transport != "memory":
                 self._end.vanish()
             await self._end.appear()
-            self.session = str(uuid.uuid4())
+            self.session = self._new_session()
             self._behaviour.forget()
             self.transcript.note("restarted")
 
@@ -435,9 +433,12 @@ class FakeKernel:
     def _message(self, msg_type: str, *parts: Any) -> Message:
         if self._dead:
             raise RuntimeError(f"the fake kernel is dead and cannot send {msg_type!r}")
-        return kernel_message(
-            f"{self.session}_{next(self._numbers)}", self.session, msg_type, *parts
-        )
+        return kernel_message(self._new_id(), self.session, msg_type, *parts)
+
+    _new_session = staticmethod(new_id)
+
+    def _new_id(self) -> str:
+        return f"{self.session}_{next(self._numbers)}"
 
     async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
         """Sends an ``input_request`` to who made `request`; see ``Request.input``."""

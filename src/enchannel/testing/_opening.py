@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 import anyio
 
@@ -13,17 +14,18 @@ from ._ends import KernelEnd
 from ._fake_kernel import FakeKernel, TransportName
 from ._memory import MemoryKernelEnd
 
-__all__ = ["open_fake_kernel"]
+__all__ = ["open_fake_kernel", "opened_on"]
+
+K = TypeVar("K", bound=FakeKernel)
 
 
-@asynccontextmanager
-async def open_fake_kernel(
+def open_fake_kernel(
     *,
     transport: TransportName = "memory",
     key: str | bytes = b"the key of a fake kernel",
     subshells: bool = False,
     debugger: bool = False,
-) -> AsyncIterator[FakeKernel]:
+) -> AbstractAsyncContextManager[FakeKernel]:
     """A kernel that does what the test says.
 
     ::
@@ -39,7 +41,22 @@ async def open_fake_kernel(
         key: What messages are signed with; empty for unsigned messages.
         subshells: Whether it has subshells, and says so.
         debugger: Whether it answers debug requests, and says so.
+
+    Raises:
+        LocalProtocolError: There is no such transport, or the key is none (raised on entry).
     """
+    return opened_on(
+        transport,
+        key,
+        lambda end: FakeKernel(end, transport, subshells=subshells, debugger=debugger),
+    )
+
+
+@asynccontextmanager
+async def opened_on(
+    transport: TransportName, key: str | bytes, make: Callable[[KernelEnd], K]
+) -> AsyncIterator[K]:
+    """The scope of the kernel that `make` makes of its end of the channels."""
     secret = key.encode() if isinstance(key, str) else key
     given: object = secret
     if not isinstance(given, bytes):
@@ -47,7 +64,7 @@ async def open_fake_kernel(
     end = _make_end(transport, secret)
     try:
         await end.appear()
-        kernel = FakeKernel(end, transport, subshells=subshells, debugger=debugger)
+        kernel = make(end)
         async with block_task_group("the fake kernel") as tasks:
             await tasks.start(kernel.live, name="fake kernel")
             try:

@@ -1,0 +1,58 @@
+"""The exit of a kernel, and its restart, as whoever launched it tells of them."""
+
+from __future__ import annotations
+
+import anyio
+
+from .._exceptions import KernelDied
+from .core import Core
+from .life import Event
+
+__all__ = ["begin_restart", "end_of_kernel", "end_of_old_kernel"]
+
+
+def begin_restart(core: Core, death: KernelDied | None = None) -> None:
+    """The kernel is about to be restarted: from now on nothing is sent, until it is back.
+
+    Args:
+        core: The connection.
+        death: What is told of the present one, where it has exited by itself.
+    """
+    core.outage.ours, core.outage.death = True, death
+    core.patience.deadline = core.outage.deadline(connected=False)
+    core.happen(Event.RESTART_BEGINS)
+
+
+async def end_of_old_kernel(core: Core, last_words: float) -> None:
+    """The kernel that is to be restarted has exited: waits for its last words, and for the next one.
+
+    Args:
+        core: The connection.
+        last_words: Seconds that they may take.
+    """
+    with anyio.move_on_after(last_words):
+        await _disconnected(core)
+    # What the old kernel has left behind may hold its sockets, and what it has not read is not for the next one.
+    core.transport.reconnect(core.channels)
+    core.happen(Event.EXITED)
+
+
+async def end_of_kernel(core: Core, died: KernelDied, last_words: float) -> None:
+    """The kernel has exited: waits for its last words, and is lost.
+
+    Args:
+        core: The connection.
+        died: What is said of it.
+        last_words: Seconds that they may take.
+    """
+    # Bounded streams would keep them back, and with them the end of the connection.
+    core.bound.lifted = True
+    with anyio.move_on_after(last_words):
+        await _disconnected(core)
+    core.lose(died)
+
+
+async def _disconnected(core: Core) -> None:
+    """Waits until no followed channel is connected; by then all that was sent to us can be received."""
+    while not set(core.transport.followed) <= set(core.transport.unconnected()):
+        await core.changed.wait()

@@ -1,0 +1,149 @@
+"""A kernel that answers as a real one did, while it was recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from .._exceptions import RemoteProtocolError
+from .._protocol.connection_info import ChannelName
+from .._protocol.message import Message
+from .._protocol.recording import read_recording
+from ._ends import KernelEnd
+from ._fake_kernel import FakeKernel, Request, TransportName
+from ._opening import opened_on
+from ._replay import Match, Replay
+from ._request import topic_of
+
+__all__ = ["RecordedKernel", "open_recorded_kernel"]
+
+
+class RecordedKernel(FakeKernel):
+    """A fake kernel that answers as recorded; made by :func:`open_recorded_kernel`.
+
+    It dies where the recorded one was lost. What may be scripted of a :class:`FakeKernel` has no effect.
+    """
+
+    def __init__(self, end: KernelEnd, transport: TransportName, replay: Replay) -> None:
+        super().__init__(end, transport)
+        self._replay = replay
+        self._waiting: list[Request] = []
+        self.session: str = replay.session or self.session
+
+    @property
+    def remaining(self) -> Sequence[Message]:
+        """What was asked in the recording, and has not been asked here."""
+        return self._replay.remaining
+
+    async def interrupt(self) -> None:
+        """Interrupts it, as a kernel that is launched is interrupted by a signal. A checkpoint."""
+        await self.wait_awake()
+        self._replay.interrupt()
+        await self._play()
+
+    async def restart(self) -> None:
+        """Dies and comes back, to go on with what was recorded behind a restart; its clients reconnect."""
+        self._replay.restart()
+        self._waiting.clear()
+        await super().restart()
+
+    def _new_session(self) -> str:
+        return self._replay.session or super()._new_session()
+
+    def _new_id(self) -> str:
+        return self._replay.number(self.session) or super()._new_id()
+
+    async def _serve(self, channel: ChannelName) -> None:
+        # What answered nobody may have come before anything was asked.
+        await self._play()
+        while True:
+            await self.wait_awake()
+            try:
+                identity, message = await self._end.receive(channel)
+            except RemoteProtocolError as error:
+                self.transcript.note(f"refused what came on {channel}: {error}")
+                continue
+            await self.wait_awake()
+            self.transcript.received(channel, message)
+            await self._take(Request(self, channel, identity, message))
+
+    async def _take(self, request: Request) -> None:
+        message = request.message
+        if message.msg_type == "kernel_info_request":
+            # Asked by whoever opens channels, and behind whatever is waited for.
+            self._waiting.append(request)
+        elif message.msg_type == "interrupt_request":
+            self._replay.interrupt()
+            await self._answer_with(request, lambda _: {})
+        else:
+            self._replay.hear(request.channel, request.identity, message)
+        await self._play()
+        if message.msg_type == "shutdown_request":
+            if message.content.get("restart"):
+                await self.restart()
+            else:
+                self.die("the recorded kernel was shut down")
+
+    async def _play(self) -> None:
+        for channel, identity, message in self._replay.due():
+            for each in self._tampered(channel, message):
+                self.transcript.sent(channel, each)
+                if channel == "iopub":
+                    self._end.publish(each, topic_of(each))
+                else:
+                    self._end.send(channel, identity, each)
+        if self._replay.over:
+            self.die("the recorded kernel was lost here")
+            return
+        busy = self._replay.busy
+        waiting, self._waiting = self._waiting, []
+        for request in waiting:
+            if busy and request.channel == "shell":
+                self._waiting.append(request)
+            else:
+                await self._answer_with(request, self._info(request))
+
+    def _info(self, request: Request) -> Any:
+        info = self._replay.info
+        return self._behaviour.handler(request) if info is None else (lambda _: info)
+
+
+@asynccontextmanager
+async def open_recorded_kernel(
+    path: str | os.PathLike[str],
+    *,
+    transport: TransportName = "memory",
+    key: str | bytes = b"secret",
+    match: Match | None = None,
+) -> AsyncIterator[RecordedKernel]:
+    """A kernel that answers as recorded, as an async context manager that gives a :class:`RecordedKernel`.
+
+    ::
+
+        async with open_recorded_kernel("session.jsonl") as kernel, kernel.open_channels() as ch:
+            done = await ch.run("6 * 7")
+
+    What the program asks is looked for in what was asked when :meth:`enchannel.KernelChannels.record` wrote the file: by
+    channel, type, content and buffers, in order. It is answered with what came then, without the time that it took. What
+    was said behind an interrupt or a restart comes behind :meth:`RecordedKernel.interrupt` (or an ``interrupt_request``)
+    and :meth:`RecordedKernel.restart`. ``kernel_info_request`` is always answered.
+
+    Args:
+        path: The recording.
+        transport: As for :func:`open_fake_kernel`.
+        key: What messages are signed with; empty for unsigned messages.
+        match: Whether what was recorded, its first argument, is what is asked now, its second; channel, type and
+            subshell are the same already. By default that content and buffers are equal.
+
+    Raises:
+        RecordingMismatch: In the block, from its end: the program asks for something else. An ``AssertionError``.
+        RecordingError: The file is no recording.
+        OSError: It cannot be read.
+    """
+    replay = Replay(read_recording(path), match)
+    async with opened_on(
+        transport, key, lambda end: RecordedKernel(end, transport, replay)
+    ) as kernel:
+        yield kernel

@@ -1,0 +1,335 @@
+"""What a recorded kernel has still to say, and when it may.
+
+The rules:
+
+* What the client asks is looked for among what was asked in the recording and not asked again yet: the first that is the
+  same, by channel, type, content and buffers. The id of a comm that the client opens is another one each time; it is
+  followed.
+* What answered it is said then, in its order. What was said behind an answer of the client to a prompt waits for that
+  answer, and what was said behind an interrupt waits for one.
+* What answered nobody here is said when all that had been asked before it is asked.
+* A restart begins a new epoch: what was said and asked in another one is not for this one.
+* How long anything took is not repeated.
+
+There is no input or output here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from .._protocol.message import ChannelName, Message
+from .._protocol.recording import Recorded
+
+__all__ = ["Match", "RecordingMismatch", "Replay", "Saying"]
+
+Match: TypeAlias = Callable[[Message, Message], bool]
+"""Whether what was recorded, the first, is what is asked now."""
+
+Saying: TypeAlias = "tuple[ChannelName, bytes, Message]"
+"""A message that is to be sent: where, to whom, and what."""
+
+_COMMS = ("comm_open", "comm_msg", "comm_close")
+_ANSWERED_ANYHOW = ("kernel_info_request", "interrupt_request")
+
+SHOWN = 5
+"""Requests that a mismatch lists."""
+
+
+class RecordingMismatch(AssertionError):
+    """The program asks for something else than in the recording."""
+
+
+@attrs.define(eq=False)
+class _Ask:
+    """What the client sent in the recording."""
+
+    at: int
+    channel: ChannelName
+    message: Message
+    epoch: int
+    answers: list[_Ask] = attrs.field(factory=list)
+    """To the kernel's prompts, so far."""
+    says: deque[_Say] = attrs.field(factory=deque)
+    taken: Message | None = None
+    """What the client has sent now."""
+    identity: bytes = b""
+    was_interrupted: bool = False
+    """Whether the kernel was interrupted behind it, in the recording, so far."""
+    interrupted: bool = False
+    """Whether it is now."""
+
+
+@attrs.define(eq=False)
+class _Say:
+    """What the kernel sent in the recording."""
+
+    at: int
+    channel: ChannelName
+    message: Message
+    epoch: int
+    needs: Sequence[_Ask] = ()
+    needs_interrupt: bool = False
+
+
+class _Loading:
+    """What is known while a recording is read."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.passed_over: set[str] = set()
+        self.asks: dict[str, _Ask] = {}
+        self.prompted: dict[str, _Ask] = {}
+
+    def interrupt(self) -> None:
+        for ask in self.asks.values():
+            ask.was_interrupted = True
+
+
+class Replay:
+    """What is left of a recording.
+
+    Args:
+        recorded: It.
+        match: See :func:`open_recorded_kernel`.
+
+    Attributes:
+        info: What the kernel said of itself, where it was asked.
+    """
+
+    def __init__(self, recorded: Iterable[Recorded], match: Match | None) -> None:
+        self.info: dict[str, Any] | None = None
+        self._match = match
+        self._epoch = 0
+        self._asks: list[_Ask] = []
+        self._loose: deque[_Say] = deque()
+        self._ends: deque[int] = deque()
+        self._comm_ids: dict[Any, Any] = {}
+        self._last_identity = b""
+        self._sessions: dict[int, str] = {}
+        self._prefixes: dict[str, str] = {}
+        self._numbers: Counter[str] = Counter()
+        self._load(recorded)
+
+    def _load(self, recorded: Iterable[Recorded]) -> None:
+        loading = _Loading()
+        for at, each in enumerate(recorded):
+            if each.kind == "restarted":
+                loading.epoch += 1
+            elif each.kind == "lost":
+                self._ends.append(at)
+            elif each.kind == "interrupted":
+                loading.interrupt()
+            elif each.message is None or each.channel is None:
+                continue
+            elif each.kind == "sent":
+                self._load_sent(loading, at, each.channel, each.message)
+            else:
+                self._load_received(loading, at, each.channel, each.message)
+
+    def _load_sent(
+        self, loading: _Loading, at: int, channel: ChannelName, message: Message
+    ) -> None:
+        if message.msg_type in _ANSWERED_ANYHOW:
+            loading.passed_over.add(message.msg_id)
+            if message.msg_type == "interrupt_request":
+                loading.interrupt()
+            return
+        ask = _Ask(at, channel, message, loading.epoch)
+        self._asks.append(ask)
+        loading.asks[message.msg_id] = ask
+        if message.parent_id in loading.prompted:
+            loading.prompted[message.parent_id].answers.append(ask)
+
+    def _load_received(
+        self, loading: _Loading, at: int, channel: ChannelName, message: Message
+    ) -> None:
+        self._note_session(loading.epoch, message)
+        if message.parent_id in loading.passed_over:
+            if message.msg_type == "kernel_info_reply" and self.info is None:
+                self.info = message.content
+            return
+        say = _Say(at, channel, message, loading.epoch)
+        asked = loading.asks.get(message.parent_id)
+        if asked is None:
+            self._loose.append(say)
+            return
+        say.needs, say.needs_interrupt = tuple(asked.answers), asked.was_interrupted
+        asked.says.append(say)
+        if message.msg_type == "input_request":
+            loading.prompted[message.msg_id] = asked
+
+    def _note_session(self, epoch: int, message: Message) -> None:
+        """How the kernel of an epoch names itself, and numbers what it sends, as ipykernel does."""
+        session = message.session
+        if message.msg_type == "status":
+            self._sessions.setdefault(epoch, session)
+        name, _, number = message.msg_id.rpartition("_")
+        if number.isdecimal() and f"{name}_".startswith(f"{session}_"):
+            self._prefixes[session] = name
+
+    # What happens now.
+
+    def hear(self, channel: ChannelName, identity: bytes, message: Message) -> None:
+        """The client sends `message`.
+
+        Raises:
+            RecordingMismatch: There is no such one in the recording, or no other.
+        """
+        self._last_identity = identity
+        for ask in self._asks:
+            if ask.taken is None and ask.epoch == self._epoch and self._is(ask, channel, message):
+                ask.taken, ask.identity = message, identity
+                if message.msg_type == "comm_open":
+                    recorded_id = ask.message.content.get("comm_id")
+                    self._comm_ids[recorded_id] = message.content.get("comm_id")
+                return
+        raise RecordingMismatch(self._difference(channel, message))
+
+    def interrupt(self) -> None:
+        """The client interrupts the kernel."""
+        for ask in self._asks:
+            if ask.taken is not None:
+                ask.interrupted = True
+
+    def restart(self) -> None:
+        """The kernel is restarted."""
+        self._epoch += 1
+
+    def due(self) -> list[Saying]:
+        """What is to be said now, in the order of the recording."""
+        ready: list[tuple[int, Saying]] = []
+        for ask in self._asks:
+            while ask.says and self._may(ask, ask.says[0]):
+                say = ask.says.popleft()
+                assert ask.taken is not None
+                said = self._said(say.message, ask.taken)
+                ready.append((say.at, (say.channel, ask.identity, said)))
+        while self._loose and self._all_asked(self._loose[0]):
+            say = self._loose.popleft()
+            if say.epoch == self._epoch:
+                said = self._said(say.message, None)
+                ready.append((say.at, (say.channel, self._last_identity, said)))
+        return [saying for _, saying in sorted(ready, key=lambda each: each[0])]
+
+    @property
+    def over(self) -> bool:
+        """Whether the kernel was lost at this point of the recording."""
+        if not self._ends:
+            return False
+        at = self._ends[0]
+        return all(
+            ask.taken is not None and not (ask.says and ask.says[0].at < at)
+            for ask in self._asks
+            if ask.at < at
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether the main shell has not said all that answers what it was asked."""
+        return any(
+            ask.says
+            for ask in self._asks
+            if ask.taken is not None
+            and ask.epoch == self._epoch
+            and ask.channel == "shell"
+            and not ask.message.header.get("subshell_id")
+        )
+
+    @property
+    def remaining(self) -> list[Message]:
+        """What was asked in the recording, and not now."""
+        return [ask.message for ask in self._asks if ask.taken is None]
+
+    @property
+    def session(self) -> str | None:
+        """How the kernel names itself in this epoch, where that is known."""
+        return self._sessions.get(self._epoch)
+
+    def number(self, session: str) -> str | None:
+        """The id of the next message, where this kernel numbers what it sends."""
+        prefix = self._prefixes.get(session)
+        if prefix is None:
+            return None
+        self._numbers[prefix] += 1
+        return f"{prefix}_{self._numbers[prefix]}"
+
+    # Whether it is the same.
+
+    def _is(self, ask: _Ask, channel: ChannelName, message: Message) -> bool:
+        recorded = ask.message
+        if ask.channel != channel or recorded.msg_type != message.msg_type:
+            return False
+        if recorded.header.get("subshell_id") != message.header.get("subshell_id"):
+            return False
+        if self._match is not None:
+            return self._match(recorded, message)
+        if self._content(recorded) != _without_id(message):
+            return False
+        return [bytes(each) for each in recorded.buffers] == [
+            bytes(each) for each in message.buffers
+        ]
+
+    def _content(self, recorded: Message) -> dict[str, Any]:
+        content = _without_id(recorded)
+        if recorded.msg_type in _COMMS and "comm_id" in content:
+            comm_id = content["comm_id"]
+            content = {**content, "comm_id": self._comm_ids.get(comm_id, comm_id)}
+        return content
+
+    def _may(self, ask: _Ask, say: _Say) -> bool:
+        if ask.taken is None or say.epoch != self._epoch:
+            return False
+        if say.needs_interrupt and not ask.interrupted:
+            return False
+        return all(needed.taken is not None for needed in say.needs)
+
+    def _all_asked(self, say: _Say) -> bool:
+        if say.epoch > self._epoch:
+            return False
+        return all(ask.taken is not None for ask in self._asks if ask.at < say.at)
+
+    def _said(self, recorded: Message, asked: Message | None) -> Message:
+        header = dict(recorded.header)
+        header["msg_id"] = self.number(recorded.session) or recorded.msg_id
+        parent = recorded.parent_header if asked is None else dict(asked.header)
+        content = recorded.content
+        if recorded.msg_type in _COMMS:
+            comm_id = content.get("comm_id")
+            content = {**content, "comm_id": self._comm_ids.get(comm_id, comm_id)}
+        return Message(header, parent, recorded.metadata, content, recorded.buffers)
+
+    def _difference(self, channel: ChannelName, message: Message) -> str:
+        asked = (
+            f"the program sends {message.msg_type} on {channel}, which the recording has not here"
+        )
+        left = [ask for ask in self._asks if ask.taken is None and ask.epoch == self._epoch]
+        for ask in left:
+            if (ask.channel, ask.message.msg_type) == (channel, message.msg_type):
+                lines = difflib.unified_diff(
+                    _lines(ask.message), _lines(message), "recorded", "asked", lineterm=""
+                )
+                return f"{asked}:\n" + "\n".join(lines)
+        listed = "".join(f"\n    {ask.message.msg_type} on {ask.channel}" for ask in left[:SHOWN])
+        return (
+            f"{asked}:\n"
+            + "\n".join(_lines(message))
+            + (f"\nit goes on with{listed}" if listed else "\nit is at its end")
+        )
+
+
+def _without_id(message: Message) -> dict[str, Any]:
+    """The content, without what is another one each time."""
+    if message.msg_type == "comm_open":
+        return {name: value for name, value in message.content.items() if name != "comm_id"}
+    return message.content
+
+
+def _lines(message: Message) -> list[str]:
+    return json.dumps(message.content, indent=2, sort_keys=True, default=repr).splitlines()
