@@ -519,3 +519,23 @@ async def test_a_kernel_that_cannot_come_back_is_lost_to_those_who_waited(tmp_pa
             await kernel.restart()
         with pytest.raises(KernelDied, match="could not be restarted"):
             await ch.run("pid")
+
+
+async def test_what_its_process_writes_can_be_followed() -> None:
+    async with opened() as (kernel, ch):
+        texts: list[str] = []
+
+        async def follow() -> None:
+            async for text in kernel.stream_output():
+                texts.append(text)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            await says(ch, "write one é")
+            while "".join(texts) != "one é\n":
+                await anyio.sleep(0.01)
+            await says(ch, "write two")
+            await kernel.kill()
+        # It ends with the process.
+        assert "".join(texts) == "one é\ntwo\n"

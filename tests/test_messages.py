@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -166,3 +168,11 @@ def test_a_datetime_is_written_as_text() -> None:
 def test_a_wrong_body_is_refused_with_the_reason(body: Any, complaint: str) -> None:
     with pytest.raises(LocalProtocolError, match=complaint):
         prepare(body, session="", username="")
+
+
+def test_buffers_are_views_and_outlive_a_pickle() -> None:
+    made = Message({"msg_id": "1", "msg_type": "x"}, buffers=[b"ab", bytearray(b"c")])
+    assert [type(each) for each in made.buffers] == [memoryview, memoryview]
+    copied = pickle.loads(pickle.dumps(made))
+    assert copied == copy.copy(made) == made
+    assert [bytes(each) for each in copied.buffers] == [b"ab", b"c"]

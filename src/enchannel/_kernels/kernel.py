@@ -108,6 +108,18 @@ class Kernel:
         process = self._running.process
         return process.output if process is not None else ""
 
+    async def stream_output(self) -> AsyncIterator[str]:
+        """What its process writes to its standard output and standard error from now on, in pieces, as an async iterator.
+
+        It ends with the process; behind a restart there is another one. Of who is more than 16 KiB behind the oldest is
+        lost. Cancellation loses nothing that was not given yet.
+        """
+        await checkpoint()
+        process = self._running.process
+        if process is not None:
+            async for text in process.stream_output():
+                yield text
+
     @asynccontextmanager
     async def open_channels(
         self,

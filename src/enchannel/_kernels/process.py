@@ -6,16 +6,18 @@ is signalled and killed with it.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import anyio
 import anyio.abc
 
+from .._bell import Bell
 from .._exceptions import KernelDied
 from .._groups import shielded
 from .._log import logger
@@ -51,6 +53,8 @@ class KernelProcess:
         self._process = process
         self.ready = False
         self._output = bytearray()
+        self._written = 0
+        self._more = Bell()
         self._gone = False
         self.output_ended = anyio.Event()
         self.address_taken = anyio.Event()
@@ -102,11 +106,31 @@ class KernelProcess:
             anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError
         ):
             while True:
-                self._output += await self._process.stdout.receive()
+                piece = await self._process.stdout.receive()
+                self._written += len(piece)
+                self._output += piece
                 del self._output[:-OUTPUT_TAIL]
+                self._more.ring()
                 if not self.ready and _ADDRESS_TAKEN.search(self._output):
                     self.address_taken.set()
         self.output_ended.set()
+        self._more.ring()
+
+    async def stream_output(self) -> AsyncIterator[str]:
+        """What it writes from now on, until its output ends."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        seen = self._written
+        while True:
+            new = min(self._written - seen, len(self._output))
+            seen = self._written
+            if new:
+                text = decoder.decode(bytes(self._output[-new:]))
+                if text:
+                    yield text
+            elif self.output_ended.is_set():
+                return
+            else:
+                await self._more.wait()
 
     async def wait(self) -> None:
         """Waits until it has exited, and ends what it has left behind in its session."""

@@ -1,11 +1,12 @@
 """The contents of the messages of the Jupyter protocol, as types; public in :mod:`enchannel.messages`.
 
-Kernels leave fields out and add others, so those of what a kernel sends are all optional.
+What the specification requires of a message, of a reply where its ``status`` is ``"ok"``, is required here, though some
+kernels leave it out; the rest is optional. Kernels add fields that are not here.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
     "ClearOutput",
@@ -137,57 +138,57 @@ class DeleteSubshellRequest(TypedDict):
     subshell_id: str
 
 
-class CommOpen(TypedDict, total=False):
+class CommOpen(TypedDict):
     """Opens a comm; in both directions."""
 
     comm_id: str
     target_name: str
     data: dict[str, Any]
-    target_module: str
+    target_module: NotRequired[str]
 
 
-class CommMsg(TypedDict, total=False):
+class CommMsg(TypedDict):
     """A message of a comm; in both directions."""
 
     comm_id: str
     data: dict[str, Any]
 
 
-class CommClose(TypedDict, total=False):
+class CommClose(TypedDict):
     """Closes a comm; in both directions."""
 
     comm_id: str
     data: dict[str, Any]
 
 
-class InputReply(TypedDict, total=False):
+class InputReply(TypedDict):
     """What the user typed."""
 
     value: str
-    status: Literal["ok"]
+    status: NotRequired[Literal["ok"]]
 
 
 # Contents that a kernel sends.
 
 
-class Reply(TypedDict, total=False):
+class Reply(TypedDict):
     """What every reply may hold; the error's fields where ``status`` is ``"error"``."""
 
     status: str
-    ename: str
-    evalue: str
-    traceback: list[str]
+    ename: NotRequired[str]
+    evalue: NotRequired[str]
+    traceback: NotRequired[list[str]]
 
 
-class ExecuteReply(Reply, total=False):
+class ExecuteReply(Reply):
     """The end of an execution."""
 
     execution_count: int | None
-    payload: list[dict[str, Any]]
-    user_expressions: dict[str, dict[str, Any]]
+    payload: NotRequired[list[dict[str, Any]]]
+    user_expressions: NotRequired[dict[str, dict[str, Any]]]
 
 
-class InspectReply(Reply, total=False):
+class InspectReply(Reply):
     """What the code at the cursor is."""
 
     found: bool
@@ -195,7 +196,7 @@ class InspectReply(Reply, total=False):
     metadata: dict[str, Any]
 
 
-class CompleteReply(Reply, total=False):
+class CompleteReply(Reply):
     """How the code between ``cursor_start`` and ``cursor_end`` may read."""
 
     matches: list[str]
@@ -204,48 +205,48 @@ class CompleteReply(Reply, total=False):
     metadata: dict[str, Any]
 
 
-class HistoryReply(Reply, total=False):
+class HistoryReply(Reply):
     """Entries of ``(session, line, input)``, or ``(session, line, (input, output))``."""
 
     history: list[Any]
 
 
-class IsCompleteReply(TypedDict, total=False):
+class IsCompleteReply(TypedDict):
     """Whether code is ready to run; ``indent`` for the next line where it is incomplete."""
 
     status: Literal["complete", "incomplete", "invalid", "unknown"]
-    indent: str
+    indent: NotRequired[str]
 
 
-class ConnectReply(Reply, total=False):
+class ConnectReply(Reply):
     """The kernel's ports."""
 
     shell_port: int
     iopub_port: int
     stdin_port: int
     hb_port: int
-    control_port: int
+    control_port: NotRequired[int]
 
 
-class CommInfoReply(Reply, total=False):
+class CommInfoReply(Reply):
     """The open comms by id."""
 
     comms: dict[str, dict[str, str]]
 
 
-class LanguageInfo(TypedDict, total=False):
+class LanguageInfo(TypedDict):
     """The kernel's language."""
 
     name: str
     version: str
     mimetype: str
     file_extension: str
-    pygments_lexer: str
-    codemirror_mode: str | dict[str, Any]
-    nbconvert_exporter: str
+    pygments_lexer: NotRequired[str]
+    codemirror_mode: NotRequired[str | dict[str, Any]]
+    nbconvert_exporter: NotRequired[str]
 
 
-class KernelInfoReply(Reply, total=False):
+class KernelInfoReply(Reply):
     """What the kernel is, and what it can do."""
 
     protocol_version: str
@@ -253,18 +254,18 @@ class KernelInfoReply(Reply, total=False):
     implementation_version: str
     language_info: LanguageInfo
     banner: str
-    debugger: bool
-    help_links: list[dict[str, str]]
-    supported_features: list[str]
+    debugger: NotRequired[bool]
+    help_links: NotRequired[list[dict[str, str]]]
+    supported_features: NotRequired[list[str]]
 
 
-class ShutdownReply(Reply, total=False):
+class ShutdownReply(Reply):
     """The kernel is about to end; the ipykernel family publishes it on iopub as well."""
 
     restart: bool
 
 
-class DebugReply(TypedDict, total=False):
+class DebugReply(TypedDict):
     """A response of the Debug Adapter Protocol."""
 
     type: Literal["response"]
@@ -272,64 +273,64 @@ class DebugReply(TypedDict, total=False):
     request_seq: int
     success: bool
     command: str
-    message: str
-    body: dict[str, Any]
+    message: NotRequired[str]
+    body: NotRequired[dict[str, Any]]
 
 
-class CreateSubshellReply(Reply, total=False):
+class CreateSubshellReply(Reply):
     """A new subshell."""
 
     subshell_id: str
 
 
-class ListSubshellReply(Reply, total=False):
+class ListSubshellReply(Reply):
     """The subshells, the main shell not among them."""
 
     subshell_id: list[str]
 
 
-class InputRequest(TypedDict, total=False):
+class InputRequest(TypedDict):
     """Code asks for a line of input; a password is not to be shown."""
 
     prompt: str
     password: bool
 
 
-class Welcome(TypedDict, total=False):
+class Welcome(TypedDict):
     """A subscription took effect (JEP 65)."""
 
     subscription: str
 
 
-class Stream(TypedDict, total=False):
+class Stream(TypedDict):
     """Text on standard output or standard error."""
 
     name: Literal["stdout", "stderr"]
     text: str
 
 
-class DisplayData(TypedDict, total=False):
+class DisplayData(TypedDict):
     """Something to show, in several formats; also the content of ``update_display_data``."""
 
     data: dict[str, Any]
     metadata: dict[str, Any]
-    transient: dict[str, Any]
+    transient: NotRequired[dict[str, Any]]
 
 
-class ExecuteInput(TypedDict, total=False):
+class ExecuteInput(TypedDict):
     """The code that runs now, for everybody else."""
 
     code: str
     execution_count: int
 
 
-class ExecuteResult(DisplayData, total=False):
+class ExecuteResult(DisplayData):
     """The value of the last expression."""
 
     execution_count: int
 
 
-class Error(TypedDict, total=False):
+class Error(TypedDict):
     """Code raised an exception."""
 
     ename: str
@@ -337,22 +338,22 @@ class Error(TypedDict, total=False):
     traceback: list[str]
 
 
-class Status(TypedDict, total=False):
+class Status(TypedDict):
     """What the kernel does, for the request in the parent header."""
 
     execution_state: str
 
 
-class ClearOutput(TypedDict, total=False):
+class ClearOutput(TypedDict):
     """Clears the output: now, or (``wait``) when the next one comes."""
 
     wait: bool
 
 
-class DebugEvent(TypedDict, total=False):
+class DebugEvent(TypedDict):
     """An event of the Debug Adapter Protocol."""
 
     type: Literal["event"]
     seq: int
     event: str
-    body: dict[str, Any]
+    body: NotRequired[dict[str, Any]]

@@ -78,6 +78,20 @@ def channel_of_type(msg_type: str) -> ChannelName:
     return "control" if stem in _ON_CONTROL and stem != msg_type else "shell"
 
 
+def _as_views(buffers: Iterable[Buffer]) -> Sequence[memoryview]:
+    return tuple(map(_as_view, buffers))
+
+
+def _as_view(buffer: Buffer) -> memoryview:
+    try:
+        return memoryview(buffer)
+    except TypeError:
+        raise LocalProtocolError(
+            "a buffer has the buffer protocol (bytes, memoryview, array, ...), "
+            f"which {type(buffer).__name__} has not"
+        ) from None
+
+
 class _Draft:
     """A message before it is whole, and frozen."""
 
@@ -112,8 +126,8 @@ class Message(_Draft):
     """Rarely used; here as in the other parts, ``null`` and ``[]`` from a kernel are ``{}``."""
     content: dict[str, Any] = attrs.field(factory=dict)
     """What the message says; its fields depend on ``msg_type``."""
-    buffers: Sequence[Buffer] = ()
-    """Binary frames behind the JSON parts, as :class:`memoryview` when received."""
+    buffers: Sequence[memoryview] = attrs.field(default=(), converter=_as_views)
+    """Binary frames behind the JSON parts. Made of anything with the buffer protocol, and looked at when it is sent."""
     size: int = attrs.field(default=0, eq=False)
     """Bytes that its content and its buffers had on the wire; 0 for one that did not arrive."""
     topic: bytes = attrs.field(default=b"", eq=False)
@@ -121,6 +135,12 @@ class Message(_Draft):
 
     def __hash__(self) -> int:
         return hash(self.msg_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view cannot be pickled.
+        buffers = [bytes(buffer) for buffer in self.buffers]
+        parts = (self.header, self.parent_header, self.metadata, self.content)
+        return Message, (*parts, buffers, self.size, self.topic)
 
     @property
     def msg_id(self) -> str:

@@ -50,7 +50,7 @@ from .errors import (
 from .message import Message, received
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
 Frame: TypeAlias = "bytes | memoryview"
 """One frame on the wire: a view where it is large, of bytes either way."""
@@ -108,7 +108,7 @@ class Wire:
         """The frames of `message`, behind the routing or topic frames in `prefix`.
 
         Raises:
-            LocalProtocolError: A part that is no JSON, or a buffer without the buffer protocol.
+            LocalProtocolError: A part that is no JSON.
         """
         parts = [
             _to_json("header", message.header),
@@ -265,15 +265,9 @@ def _to_json(name: str, part: dict[str, Any]) -> bytes:
         raise LocalProtocolError(f"the {name} is no JSON: {error}") from error
 
 
-def _flat(buffer: Buffer) -> Frame:
-    if isinstance(buffer, bytes):
-        return buffer
-    try:
-        view = memoryview(buffer)
-    except TypeError:
-        raise LocalProtocolError(
-            f"a buffer has the buffer protocol (bytes, memoryview, array, ...), "
-            f"which {type(buffer).__name__} has not"
-        ) from None
+def _flat(view: memoryview) -> Frame:
+    if isinstance(view.obj, bytes) and view.nbytes == len(view.obj) and view.contiguous:
+        # Whoever sends need not ask whether somebody can change it.
+        return view.obj
     # A view without content has no shape to cast.
     return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
