@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import nox
@@ -78,20 +79,45 @@ def tests_trio(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """The example project's own tests, in both styles, against the installed wheel."""
-    session.install(EXTRAS, "pytest>=8", "pytest-trio>=0.8")
-    session.chdir("docs/examples/notebook_runner")
+    """The example programs and their tests, against the installed wheel; a test kit's in both styles."""
+    session.install(EXTRAS, *group("examples"))
+    session.chdir("docs/examples")
+    session.run("pytest")
+    for program in ("comm_app.py", "ported.py", "harness.py"):
+        session.run("python", program)
+    session.chdir("notebook_runner")
     session.run("pytest", "-p", "no:anyio", "tests/test_with_pytest_trio.py")
     session.run("pytest", "-p", "no:trio", "tests/test_with_anyio.py")
     session.run("python", "runner.py")
 
 
+def readme_program() -> str:
+    """The README's blocks of Python as one module; what is no program by itself has channels."""
+    blocks = re.findall(
+        r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)",
+        Path("README.rst").read_text(),
+        re.MULTILINE,
+    )
+    parts = ["from enchannel import KernelChannels as Channels"]
+    for number, block in enumerate(blocks):
+        if block.lstrip().startswith("async with"):
+            parts.append(f"async def part_{number}(ch: Channels) -> None:\n{block}")
+        else:
+            inside = textwrap.indent(textwrap.dedent(block), "    ")
+            parts.append(f"def part_{number}() -> None:\n{inside}")
+    return "\n".join(parts)
+
+
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Types: ours, and those that users of the API see."""
-    session.install(EXTRAS, *group("typing"))
+    """Types: ours, those that users of the API see, and those of the examples."""
+    session.install(EXTRAS, *group("typing"), *group("examples"))
+    readme = Path(session.create_tmp()) / "readme.py"
+    readme.write_text(readme_program())
     session.run("mypy", "src", "tests/typing")
+    session.run("mypy", str(readme), *map(str, Path("docs/examples").glob("*.py")))
     session.run("pyright")
+    session.run("pyright", str(readme))
     session.run("pyright", "--verifytypes", "enchannel", "--ignoreexternal")
 
 

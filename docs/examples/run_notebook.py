@@ -81,4 +81,4 @@ async def main(source: str, target: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(trio.run(main, *sys.argv[1:]))
+    raise SystemExit(trio.run(main, sys.argv[1], sys.argv[2]))

@@ -6,7 +6,8 @@ The types are those of :mod:`enchannel.messages`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, TypedDict, get_type_hints, is_typeddict
 
 import msgspec
 
@@ -62,6 +63,16 @@ _STATUSES = ("ok", "error", "aborted")
 _STATES = ("starting", "busy", "idle")
 
 
+@cache
+def _partial(kind: Any) -> Any:
+    """`kind`, a TypedDict, without what is required: that is looked at by itself, for it depends on the status."""
+    hints = {
+        name: _partial(hint) if is_typeddict(hint) else hint
+        for name, hint in get_type_hints(kind).items()
+    }
+    return TypedDict(kind.__name__, hints, total=False)  # type: ignore[operator]
+
+
 def faults_of(message: Message) -> Iterator[str]:
     """What is wrong with the content of `message`; nothing of a type that the specification does not have."""
     shape = _SHAPES.get(message.msg_type)
@@ -74,7 +85,7 @@ def faults_of(message: Message) -> Iterator[str]:
         if name not in content:
             yield f"{message.msg_type} has no {name!r}"
     try:
-        msgspec.convert(content, kind)
+        msgspec.convert(content, _partial(kind))
     except msgspec.ValidationError as error:
         yield f"{message.msg_type}: {error}"
         return
