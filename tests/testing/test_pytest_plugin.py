@@ -87,6 +87,48 @@ def test_a_failed_test_shows_the_conversation(tmp_path: Path) -> None:
     assert "< iopub status busy" in result.stdout
 
 
+HANDLER = """
+import pytest
+
+def fail(request): raise ZeroDivisionError("the handler's own")
+
+{mark}
+async def test_asking({backend}fake_kernel, kernel_channels):
+    fake_kernel.on("execute_request", fail)
+    await kernel_channels.run("1")
+
+{mark}
+async def test_waiting({backend}new_fake_kernel):
+    kernel = await new_fake_kernel()
+    kernel.on("execute_request", fail)
+    async with kernel.open_channels() as ch:
+        await ch.shell.send({{"msg_type": "execute_request", "content": {{"code": "1"}}}})
+        await kernel.transcript.wait_for("< shell execute_reply")
+
+{mark}
+async def test_behind_it({backend}fake_kernel, kernel_channels):
+    await kernel_channels.run("1")
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "backend", "options", "each"),
+    [
+        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
+        ("@pytest.mark.anyio", "anyio_backend_name, ", ["-p", "no:trio"], 2),
+    ],
+    ids=["trio", "anyio"],
+)
+def test_a_handler_that_raises_fails_its_test_and_no_other(
+    tmp_path: Path, mark: str, backend: str, options: list[str], each: int
+) -> None:
+    result = run(tmp_path, HANDLER.format(mark=mark, backend=backend), *options)
+    assert f"{each} passed" in result.stdout, result.stdout
+    assert f"{2 * each} failed" in result.stdout
+    assert "ZeroDivisionError: the handler's own" in result.stdout
+    assert "* failed: ZeroDivisionError" in result.stdout
+
+
 def test_a_passed_test_shows_none(tmp_path: Path) -> None:
     assert "conversation" not in run(tmp_path, TRIO, "-p", "no:anyio", "-rA").stdout
 

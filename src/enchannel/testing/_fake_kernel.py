@@ -13,8 +13,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import anyio.abc
@@ -22,45 +21,28 @@ import attrs
 from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
-from .._channels import KernelChannels
-from .._exceptions import LocalProtocolError, RemoteProtocolError
+from .._exceptions import RemoteProtocolError
 from .._groups import unwrapping_task_group
-from .._open_channels import (
-    Identity,
-    OpenOptions,
-    Topics,
-    open_channels,
-    open_kernel_channels,
-    parse_identity,
-    parse_topics,
-)
-from .._protocol.connection_info import ChannelName, ConnectionInfo
+from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message, new_id
 from ._behaviour import Behaviour
 from ._ends import KernelEnd
 from ._executions import ABORTED, Outcome
 from ._fake_comms import CommHandler
-from ._memory import MemoryKernelEnd
 from ._prompts import Prompts
+from ._reachable import Reachable, TransportName
 from ._request import Answering, Reply, kernel_message, topic_of
 from ._shells import Shells, unknown_subshell
 from ._transcript import Transcript
 from ._wrong import bundle, check_callable, check_content, check_text
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from typing_extensions import Buffer
-
-    from ._memory import MemoryTransport
 
 __all__ = ["FakeKernel", "Handler", "Request", "Step", "Tamper", "TransportName"]
 
 Tamper: TypeAlias = "Callable[[ChannelName, Message], Iterable[Message]]"
 """Takes a message that is about to be sent, and its channel; gives what is sent in its place."""
-
-TransportName: TypeAlias = Literal["memory", "inproc", "ipc", "tcp"]
-
 
 Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
 """Answers one request: returns the content of the reply, or ``None`` to send none."""
@@ -105,13 +87,19 @@ class Request:
         return await self.kernel.ask(self, content)
 
 
-class FakeKernel:
+class FakeKernel(Reachable):
     """A scripted kernel; made by :func:`open_fake_kernel`.
 
     Attributes:
         transcript: All that was received and sent, in order.
         session: The session id in the headers it sends; a new one after a restart.
+        defers_errors: Whether an error of what it does ends it, and is raised when its block is left; by default it
+            cancels the block.
+        failure: Such an error.
     """
+
+    defers_errors: bool = False
+    failure: Exception | None = None
 
     def __init__(
         self,
@@ -123,8 +111,7 @@ class FakeKernel:
     ) -> None:
         self.transcript: Transcript = Transcript()
         self.session: str = new_id()
-        self._transport: TransportName = transport
-        self._end = end
+        super().__init__(end, transport)
         end.wait_awake = self.wait_awake
         self._numbers = itertools.count(1)
         self._shells = Shells(self._handle, self._start)
@@ -148,52 +135,6 @@ class FakeKernel:
     def execution_count(self) -> int:
         """Of the last execution that was counted."""
         return self._behaviour.executions.count
-
-    # Reaching it.
-
-    @property
-    def connection_info(self) -> ConnectionInfo:
-        """How any client reaches this kernel.
-
-        Raises:
-            LocalProtocolError: Over ``"memory"`` and ``"inproc"`` only :meth:`open_channels` does.
-        """
-        if self._transport not in ("tcp", "ipc"):
-            raise LocalProtocolError(
-                f"a fake kernel over {self._transport!r} has no connection file; "
-                'open it with transport="tcp" or "ipc"'
-            )
-        sockets: Any = self._end
-        return cast("ConnectionInfo", sockets.connection_info)
-
-    def open_channels(
-        self,
-        identity: Identity = None,
-        *,
-        subscription: Topics = b"",
-        **options: Unpack[OpenOptions],
-    ) -> AbstractAsyncContextManager[KernelChannels]:
-        """Opens channels to this kernel, any number of times.
-
-        Like :func:`~enchannel.open_kernel_channels`.
-        """
-        if self._transport in ("tcp", "ipc"):
-            return open_kernel_channels(
-                identity, self.connection_info, subscription=subscription, **options
-            )
-        end: Any = self._end
-        rest: Any = {name: value for name, value in options.items() if name != "context"}
-        transport = end.connect(parse_identity(identity), parse_topics(subscription))
-        return open_channels(transport, owned=True, **rest)
-
-    @property
-    def clients(self) -> Sequence[MemoryTransport]:
-        """The clients' ends, whose pipes delay, drop, duplicate and stall; over ``"memory"`` only."""
-        if not isinstance(self._end, MemoryKernelEnd):
-            raise LocalProtocolError(
-                f"a fake kernel over {self._transport!r} has no pipes; open it in memory"
-            )
-        return self._end.clients
 
     # Telling it what to do.
 
@@ -356,6 +297,16 @@ class FakeKernel:
 
     async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         """One incarnation after the other; run by :func:`open_fake_kernel`."""
+        try:
+            await self._live(task_status)
+        except Exception as error:
+            if not self.defers_errors:
+                raise
+            self.failure, self._dead = error, True
+            self.transcript.fail(error)
+            self._end.vanish(f"what the test says the fake kernel does has failed: {error!r}")
+
+    async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
         while True:
             self._revived = anyio.Event()
             async with unwrapping_task_group() as self._tasks:

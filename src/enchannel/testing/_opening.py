@@ -71,6 +71,8 @@ async def opened_on(
                 yield kernel
             finally:
                 tasks.end()
+        if kernel.failure is not None:
+            raise kernel.failure
     finally:
         with anyio.CancelScope(shield=True):
             await end.aclose()

@@ -46,6 +46,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self._failure: Exception | None = None
         self._grown = Bell()
 
     def received(self, channel: ChannelName, message: Message) -> None:
@@ -55,6 +56,11 @@ class Transcript:
     def sent(self, channel: ChannelName, message: Message) -> None:
         """The kernel sent `message`."""
         self._add("<", channel, message)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more happens: what the kernel does has failed."""
+        self._failure = error
+        self.note(f"failed: {error!r}")
 
     def note(self, note: str) -> None:
         """Something else happened."""
@@ -87,8 +93,15 @@ class Transcript:
         """Waits until `line` has happened `count` times; returns what happened that time.
 
         Put a deadline around it. Cancellation changes nothing.
+
+        Raises:
+            RuntimeError: It never will: what the kernel does has failed.
         """
         while len(found := [entry for entry in self.entries if entry.line == line]) < count:
+            if self._failure is not None:
+                raise RuntimeError(f"{line!r} never happens: the fake kernel has failed") from (
+                    self._failure
+                )
             await self._grown.wait()
         return found[count - 1]
 
