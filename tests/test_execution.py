@@ -383,6 +383,15 @@ async def test_code_that_is_no_text_is_refused_at_the_call() -> None:
             ch.execute(b"1")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["silent", "stop_on_error", "interrupt_on_cancel"])
+@pytest.mark.parametrize("value", ["yes", 1, None])
+async def test_yes_and_no_are_said_in_python(name: str, value: Any) -> None:
+    async with conversation() as (ch, _, _tasks):
+        options: Any = {name: value}
+        with pytest.raises(LocalProtocolError, match=f"{name} is True or False, not {value!r}"):
+            ch.execute("1", **options)
+
+
 async def test_the_kernel_is_asked_for_its_facts_once_a_session() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         info = await ch.kernel_info()

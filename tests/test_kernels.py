@@ -416,6 +416,20 @@ async def test_behind_its_block_nothing_begins() -> None:
         await kernel.restart()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"extra_arguments": ["a\0b"]}, "extra_arguments is a sequence of texts, without NUL"),
+        ({"launcher": ["a\0b"]}, "launcher is a sequence of texts, without NUL"),
+        ({"env": {"A": "b\0"}}, "env maps names of variables to texts, without NUL"),
+        ({"cwd": "/tmp\0"}, "cwd is the path of a directory"),
+    ],
+)
+def test_what_the_system_would_refuse_is_told_at_the_call(options: Any, said: str) -> None:
+    with pytest.raises(LocalProtocolError, match=said):
+        open_kernel(spec(), **options)
+
+
 # Channels that outlive the death of their kernel.
 
 

@@ -392,6 +392,15 @@ def execute_code(
     """
     if not isinstance(code, str):
         raise LocalProtocolError(f"code is a str, not {type(code).__name__}")
+    answers: dict[str, object] = {
+        "silent": silent,
+        "store_history": silent if store_history is None else store_history,
+        "stop_on_error": stop_on_error,
+        "interrupt_on_cancel": interrupt_on_cancel,
+    }
+    for name, answer in answers.items():
+        if not isinstance(answer, bool):
+            raise LocalProtocolError(f"{name} is True or False, not {answer!r}")
     if user_expressions is not None and not isinstance(user_expressions, Mapping):
         raise LocalProtocolError(
             f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"

@@ -42,12 +42,13 @@ class Launch:
         startup_timeout: float = 60.0,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
-        if cwd is not None and not isinstance(cwd, (str, os.PathLike)):
+        where: object = cwd
+        if cwd is not None and (not isinstance(where, (str, os.PathLike)) or "\0" in str(where)):
             raise LocalProtocolError(f"cwd is the path of a directory, not {cwd!r}")
         _check(env, transport, encryption, startup_timeout)
         for what, several in (("launcher", launcher), ("extra_arguments", extra_arguments)):
             if isinstance(several, str) or not _are_text(several):
-                raise LocalProtocolError(f"{what} is a sequence of texts")
+                raise LocalProtocolError(f"{what} is a sequence of texts, without NUL characters")
         if not isinstance(name, (str, KernelSpec)):
             raise LocalProtocolError(
                 f"name is that of a kernelspec, or a KernelSpec, not {type(name).__name__}"
@@ -83,7 +84,7 @@ class Launch:
 
 def _check(env: object, transport: str, encryption: str, startup_timeout: object) -> None:
     if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
-        raise LocalProtocolError("env maps names of variables to texts")
+        raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
     if isinstance(env, Mapping) and any("=" in name or not name for name in env):
         raise LocalProtocolError("a name in env is not empty, and has no = in it")
     for what, value, known in (
@@ -97,4 +98,6 @@ def _check(env: object, transport: str, encryption: str, startup_timeout: object
 
 
 def _are_text(several: object) -> bool:
-    return isinstance(several, Sequence) and all(isinstance(one, str) for one in several)
+    if not isinstance(several, Sequence):
+        return False
+    return all(isinstance(one, str) and "\0" not in one for one in several)
