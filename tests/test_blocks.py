@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelSpec, open_channels, open_kernel
+from enchannel import KernelSpec, exit_on_signals, open_channels, open_kernel, open_kernel_pool
 from enchannel.testing import memory_transport_pair, open_fake_kernel
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,11 @@ async def entered_elsewhere(block: AbstractAsyncContextManager[Any]) -> AsyncIte
     assert elsewhere.goes_on
 
 
-@pytest.mark.parametrize("opening", [channels, kernel, open_fake_kernel])
+def pool() -> AbstractAsyncContextManager[Any]:
+    return open_kernel_pool(SPEC, max_kernels=1)
+
+
+@pytest.mark.parametrize("opening", [channels, kernel, pool, open_fake_kernel, exit_on_signals])
 async def test_it_is_closed_and_a_plain_error_says_so(opening: Blocks) -> None:
     block = opening()
     async with entered_elsewhere(block):

@@ -553,3 +553,22 @@ async def test_what_its_process_writes_can_be_followed() -> None:
             await kernel.kill()
         # It ends with the process.
         assert "".join(texts) == "one é\ntwo\n"
+
+
+@pytest.mark.parametrize("how", ["kill", "shut_down"])
+async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
+    async with open_kernel(spec()) as kernel, anyio.create_task_group() as tasks:
+
+        async def keep_alive() -> None:
+            while True:
+                await kernel.wait()
+                await kernel.restart()
+
+        tasks.start_soon(keep_alive)
+        for _ in range(3):
+            with anyio.fail_after(20):
+                status = await getattr(kernel, how)()
+            assert status in (0, -signal.SIGKILL)
+            while kernel.returncode is not None:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()

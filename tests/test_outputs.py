@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from enchannel import LocalProtocolError
 from enchannel.outputs import (
     Displays,
     OutputArea,
@@ -15,6 +16,7 @@ from enchannel.outputs import (
     bundle_text,
     output_of,
     plain_text,
+    text_of_outputs,
 )
 from raw_kernel import message
 
@@ -306,6 +308,33 @@ def test_other_comms_are_left_alone() -> None:
 )
 def test_text_as_it_looks_in_the_end(text: str, seen: str) -> None:
     assert plain_text(text) == seen
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ({"output_type": "stream", "name": "stdout", "text": ["a\n", "b"]}, "a\nb"),
+        ({"output_type": "error", "ename": "E", "evalue": "v"}, "E: v\n"),
+        ({"output_type": "of tomorrow"}, ""),
+        ({}, ""),
+    ],
+)
+def test_outputs_of_a_file_have_a_text(output: Any, text: str) -> None:
+    assert text_of_outputs([output]) == text
+
+
+def test_what_is_no_output_is_told() -> None:
+    wrong: Any
+    for wrong in (("iopub", stream("a")), {}, None):
+        with pytest.raises(LocalProtocolError, match="a Message is applied, and no "):
+            OutputArea().apply(wrong)
+    wrong = ["x"]
+    with pytest.raises(LocalProtocolError, match="text is a str, not list"):
+        plain_text(wrong)
+    with pytest.raises(LocalProtocolError, match="a MIME bundle maps types to data"):
+        bundle_text(wrong)
+    with pytest.raises(LocalProtocolError, match="a Displays, and no list"):
+        OutputArea(wrong)
 
 
 @pytest.mark.parametrize(

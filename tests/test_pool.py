@@ -132,6 +132,23 @@ async def test_a_discarded_one_is_closed() -> None:
         assert await pid_of(pool, "key") != first
 
 
+async def test_who_uses_a_discarded_one_is_told_that_it_is_gone() -> None:
+    async with (
+        open_kernel_pool(spec(), max_kernels=1) as pool,
+        pool.lease("key") as lease,
+        anyio.create_task_group() as tasks,
+    ):
+        running = start(tasks, lease.channels.run, "run")
+        await anyio.wait_all_tasks_blocked()
+        await pool.discard("key")
+        # It was interrupted first, as a kernel is that is shut down.
+        assert (await running.result()).status == "error"
+        with pytest.raises(anyio.ClosedResourceError):
+            await lease.channels.run("pid")
+        with pytest.raises(LocalProtocolError, match="a key has a hash, which list has not"):
+            await pid_of(pool, [])
+
+
 async def test_what_nobody_uses_is_closed_after_a_while() -> None:
     async with open_kernel_pool(spec(), max_kernels=1, max_idle=0.2) as pool:
         async with pool.lease("key") as lease:
@@ -160,15 +177,15 @@ async def test_leaving_closes_all_and_tells_who_waits() -> None:
             async def hold() -> Any:
                 async with pool.lease("held") as lease:
                     held.set()
-                    await lease.channels.run("run")
+                    return await lease.channels.run("run")
 
             holding = start(tasks, hold)
             await held.wait()
             waiting = start(tasks, pid_of, pool, "another")
             await anyio.wait_all_tasks_blocked()
-        for each in (holding, waiting):
-            with pytest.raises(anyio.ClosedResourceError, match="was left"):
-                await each.result()
+        assert (await holding.result()).status == "error"
+        with pytest.raises(anyio.ClosedResourceError, match="pool was left"):
+            await waiting.result()
         with pytest.raises(anyio.ClosedResourceError, match="pool was left"):
             await pid_of(pool, "late")
 
@@ -198,6 +215,7 @@ async def test_a_lease_may_be_given_back_by_another_task() -> None:
     [
         ({"max_kernels": 0}, "max_kernels is a number"),
         ({"max_kernels": True}, "max_kernels is a number"),
+        ({"max_kernels": 2.5}, "max_kernels is a number"),
         ({"max_kernels": 1, "max_idle": -1}, "max_idle is seconds"),
         ({"max_kernels": 1, "cwd": 5}, "cwd is the path"),
     ],

@@ -16,6 +16,7 @@ import pytest
 from enchannel import (
     KernelChannels,
     KernelDied,
+    LocalProtocolError,
     Message,
     Recorded,
     RecordingError,
@@ -175,7 +176,7 @@ async def test_a_recorded_kernel_answers_as_recorded(path: Path, transport: Any)
         asked = await ch.run("ask", on_input=lambda *_: "me")
         failed = await ch.run("fail")
         again = await ch.run("greet")
-    async with open_recorded_kernel(path, transport=transport) as kernel:
+    async with open_recorded_kernel(path, transport=transport, in_order=False) as kernel:
         async with kernel.open_channels() as ch:
             # In whatever order, and with others between.
             assert (await ch.run("fail")).outputs == failed.outputs
@@ -207,6 +208,60 @@ async def test_another_question_is_told_with_the_difference(path: Path) -> None:
             await ch.run("greet")
             await ch.request("inspect_request", {"code": "a", "cursor_pos": 1})
             await ch.request("comm_info_request")
+
+
+async def test_another_order_is_told_but_for_what_was_under_way_together(path: Path) -> None:
+    async with recorded_fake(path) as (_, ch):
+        async with anyio.create_task_group() as tasks:
+            for code in ("greet", "fail"):
+                tasks.start_soon(ch.run, code)
+        await ch.run("last")
+    async with open_recorded_kernel(path) as kernel, kernel.open_channels() as ch:
+        for code in ("fail", "greet", "last"):
+            await ch.run(code)
+    with pytest.raises(RecordingMismatch, match="whose reply it had by then"):
+        async with open_recorded_kernel(path) as kernel, kernel.open_channels() as ch:
+            await ch.run("greet")
+            await ch.run("last")
+
+
+async def test_what_waits_for_a_restart_is_said(path: Path) -> None:
+    async with recorded_fake(path) as (kernel, ch):
+        await kernel.restart()
+        await ch.run("greet")
+    with pytest.raises(RecordingMismatch, match="goes on behind a restart"):
+        async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+            await ch.run("greet")
+
+
+async def test_wrong_arguments_are_told_at_the_call(path: Path) -> None:
+    wrong: Any
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        for wrong in (3, None):
+            with pytest.raises(LocalProtocolError, match=f"path is that of a file, not {wrong}"):
+                ch.record(wrong)
+        wrong = "password"
+        with pytest.raises(LocalProtocolError, match="redact is called with each message"):
+            ch.record(path, redact=wrong)
+        with pytest.raises(LocalProtocolError, match="another recording is being written"):
+            async with ch.record(path), ch.record(path.parent / "." / path.name):
+                pytest.fail("the block was entered")
+
+        def not_so(message: Message) -> str:
+            return message.msg_type
+
+        wrong = not_so
+        with pytest.raises(LocalProtocolError, match="redact returns a Message, or None, and no"):
+            async with ch.record(path, redact=wrong):
+                await ch.run("1")
+        async with ch.record(path):
+            pass
+    wrong = 3
+    with pytest.raises(LocalProtocolError, match="match is called with two messages"):
+        await open_recorded_kernel(path, match=wrong).__aenter__()
+    path.write_bytes(b"\x80\n")
+    with pytest.raises(RecordingError, match="no JSON"):
+        list(read_recording(path))
 
 
 async def test_the_caller_may_say_what_is_the_same(path: Path) -> None:

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from enchannel import LocalProtocolError, exit_on_signals
 
@@ -72,7 +74,22 @@ async def test_who_ignores_a_signal_goes_on() -> None:
 
 @pytest.mark.anyio
 async def test_a_number_of_none_is_told() -> None:
-    wrong: int = 12345
-    with pytest.raises(LocalProtocolError, match="no such signal: 12345"):
-        async with exit_on_signals(wrong):  # type: ignore[arg-type]
+    wrong: Any
+    for wrong, said in (
+        (12345, "no such signal: 12345"),
+        ("TERM", "signal.SIGTERM and the like, not 'TERM'"),
+        (True, "and the like, not True"),
+        (signal.SIGKILL, "no program is told of SIGKILL"),
+    ):
+        with pytest.raises(LocalProtocolError, match=said):
+            async with exit_on_signals(wrong):
+                pytest.fail("the block was entered")
+
+
+def test_they_come_to_the_main_thread() -> None:
+    async def main() -> None:
+        async with exit_on_signals():
             pytest.fail("the block was entered")
+
+    with start_blocking_portal() as portal, pytest.raises(LocalProtocolError, match="main thread"):
+        portal.call(main)

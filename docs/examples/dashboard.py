@@ -6,7 +6,6 @@ python dashboard.py
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -69,5 +68,7 @@ async def watch(file: Path, show: Show) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         trio.run(watch_all, print)
+    except* KeyboardInterrupt:
+        pass

@@ -14,7 +14,7 @@ import nbformat
 import trio
 from nbformat import NotebookNode
 
-from enchannel import KernelChannels, ReplyError, open_kernel
+from enchannel import KernelChannels, KernelLaunchError, ReplyError, open_kernel
 
 
 async def run_notebook(
@@ -72,7 +72,7 @@ async def main(source: str, target: str) -> int:
     notebook = nbformat.read(source, as_version=4)
     try:
         await run_notebook(notebook)
-    except ReplyError as error:
+    except (ReplyError, KernelLaunchError) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
@@ -81,4 +81,6 @@ async def main(source: str, target: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(__doc__)
     raise SystemExit(trio.run(main, sys.argv[1], sys.argv[2]))

@@ -6,13 +6,15 @@ curl -d '{"code": "6 * 7"}' localhost:8000/sessions/me
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from enchannel import KernelDied, KernelLaunchError, KernelPool, open_kernel_pool
@@ -34,25 +36,35 @@ async def run(request: Request) -> Response:
     session = request.path_params["session"]
     try:
         code = (await request.json())["code"]
+        if not isinstance(code, str):
+            raise TypeError(code)
     except (ValueError, KeyError, TypeError):
-        return JSONResponse({"error": 'send {"code": ...}'}, 400)
+        return answer({"error": 'send {"code": "..."}'}, 400)
     try:
         async with pool.lease(session) as lease:
             try:
                 with anyio.fail_after(TIME_LIMIT):
-                    done = await lease.channels.run(code, interrupt_on_cancel=True)
+                    # An error of it must not abort what somebody else sends to the same session.
+                    done = await lease.channels.run(
+                        code, interrupt_on_cancel=True, stop_on_error=False
+                    )
             except TimeoutError:
                 # It was interrupted. Code that does not end of it loses its kernel.
                 if lease.channels.status == "busy":
                     await pool.discard(session)
-                return JSONResponse({"error": f"not done within {TIME_LIMIT:g} s"}, 504)
+                return answer({"error": f"not done within {TIME_LIMIT:g} s"}, 504)
     except KernelDied as died:
-        return JSONResponse({"error": str(died), "output": died.output}, 502)
+        return answer({"error": str(died), "output": died.output}, 502)
+    except anyio.ClosedResourceError:
+        return answer({"error": "the session was ended"}, 410)
     except KernelLaunchError as failed:
-        return JSONResponse({"error": str(failed)}, 503)
-    return JSONResponse(
-        {"status": done.status, "count": done.execution_count, "outputs": done.outputs}
-    )
+        return answer({"error": str(failed)}, 503)
+    return answer({"status": done.status, "count": done.execution_count, "outputs": done.outputs})
+
+
+def answer(content: dict[str, Any], status: int = 200) -> Response:
+    # Not a JSONResponse: kernels send numbers and halves of characters that it refuses.
+    return Response(json.dumps(content), status, media_type="application/json")
 
 
 async def end(request: Request) -> Response:

@@ -369,6 +369,8 @@ class KernelChannels:
             redact: Called with each message; returns what is written in its place, or ``None`` to leave it out.
 
         Raises:
+            LocalProtocolError: `path` is none, or `redact` cannot be called (raised at the call); on entry, another recording
+                is being written there.
             OSError: On entry the file cannot be written; on the way out it could not.
             anyio.ClosedResourceError: On entry: the block of the channels was left.
             KernelDied: On entry: the kernel is lost.

@@ -88,6 +88,10 @@ class BlockTasks:
         """Starts a task, and waits until it says that it has started."""
         return await self._group.start(partial(self._run, self._scope(), function), name=name)
 
+    def cancel_all(self) -> None:
+        """Cancels them, and the body."""
+        self._group.cancel_scope.cancel()
+
     def end(self) -> None:
         """Cancels them all, and not the body."""
         for scope in tuple(self._scopes):
@@ -147,8 +151,9 @@ async def block_task_group(block: str) -> AsyncIterator[BlockTasks]:
     if current_task() is not host:
         raise RuntimeError(
             f"the block of {block} was left by another task than the one that entered it. It is closed, but the task that "
-            "entered it may fail at what it does next. Enter and leave in one task: an async fixture, an AsyncExitStack "
-            "that several handlers share and the cells of a notebook often do not"
+            "entered it fails where it leaves what is around it. Enter and leave in one task: an async fixture, an "
+            "AsyncExitStack that several handlers share and the cells of a notebook often do not. Where that cannot be, let "
+            "a task of its own hold it, as open_kernel_pool does for kernels"
         ) from raised
 
 

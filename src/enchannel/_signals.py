@@ -7,6 +7,7 @@ that their parent is not there any more.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -55,27 +56,38 @@ async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
 
     Raises:
         SystemExit: One of them came; with status 128 and its number, as shells have it.
-        LocalProtocolError: On entry: a number is that of no signal.
+        LocalProtocolError: On entry: a number is that of no signal, or of one that no program is told of; or this is not
+            the main thread.
     """
-    try:
-        chosen = [signal.Signals(number) for number in numbers or ENDING]
-    except ValueError as error:
-        raise LocalProtocolError(f"there is no such signal: {error}") from None
+    chosen = [_checked(number) for number in numbers or ENDING]
+    if threading.current_thread() is not threading.main_thread():
+        raise LocalProtocolError("signals come to the main thread, and this is another one")
     ended_by = 0
     with heard(*chosen) as signals:
-        with anyio.CancelScope() as scope:
-            async with block_task_group("exit_on_signals") as tasks:
+        async with block_task_group("exit_on_signals") as tasks:
 
-                async def obey() -> None:
-                    nonlocal ended_by
-                    async for number in signals:
-                        ended_by = ended_by or number
-                        scope.cancel()
+            async def obey() -> None:
+                nonlocal ended_by
+                async for number in signals:
+                    ended_by = ended_by or number
+                    tasks.cancel_all()
 
-                tasks.start_soon(obey, name="enchannel signals")
-                try:
-                    yield
-                finally:
-                    tasks.end()
+            tasks.start_soon(obey, name="enchannel signals")
+            try:
+                yield
+            finally:
+                tasks.end()
     if ended_by:
         raise SystemExit(128 + ended_by)
+
+
+def _checked(number: object) -> signal.Signals:
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise LocalProtocolError(f"a signal is one of signal.SIGTERM and the like, not {number!r}")
+    try:
+        chosen = signal.Signals(number)
+    except ValueError:
+        raise LocalProtocolError(f"there is no such signal: {number}") from None
+    if chosen in (signal.SIGKILL, signal.SIGSTOP):
+        raise LocalProtocolError(f"no program is told of {chosen.name}")
+    return chosen

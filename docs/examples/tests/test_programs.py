@@ -50,7 +50,10 @@ async def test_the_sandbox_answers_everybody_or_says_why_not(runtime: Path) -> N
                 for number in range(20):
                     tasks.start_soon(one_client, number)
             assert (await client.delete("/sessions/1")).status_code == 204
-            assert (await client.post("/sessions/1", content=b"no JSON")).status_code == 400
+            for wrong in (b"no JSON", b"{}", b"[]", b'{"code": null}'):
+                assert (await client.post("/sessions/1", content=wrong)).status_code == 400
+            odd = {"code": "print(chr(0xd83d))\nfloat('nan')"}
+            assert (await client.post("/sessions/1", json=odd)).status_code == 200
     assert len(answers) == 200
     died = 0
     for status, said, product in answers:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from .._exceptions import LocalProtocolError
 from .._protocol.message import ChannelName, Message
 from .._protocol.recording import Recorded, first_line, line_of
 
@@ -40,6 +41,9 @@ class Recording:
         self._file = file
         self._redact = redact
         self._began = anyio.current_time()
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.count} lines>"
 
     def observe(self, channel: ChannelName, arrived: Sequence[Message]) -> Sequence[Message]:
         """Writes what has arrived; must not raise."""
@@ -82,10 +86,14 @@ class Recording:
         message = self._redact(recorded.message)
         if message is None:
             return None
+        if not isinstance(message, Message):
+            raise LocalProtocolError(
+                f"redact returns a Message, or None, and no {type(message).__name__}"
+            )
         return Recorded(recorded.time, recorded.kind, recorded.channel, message)
 
 
-def _begun(path: str | os.PathLike[str], session: str) -> TextIO:
+def _begun(path: str, session: str) -> TextIO:
     # Surrogates are escaped, and so is every other character then.
     file = open(path, "w", encoding="ascii", newline="\n")  # noqa: SIM115
     try:
@@ -97,13 +105,39 @@ def _begun(path: str | os.PathLike[str], session: str) -> TextIO:
     return file
 
 
-@asynccontextmanager
-async def record(
+_written: set[str] = set()
+"""The files that are being written by this process."""
+
+
+def record(
     core: Core, path: str | os.PathLike[str], redact: Redact | None
-) -> AsyncIterator[Recording]:
-    """The scope of a recording; see :meth:`enchannel.KernelChannels.record`."""
+) -> AbstractAsyncContextManager[Recording]:
+    """A recording; see :meth:`enchannel.KernelChannels.record`."""
+    given: object = path
+    if not isinstance(given, (str, os.PathLike)):
+        # An integer would be a descriptor of the program's, and closed in the end.
+        raise LocalProtocolError(f"path is that of a file, not {given!r}")
+    if redact is not None and not callable(redact):
+        raise LocalProtocolError(f"redact is called with each message, which {redact!r} cannot be")
+    return _recorded(core, os.path.realpath(path), redact)
+
+
+@asynccontextmanager
+async def _recorded(core: Core, path: str, redact: Redact | None) -> AsyncIterator[Recording]:
     await checkpoint_if_cancelled()
     core.raise_if_over()
+    if path in _written:
+        raise LocalProtocolError(f"another recording is being written to {path}")
+    _written.add(path)
+    try:
+        async with _writing(core, path, redact) as recording:
+            yield recording
+    finally:
+        _written.discard(path)
+
+
+@asynccontextmanager
+async def _writing(core: Core, path: str, redact: Redact | None) -> AsyncIterator[Recording]:
     with _begun(path, core.session) as file:
         recording = Recording(core, file, redact)
         core.observers.append(recording.observe)

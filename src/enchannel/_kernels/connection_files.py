@@ -146,7 +146,7 @@ def write_connection_file(
     ip: str = "127.0.0.1",
     transport: Literal["tcp", "ipc"] = "tcp",
     ports: Iterable[int] | None = None,
-    key: str | None = None,
+    key: str | bytes | None = None,
     kernel_name: str = "",
     encrypted: bool = False,
 ) -> Path:
@@ -179,11 +179,12 @@ def write_connection_file(
         ConnectionFileError: The file cannot be written, or jupyter_core is not installed and no path given; or what it
             would say cannot be used.
     """
+    _check_address(ip, transport)
     data = {
         "transport": transport,
         "ip": ip,
         **(_chosen(ports) if ports is not None or transport != "ipc" else _numbers()),
-        "key": uuid.uuid4().hex if key is None else key,
+        "key": uuid.uuid4().hex if key is None else key.decode() if isinstance(key, bytes) else key,
         "signature_scheme": "hmac-sha256",
         "kernel_name": kernel_name,
     }
@@ -200,6 +201,17 @@ def write_connection_file(
     return where
 
 
+def _check_address(ip: object, transport: str) -> None:
+    if not isinstance(ip, str) or not ip:
+        raise ConnectionFileError(f"ip is the address that the kernel listens on, not {ip!r}")
+    # A relative one would be another place for the kernel.
+    if transport == "ipc" and not (Path(ip).is_absolute() and len(ip) <= IPC_PATH):
+        raise ConnectionFileError(
+            f"with ipc, ip is the absolute path that the names of the sockets begin with, of {IPC_PATH} characters at the "
+            f"most, not {ip!r}"
+        )
+
+
 def _write(path: Path, data: dict[str, Any]) -> None:
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -212,10 +224,15 @@ def _chosen(ports: Iterable[int] | None) -> dict[str, int]:
             # All at once, so that none is given twice.
             free = [bound.enter_context(_bound(0)).getsockname()[1] for _ in SOCKETS]
         return _ports(free)
-    given = list(ports)
-    if len(given) != len(SOCKETS) or len(set(given)) != len(given):
+    several: object = ports
+    given = list(several) if isinstance(several, Iterable) else several
+    if (
+        not isinstance(given, list)
+        or not all(type(port) is int for port in given)
+        or not len(given) == len(set(given)) == len(SOCKETS)
+    ):
         raise ConnectionFileError(
-            f"ports are those of {', '.join(SOCKETS)}: {len(SOCKETS)} that differ, not {given!r}"
+            f"ports are those of {', '.join(SOCKETS)}: {len(SOCKETS)} integers that differ, not {given!r}"
         )
     return _ports(given)
 

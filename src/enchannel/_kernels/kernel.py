@@ -265,7 +265,8 @@ class Kernel:
         await self._wait_restarted()
         if self.returncode is None:
             self.signal(signal.SIGKILL)
-        return await self.wait()
+        # Not of one that somebody starts in its place meanwhile.
+        return await self._running.wait_told()
 
     async def shut_down(self) -> int:
         """Ends the kernel as leaving its block does, and returns its exit status; its channels raise ``KernelDied``.
@@ -275,7 +276,7 @@ class Kernel:
         """
         async with self._turns:
             await self._running.stop()
-        return await self.wait()
+            return await self._running.wait_told()
 
     async def restart(self, *, now: bool = False) -> None:
         """Stops the kernel and starts it again on the same connection file; returns when it is ready.

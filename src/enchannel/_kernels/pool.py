@@ -132,9 +132,18 @@ class KernelPool:
         Raises:
             KernelLaunchError: On entry: the kernel could not be started.
             KernelConnectError: On entry: it was started, and a channel did not answer.
-            KernelDied: In the block: it is lost, from what is asked of it. The next lease has another one.
-            anyio.ClosedResourceError: The block of the pool was left.
+            LocalProtocolError: On entry: the key cannot be one.
+            KernelDied: In the block, from what is asked of the kernel: it is lost, or is being closed, which interrupts the
+                code that runs. The next lease has another one.
+            anyio.ClosedResourceError: On entry: the block of the pool was left. In the block, from what is asked of the
+                kernel: it was closed before, because it was discarded or the pool was left.
         """
+        try:
+            hash(key)
+        except TypeError:
+            raise LocalProtocolError(
+                f"a key has a hash, which {type(key).__name__} has not"
+            ) from None
         member = await self._member(key)
         member.users += 1
         try:
@@ -220,6 +229,9 @@ class KernelPool:
                     tasks.start_soon(_close_when_lost, member, channels)
                     await member.wait_closing(self._max_idle)
                     tasks.cancel_scope.cancel()
+                if member.users:
+                    # They are told that it is gone, and not that a block was left which is none of theirs.
+                    await kernel.shut_down()
         except EnchannelError as error:
             member.failure = error
         finally:
@@ -277,7 +289,8 @@ def open_kernel_pool(
         LocalProtocolError: An argument cannot be used (raised at the call).
         KernelLaunchError: There is no such kernelspec (raised at the call).
     """
-    if not is_number(max_kernels) or not max_kernels >= 1:
+    most: object = max_kernels
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise LocalProtocolError(f"max_kernels is a number, 1 or more, not {max_kernels!r}")
     if not is_number(max_idle) or not max_idle >= 0:
         raise LocalProtocolError(f"max_idle is seconds, 0 or more, not {max_idle!r}")

@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import checkpoint
 
 from .._exceptions import KernelDied, KernelLaunchError, LaunchFailure
 from .._groups import unwrapping_task_group
@@ -79,6 +80,15 @@ class Running:
         self._is_replaced = is_replaced
         self._on_exit = on_exit
         self._on_interrupt = on_interrupt
+
+    async def wait_told(self) -> int:
+        """Waits until the process that runs now has exited and whoever is to know does; returns its exit status."""
+        process = self.process
+        assert process is not None
+        await checkpoint()
+        await process.told.wait()
+        assert process.returncode is not None
+        return process.returncode
 
     def raise_if_exited(self) -> None:
         """Raises what is to be told of a process that has exited.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import text_of
+from .errors import LocalProtocolError, text_of
 
 __all__ = ["bundle_text", "plain_text", "text_of_outputs"]
 
@@ -27,12 +27,19 @@ def bundle_text(data: Mapping[str, Any]) -> str:
 
     Where there is no text in it: the types that are.
     """
+    if not isinstance(data, Mapping):
+        raise LocalProtocolError(
+            f"a MIME bundle maps types to data, as output['data'] does, and is no {type(data).__name__}"
+        )
     for mime_type in MIME_TYPES:
         if mime_type in data:
-            value = data[mime_type]
-            # nbformat allows a list of lines.
-            return "".join(map(text_of, value if isinstance(value, list) else [value]))
+            return _joined(data[mime_type])
     return f"<{', '.join(data)}>"
+
+
+def _joined(text: object) -> str:
+    # nbformat allows a list of lines.
+    return "".join(map(text_of, text if isinstance(text, list) else [text]))
 
 
 def text_of_outputs(outputs: Iterable[Mapping[str, Any]]) -> str:
@@ -41,12 +48,16 @@ def text_of_outputs(outputs: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _text_of_output(output: Mapping[str, Any]) -> str:
-    if output["output_type"] == "stream":
-        return text_of(output["text"])
-    if output["output_type"] == "error":
-        lines = output["traceback"] or [f"{text_of(output['ename'])}: {text_of(output['evalue'])}"]
-        return "".join(f"{text_of(line)}\n" for line in lines)
-    return f"{bundle_text(output['data'])}\n" if output["data"] else ""
+    kind = output.get("output_type")
+    if kind == "stream":
+        return _joined(output.get("text"))
+    if kind == "error":
+        name, value = text_of(output.get("ename")), text_of(output.get("evalue"))
+        return "".join(
+            f"{text_of(line)}\n" for line in output.get("traceback") or [f"{name}: {value}"]
+        )
+    data = output.get("data")
+    return f"{bundle_text(data)}\n" if data and isinstance(data, Mapping) else ""
 
 
 def plain_text(text: str) -> str:
@@ -55,6 +66,8 @@ def plain_text(text: str) -> str:
     A carriage return goes back to the beginning of the line, and a backspace by one place, and what follows is written
     over what was there, as progress bars do it. Escape sequences are left out.
     """
+    if not isinstance(text, str):
+        raise LocalProtocolError(f"text is a str, not {type(text).__name__}")
     if "\x1b" in text:
         text = ESCAPES.sub("", text)
     if "\r" not in text and "\b" not in text:

@@ -50,6 +50,9 @@ class OutputWidgets:
         """What each widget that is open shows, by its comm's id."""
         return self._areas
 
+    def __repr__(self) -> str:
+        return f"<OutputWidgets {len(self._areas)} of them>"
+
     def take(self, message: Message) -> bool:
         """Whether a widget has captured `message`, which is shown there then."""
         if message.msg_type.startswith("comm_"):

@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from .errors import text_of
+from .errors import LocalProtocolError, text_of
 from .message import Message
 from .output_text import text_of_outputs
 
@@ -148,6 +148,10 @@ class OutputArea:
         # where somebody holds that text.
         self._stream: Output | None = None
         self._text: list[str] = []
+        if displays is not None and not isinstance(displays, Displays):
+            raise LocalProtocolError(
+                f"what outputs share is a Displays, and no {type(displays).__name__}"
+            )
         self._displays = displays if displays is not None else Displays()
         self._clear_at_next = False
 
@@ -170,6 +174,8 @@ class OutputArea:
         """Does what `messages` say of the outputs; most say nothing of them."""
         widgets = self._displays.widgets
         for message in messages:
+            if not isinstance(message, Message):
+                raise LocalProtocolError(f"a Message is applied, and no {type(message).__name__}")
             if widgets is None or not widgets.take(message):
                 self._show(message)
         self._join()

@@ -83,7 +83,8 @@ def read_recording(path: str | os.PathLike[str]) -> Iterator[Recorded]:
         OSError: It cannot be read.
     """
     source = f"recording {os.fspath(path)}"
-    with open(path, encoding="utf-8", newline="\n") as file:
+    # What is no text is no recording, and not an error of its own.
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         first = _parsed(file.readline(), source, 1)
         if first is None or first.get("format") != FORMAT:
             raise RecordingError(f"{source}: no recording of enchannel")

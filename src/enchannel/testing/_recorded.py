@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from .._exceptions import RemoteProtocolError
+from .._exceptions import LocalProtocolError, RemoteProtocolError
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
 from .._protocol.recording import read_recording
@@ -23,7 +23,7 @@ __all__ = ["RecordedKernel", "open_recorded_kernel"]
 class RecordedKernel(FakeKernel):
     """A fake kernel that answers as recorded; made by :func:`open_recorded_kernel`.
 
-    It dies where the recorded one was lost. What may be scripted of a :class:`FakeKernel` has no effect.
+    It dies where the recorded one was lost; how that was noticed is not repeated. What may be scripted of a :class:`FakeKernel` has no effect.
     """
 
     def __init__(self, end: KernelEnd, transport: TransportName, replay: Replay) -> None:
@@ -117,6 +117,7 @@ async def open_recorded_kernel(
     transport: TransportName = "memory",
     key: str | bytes = b"secret",
     match: Match | None = None,
+    in_order: bool = True,
 ) -> AsyncIterator[RecordedKernel]:
     """A kernel that answers as recorded, as an async context manager that gives a :class:`RecordedKernel`.
 
@@ -126,7 +127,7 @@ async def open_recorded_kernel(
             done = await ch.run("6 * 7")
 
     What the program asks is looked for in what was asked when :meth:`enchannel.KernelChannels.record` wrote the file: by
-    channel, type, content and buffers, in order. It is answered with what came then, without the time that it took. What
+    channel, type, content and buffers. It is answered with what came then, without the time that it took. What
     was said behind an interrupt or a restart comes behind :meth:`RecordedKernel.interrupt` (or an ``interrupt_request``)
     and :meth:`RecordedKernel.restart`. ``kernel_info_request`` is always answered.
 
@@ -136,13 +137,17 @@ async def open_recorded_kernel(
         key: What messages are signed with; empty for unsigned messages.
         match: Whether what was recorded, its first argument, is what is asked now, its second; channel, type and
             subshell are the same already. By default that content and buffers are equal.
+        in_order: Whether what had been replied to before something was sent must have been asked before it here as well.
+            Where several tasks of the program race with one another, it is not.
 
     Raises:
         RecordingMismatch: In the block, from its end: the program asks for something else. An ``AssertionError``.
         RecordingError: The file is no recording.
         OSError: It cannot be read.
     """
-    replay = Replay(read_recording(path), match)
+    if match is not None and not callable(match):
+        raise LocalProtocolError(f"match is called with two messages, which {match!r} cannot be")
+    replay = Replay(read_recording(path), match, in_order=in_order)
     async with opened_on(
         transport, key, lambda end: RecordedKernel(end, transport, replay)
     ) as kernel:

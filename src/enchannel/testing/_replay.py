@@ -4,7 +4,7 @@ The rules:
 
 * What the client asks is looked for among what was asked in the recording and not asked again yet: the first that is the
   same, by channel, type, content and buffers. The id of a comm that the client opens is another one each time; it is
-  followed.
+  followed. What had been replied to before it was sent must have been asked as well.
 * What answered it is said then, in its order. What was said behind an answer of the client to a prompt waits for that
   answer, and what was said behind an interrupt waits for one.
 * What answered nobody here is said when all that had been asked before it is asked.
@@ -54,6 +54,8 @@ class _Ask:
     channel: ChannelName
     message: Message
     epoch: int
+    behind: int = 0
+    """How many had been replied to before it was sent."""
     answers: list[_Ask] = attrs.field(factory=list)
     """To the kernel's prompts, so far."""
     says: deque[_Say] = attrs.field(factory=deque)
@@ -83,6 +85,7 @@ class _Loading:
 
     def __init__(self) -> None:
         self.epoch = 0
+        self.replied: set[str] = set()
         self.passed_over: set[str] = set()
         self.asks: dict[str, _Ask] = {}
         self.prompted: dict[str, _Ask] = {}
@@ -103,11 +106,16 @@ class Replay:
         info: What the kernel said of itself, where it was asked.
     """
 
-    def __init__(self, recorded: Iterable[Recorded], match: Match | None) -> None:
+    def __init__(
+        self, recorded: Iterable[Recorded], match: Match | None, *, in_order: bool
+    ) -> None:
         self.info: dict[str, Any] | None = None
         self._match = match
         self._epoch = 0
         self._asks: list[_Ask] = []
+        # In the order of their replies.
+        self._replied: list[_Ask] = []
+        self._in_order = in_order
         self._loose: deque[_Say] = deque()
         self._ends: deque[int] = deque()
         self._comm_ids: dict[Any, Any] = {}
@@ -141,7 +149,7 @@ class Replay:
             if message.msg_type == "interrupt_request":
                 loading.interrupt()
             return
-        ask = _Ask(at, channel, message, loading.epoch)
+        ask = _Ask(at, channel, message, loading.epoch, len(self._replied))
         self._asks.append(ask)
         loading.asks[message.msg_id] = ask
         if message.parent_id in loading.prompted:
@@ -160,6 +168,8 @@ class Replay:
         if asked is None:
             self._loose.append(say)
             return
+        if channel in ("shell", "control"):
+            self._replied.append(asked)
         say.needs, say.needs_interrupt = tuple(asked.answers), asked.was_interrupted
         asked.says.append(say)
         if message.msg_type == "input_request":
@@ -185,12 +195,25 @@ class Replay:
         self._last_identity = identity
         for ask in self._asks:
             if ask.taken is None and ask.epoch == self._epoch and self._is(ask, channel, message):
+                self._check_order(ask)
                 ask.taken, ask.identity = message, identity
                 if message.msg_type == "comm_open":
                     recorded_id = ask.message.content.get("comm_id")
                     self._comm_ids[recorded_id] = message.content.get("comm_id")
                 return
         raise RecordingMismatch(self._difference(channel, message))
+
+    def _check_order(self, ask: _Ask) -> None:
+        if not self._in_order:
+            return
+        # What was on its way at the same time may come in any order.
+        for before in self._replied[: ask.behind]:
+            if before.taken is None and before.epoch == self._epoch:
+                sent, missing = ask.message.msg_type, "\n".join(_lines(before.message))
+                raise RecordingMismatch(
+                    f"the program sends {sent} before {before.message.msg_type}, whose reply it had by then in the "
+                    f"recording:\n{missing}\n(in_order=False, where tasks of it race)"
+                )
 
     def interrupt(self) -> None:
         """The client interrupts the kernel."""
@@ -316,12 +339,12 @@ class Replay:
                     _lines(ask.message), _lines(message), "recorded", "asked", lineterm=""
                 )
                 return f"{asked}:\n" + "\n".join(lines)
+        shown = "\n".join([f"{asked}:", *_lines(message)])
         listed = "".join(f"\n    {ask.message.msg_type} on {ask.channel}" for ask in left[:SHOWN])
-        return (
-            f"{asked}:\n"
-            + "\n".join(_lines(message))
-            + (f"\nit goes on with{listed}" if listed else "\nit is at its end")
-        )
+        if listed:
+            return f"{shown}\nit goes on with{listed}"
+        later = any(ask.epoch > self._epoch for ask in self._asks)
+        return f"{shown}\nit " + ("goes on behind a restart" if later else "is at its end")
 
 
 def _without_id(message: Message) -> dict[str, Any]:
