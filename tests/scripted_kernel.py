@@ -1,7 +1,8 @@
 """A kernel as a process of its own that is up in a tenth of a second, and does what its arguments say.
 
 Run as ``python scripted_kernel.py CONNECTION_FILE [OPTION...]``. Its code is a word: ``echo TEXT``, ``pid``, ``env NAME``,
-``write TEXT`` (to the process's own output), ``cwd``, ``fail TEXT``, ``exit STATUS``, ``spawn`` (starts a process that stays), ``run`` (until it is interrupted).
+``write TEXT`` (to the process's own output), ``cwd``, ``fail TEXT``, ``exit STATUS``, ``spawn`` and ``daemon`` (start a process that stays, in its session
+or out of it), ``run`` (until it is interrupted).
 """
 
 from __future__ import annotations
@@ -125,6 +126,9 @@ class ScriptedKernel:
             os._exit(int(argument))
         if word == "spawn":
             return str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+        if word == "daemon":
+            code = "import time; time.sleep(600)"
+            return str(subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid)
         if word == "write":
             print(argument, flush=True)
         values = {"pid": os.getpid(), "cwd": Path.cwd(), "env": os.environ.get(argument)}

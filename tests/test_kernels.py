@@ -555,6 +555,27 @@ async def test_what_its_process_writes_can_be_followed() -> None:
         assert "".join(texts) == "one é\ntwo\n"
 
 
+async def test_it_ends_with_the_process_whatever_that_has_left_behind() -> None:
+    async with opened() as (kernel, ch):
+        left = int(await says(ch, "daemon"))
+        try:
+            ended = anyio.Event()
+
+            async def follow() -> None:
+                async for _ in kernel.stream_output():
+                    pass
+                ended.set()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                await anyio.wait_all_tasks_blocked()
+                await kernel.kill()
+                with anyio.fail_after(20):
+                    await ended.wait()
+        finally:
+            os.kill(left, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("how", ["kill", "shut_down"])
 async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
     async with open_kernel(spec()) as kernel, anyio.create_task_group() as tasks:

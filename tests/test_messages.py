@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import copy
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
@@ -171,8 +172,9 @@ def test_a_wrong_body_is_refused_with_the_reason(body: Any, complaint: str) -> N
 
 
 def test_buffers_are_views_and_outlive_a_pickle() -> None:
-    made = Message({"msg_id": "1", "msg_type": "x"}, buffers=[b"ab", bytearray(b"c")])
-    assert [type(each) for each in made.buffers] == [memoryview, memoryview]
+    several = [b"ab", bytearray(b"c"), array.array("d", [1.5]), memoryview(b"a-b")[::2]]
+    made = Message({"msg_id": "1", "msg_type": "x"}, buffers=several)
+    assert [type(each) for each in made.buffers] == [memoryview] * 4
     copied = pickle.loads(pickle.dumps(made))
     assert copied == copy.copy(made) == made
-    assert [bytes(each) for each in copied.buffers] == [b"ab", b"c"]
+    assert [bytes(each) for each in copied.buffers] == [bytes(each) for each in several]

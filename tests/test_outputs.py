@@ -302,7 +302,11 @@ def test_other_comms_are_left_alone() -> None:
         ("a\r\nb\r\n", "a\nb\n"),
         ("abc\b\bX\r_", "_Xc"),
         ("\b\ba", "a"),
-        ("\x1b[31mred\x1b[0m \x1b]0;title\x07and \x1b[2K\x1bMmore", "red and more"),
+        ("\x1b[31mred\x1b[0m \x1b]0;title\x07and \x1b[5C\x1bMmore\x1b(B\x9b0m", "red and more"),
+        ("long line here\r\x1b[Kshort", "short"),
+        ("100%\r\x1b[2K", ""),
+        ("abc\x1b[1Kd", "   d"),
+        ("abc\b\b\x1b[0K", "a"),
         ("", ""),
     ],
 )

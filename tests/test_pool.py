@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,81 @@ async def test_who_uses_a_discarded_one_is_told_that_it_is_gone() -> None:
         await pool.discard("key")
         # It was interrupted first, as a kernel is that is shut down.
         assert (await running.result()).status == "error"
-        with pytest.raises(anyio.ClosedResourceError):
+        with pytest.raises(KernelDied):
             await lease.channels.run("pid")
         with pytest.raises(LocalProtocolError, match="a key has a hash, which list has not"):
             await pid_of(pool, [])
+
+
+async def test_who_thinks_while_its_kernel_dies_is_told_that_it_died() -> None:
+    async with open_kernel_pool(spec("--says", "last words"), max_kernels=1) as pool:
+        async with pool.lease("key") as lease:
+            lease.kernel.signal(signal.SIGKILL)
+            while pool.keys:
+                await anyio.sleep(0.01)
+            # Another one may take its place meanwhile.
+            await pid_of(pool, "key")
+            with pytest.raises(KernelDied) as caught:
+                await lease.channels.run("pid")
+            assert "last words" in caught.value.output
+
+
+async def test_one_that_is_restarted_is_the_same() -> None:
+    async with open_kernel_pool(spec(), max_kernels=1) as pool, pool.lease("key") as lease:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lease.kernel.restart)
+            while not lease.kernel.restarting:
+                await anyio.sleep(0)
+            with anyio.fail_after(20):
+                async with pool.lease("key") as another:
+                    assert another.kernel is lease.kernel
+        assert pool.keys == ["key"]
+
+
+async def test_who_waits_for_room_has_what_is_given_back() -> None:
+    async with open_kernel_pool(spec(), max_kernels=1) as pool, anyio.create_task_group() as tasks:
+        taken = anyio.Event()
+
+        async def greedy() -> None:
+            while True:
+                async with pool.lease("greedy"):
+                    taken.set()
+                    await anyio.sleep(0)
+
+        tasks.start_soon(greedy)
+        await taken.wait()
+        with anyio.fail_after(20):
+            await pid_of(pool, "another")
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["discard", "leave"])
+async def test_one_that_is_being_started_is_closed_at_once(how: str) -> None:
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            async with open_kernel_pool(spec("--mute"), max_kernels=1) as pool:
+                asking = start(tasks, pid_of, pool, "key")
+                while not len(pool):
+                    await anyio.sleep(0)
+                if how == "discard":
+                    await pool.discard("key")
+                    # Who asked for it waits for another one.
+                    assert not asking.done.is_set()
+            with pytest.raises(anyio.ClosedResourceError, match="pool was left"):
+                await asking.result()
+
+
+async def test_an_error_of_the_system_is_told_to_who_asked_and_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_kernel_pool(spec(), max_kernels=2) as pool:
+        async with pool.lease("good") as lease:
+            (tmp_path / "file").write_text("")
+            monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "under it"))
+            with pytest.raises(KernelLaunchError):
+                await pid_of(pool, "bad")
+            monkeypatch.undo()
+            assert int((await lease.channels.run("pid")).text) == lease.kernel.pid
 
 
 async def test_what_nobody_uses_is_closed_after_a_while() -> None:

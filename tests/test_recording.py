@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,64 @@ async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
             assert not running.done.is_set()
             await ch.interrupt()
             assert (await running.result()).status == "error"
+
+
+async def test_an_interrupt_is_for_what_ran_and_not_for_what_waited(path: Path) -> None:
+    ended = anyio.Event()
+
+    async def until_interrupted(request: Any) -> Any:
+        await ended.wait()
+        return {"status": "error", "ename": "KeyboardInterrupt"}
+
+    async with recorded_fake(path) as (kernel, ch):
+        kernel.on("execute_request", until_interrupted)
+        kernel.on("interrupt_request", lambda _: ended.set() or {})
+        async with anyio.create_task_group() as tasks:
+            for number, code in enumerate(("runs", "waits"), 1):
+                tasks.start_soon(ch.run, code)
+                await kernel.transcript.wait_for("> shell execute_request", min(number, 1))
+                await anyio.wait_all_tasks_blocked()
+            await ch.interrupt()
+    async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ch.run, "runs")
+                await recorded.transcript.wait_for("> shell execute_request")
+                await ch.interrupt()
+            # Later than in the recording.
+            await ch.run("waits")
+
+
+@contextlib.contextmanager
+def broken_when_closed(path: Path) -> Iterator[Callable[[], None]]:
+    """A place that can be written to until it breaks, as a disk does that is full."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, reader)
+        yield stack.close
+
+
+async def test_what_cannot_be_written_replaces_no_error_of_the_body(path: Path) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        with broken_when_closed(path) as break_it:
+            with pytest.raises(KeyError, match="the body's"):
+                async with ch.record(path):
+                    break_it()
+                    await ch.run("1")
+                    raise KeyError("the body's")
+        path.unlink()
+        with broken_when_closed(path) as break_it, anyio.move_on_after(0.1) as scope:
+            async with ch.record(path):
+                break_it()
+                await ch.run("1")
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        path.unlink()
+        with broken_when_closed(path) as break_it, pytest.raises(BrokenPipeError):
+            async with ch.record(path):
+                break_it()
+                await ch.run("1")
 
 
 async def test_what_others_did_is_said_when_its_time_has_come(path: Path) -> None:

@@ -366,7 +366,8 @@ class KernelChannels:
 
         Args:
             path: Where; what is there is replaced.
-            redact: Called with each message; returns what is written in its place, or ``None`` to leave it out.
+            redact: Called with each message; returns what is written in its place, or ``None`` to leave it out. A kernel that
+                plays it knows requests as they were written.
 
         Raises:
             LocalProtocolError: `path` is none, or `redact` cannot be called (raised at the call); on entry, another recording

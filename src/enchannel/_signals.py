@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ._exceptions import LocalProtocolError
 from ._groups import block_task_group
@@ -20,6 +21,10 @@ __all__ = ["exit_on_signals", "heard"]
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What others end a program with: a supervisor, and a terminal that is closed."""
+
+
+TURNS = 5
+"""Of the event loop, from a signal that has come to the task that is told of it; asyncio takes three."""
 
 
 @contextmanager
@@ -75,6 +80,9 @@ async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
             tasks.start_soon(obey, name="enchannel signals")
             try:
                 yield
+                # One that came last is still on its way through the pipe of asyncio's loop.
+                for _ in range(TURNS):
+                    await cancel_shielded_checkpoint()
             finally:
                 tasks.end()
     if ended_by:

@@ -63,6 +63,14 @@ class Recording:
         """Writes what was sent, and what else happens; must not raise."""
         self._write([Recorded(self._now(), happening, channel, message)])
 
+    def close(self) -> None:
+        """Nothing more is written; must not raise."""
+        try:
+            self._file.close()
+        except OSError as error:
+            # What could not be written is tried once more, and fails once more.
+            self.failure = self.failure or error
+
     def _now(self) -> float:
         return anyio.current_time() - self._began
 
@@ -138,14 +146,15 @@ async def _recorded(core: Core, path: str, redact: Redact | None) -> AsyncIterat
 
 @asynccontextmanager
 async def _writing(core: Core, path: str, redact: Redact | None) -> AsyncIterator[Recording]:
-    with _begun(path, core.session) as file:
-        recording = Recording(core, file, redact)
-        core.observers.append(recording.observe)
-        core.witnesses.append(recording.witness)
-        try:
-            yield recording
-        finally:
-            core.observers.remove(recording.observe)
-            core.witnesses.remove(recording.witness)
+    file = _begun(path, core.session)
+    recording = Recording(core, file, redact)
+    core.observers.append(recording.observe)
+    core.witnesses.append(recording.witness)
+    try:
+        yield recording
+    finally:
+        core.observers.remove(recording.observe)
+        core.witnesses.remove(recording.witness)
+        recording.close()
     if recording.failure is not None:
         raise recording.failure

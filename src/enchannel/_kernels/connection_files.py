@@ -75,7 +75,9 @@ class ConnectionFile:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-        self.path.unlink(missing_ok=True)
+        # What has become of its directory meanwhile is none of the kernel's errors.
+        with contextlib.suppress(OSError):
+            self.path.unlink()
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -191,7 +193,7 @@ def write_connection_file(
     ConnectionInfo.from_dict(data)
     if encrypted:
         data |= _curve_keys()
-    where = _runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else Path(path)
+    where = _runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else _path(path)
     try:
         if path is None:
             where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -199,6 +201,12 @@ def write_connection_file(
     except OSError as error:
         raise ConnectionFileError(f"connection file {where}: {error.strerror}") from error
     return where
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise ConnectionFileError(f"path is that of a file, not {path!r}")
+    return Path(path)
 
 
 def _check_address(ip: object, transport: str) -> None:

@@ -103,6 +103,11 @@ class Kernel:
         return process.returncode if process is not None else None
 
     @property
+    def restarting(self) -> bool:
+        """Whether it is being restarted, and another process takes the place of this one."""
+        return not self._restarted.is_set()
+
+    @property
     def output(self) -> str:
         """The tail, 16 KiB at most, of what its process has written to its standard output and standard error."""
         process = self._running.process

@@ -5,7 +5,7 @@ pool has an *owner*, a task of the pool that enters its block and leaves it; the
 
 * There is one kernel for each key. Who is the first to ask for it has it started, and all who ask meanwhile wait for it.
 * There are no more kernels than the pool may have. Where there is no room, the one that nobody has used for the longest
-  time is closed; where all are in use, who asks waits, first come first served.
+  time is closed; where all are in use, who asks waits, first come first served, and has the next one that is given back.
 * A kernel that is lost is put away, and the next who asks for its key gets another one. Who uses it is told.
 * All are closed when the block of the pool is left, at the same time.
 """
@@ -24,7 +24,7 @@ import attrs
 from .._bell import Bell
 from .._channels import KernelChannels
 from .._core.stream import fresh
-from .._exceptions import EnchannelError, LocalProtocolError
+from .._exceptions import EnchannelError, KernelLaunchError, LocalProtocolError
 from .._groups import BlockTasks, block_task_group
 from .._protocol.wire import is_number
 from .kernel import Kernel
@@ -66,31 +66,34 @@ class Lease:
 
 
 class _Member:
-    """A kernel of the pool, from the moment that somebody asks for it until it is closed."""
+    """A kernel of the pool, from the moment that somebody asks for it until its process is gone."""
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
         self.users = 0
         self.used_at = anyio.current_time()
         self.lease: Lease | None = None
-        self.failure: EnchannelError | None = None
+        self.failure: Exception | None = None
         self.ready = anyio.Event()
         self.closing = False
         self.changed = Bell()
+        self.starting = anyio.CancelScope()
 
     @property
     def usable(self) -> bool:
         """Whether it may be lent."""
-        if self.closing:
-            return False
-        lease = self.lease
-        # The owner may not have noticed yet.
-        return lease is None or (lease.channels.lost is None and lease.kernel.returncode is None)
+        if self.closing or self.lease is None:
+            return not self.closing
+        kernel = self.lease.kernel
+        # The owner may not have noticed yet. A kernel that is restarted is none that has gone.
+        return self.lease.channels.lost is None and (kernel.restarting or kernel.returncode is None)
 
     def close(self) -> None:
         """Has its owner close it."""
         self.closing = True
         self.changed.ring()
+        if self.lease is None:
+            self.starting.cancel()
 
     async def wait_closing(self, max_idle: float) -> None:
         """Waits until it is to be closed, or nobody has used it for so long."""
@@ -115,6 +118,7 @@ class KernelPool:
         self._members: list[_Member] = []
         self._changed = Bell()
         self._turns = anyio.Lock()
+        self._waiting = 0
         self._left = False
 
     @asynccontextmanager
@@ -130,13 +134,12 @@ class KernelPool:
         is alive. Cancellation leaves a kernel that is being started to whoever asks next.
 
         Raises:
+            LocalProtocolError: On entry: the key cannot be one.
             KernelLaunchError: On entry: the kernel could not be started.
             KernelConnectError: On entry: it was started, and a channel did not answer.
-            LocalProtocolError: On entry: the key cannot be one.
-            KernelDied: In the block, from what is asked of the kernel: it is lost, or is being closed, which interrupts the
-                code that runs. The next lease has another one.
-            anyio.ClosedResourceError: On entry: the block of the pool was left. In the block, from what is asked of the
-                kernel: it was closed before, because it was discarded or the pool was left.
+            KernelDied: In the block, from what is asked of the kernel: it is lost or was discarded, or the pool is being
+                left; what closes it interrupts the code that runs. The next lease has another one.
+            anyio.ClosedResourceError: The block of the pool was left.
         """
         try:
             hash(key)
@@ -144,20 +147,12 @@ class KernelPool:
             raise LocalProtocolError(
                 f"a key has a hash, which {type(key).__name__} has not"
             ) from None
-        member = await self._member(key)
-        member.users += 1
+        member = await self._ready_member(key)
         try:
-            await member.ready.wait()
-            if member.failure is not None:
-                raise fresh(member.failure)
-            if member.lease is None:
-                raise self._closed()
+            assert member.lease is not None
             yield member.lease
         finally:
-            member.users -= 1
-            member.used_at = anyio.current_time()
-            member.changed.ring()
-            self._changed.ring()
+            self._give_back(member)
 
     async def discard(self, key: Hashable) -> None:
         """Closes the kernel of `key`, whoever uses it, and waits until it is; nothing where there is none.
@@ -185,16 +180,51 @@ class KernelPool:
 
     # Who is a member.
 
+    async def _ready_member(self, key: Hashable) -> _Member:
+        """One that is lent to the caller."""
+        while True:
+            member = await self._member(key)
+            member.users += 1
+            try:
+                await member.ready.wait()
+                if self._left:
+                    raise self._closed()
+                if isinstance(member.failure, EnchannelError):
+                    raise fresh(member.failure)
+                if member.failure is not None:
+                    said = f"the kernel could not be started: {member.failure!r}"
+                    raise KernelLaunchError(said, reason="system") from member.failure
+            except BaseException:
+                self._give_back(member)
+                raise
+            if member.lease is not None:
+                return member
+            # It was discarded before it was there.
+            self._give_back(member)
+
+    def _give_back(self, member: _Member) -> None:
+        member.users -= 1
+        member.used_at = anyio.current_time()
+        member.changed.ring()
+        self._changed.ring()
+        if self._waiting:
+            # Now, or who takes it again at once would have it before whoever waits has looked.
+            self._has_room()
+
     async def _member(self, key: Hashable) -> _Member:
         member = self._find(key)
         if member is None:
-            async with self._turns:
-                while (member := self._find(key)) is None and not self._has_room():
-                    await self._changed.wait()
-                if member is None:
-                    member = _Member(key)
-                    self._members.append(member)
-                    self._tasks.start_soon(self._own, member, name="enchannel owner")
+            self._waiting += 1
+            try:
+                async with self._turns:
+                    while (member := self._find(key)) is None and not self._has_room():
+                        await self._changed.wait()
+            finally:
+                self._waiting -= 1
+            if member is None:
+                member = _Member(key)
+                self._members.append(member)
+                self._tasks.start_soon(self._own, member, name="enchannel owner")
         return member
 
     def _find(self, key: Hashable) -> _Member | None:
@@ -222,28 +252,39 @@ class KernelPool:
     async def _own(self, member: _Member) -> None:
         """Keeps a kernel open, until it is to be closed, or is lost."""
         try:
-            async with opened(self._launch) as kernel, kernel.open_channels() as channels:
-                member.lease = Lease(member.key, kernel, channels)
-                member.ready.set()
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_close_when_lost, member, channels)
-                    await member.wait_closing(self._max_idle)
-                    tasks.cancel_scope.cancel()
-                if member.users:
-                    # They are told that it is gone, and not that a block was left which is none of theirs.
-                    await kernel.shut_down()
-        except EnchannelError as error:
+            with member.starting:
+                await self._hold(member)
+        except Exception as error:  # noqa: BLE001
+            # Told to who has asked for this one, and not to everybody.
             member.failure = error
         finally:
-            member.closing = True
+            self._put_away(member)
+
+    async def _hold(self, member: _Member) -> None:
+        async with opened(self._launch) as kernel, kernel.open_channels() as channels:
+            member.lease = Lease(member.key, kernel, channels)
             member.ready.set()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_close_when_lost, member, channels)
+                await member.wait_closing(self._max_idle)
+                tasks.cancel_scope.cancel()
+            await kernel.shut_down()
+            self._put_away(member)
+            # Who uses it is told that it died; behind the block of its channels they would say that they were left.
+            while member.users and not self._left:
+                await self._changed.wait()
+
+    def _put_away(self, member: _Member) -> None:
+        member.closing = True
+        member.ready.set()
+        if member in self._members:
             self._members.remove(member)
-            self._changed.ring()
+        self._changed.ring()
 
     async def close_all(self) -> None:
         """Has all closed, and waits until they are. Shielded."""
         self._left = True
-        for member in self._members:
+        for member in tuple(self._members):
             member.close()
         self._changed.ring()
         await self._tasks.wait_ended()

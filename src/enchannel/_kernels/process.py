@@ -127,7 +127,8 @@ class KernelProcess:
                 text = decoder.decode(bytes(self._output[-new:]))
                 if text:
                     yield text
-            elif self.output_ended.is_set():
+            elif self.output_ended.is_set() or self.told.is_set():
+                # What it left behind may hold its output open.
                 return
             else:
                 await self._more.wait()
@@ -149,6 +150,11 @@ class KernelProcess:
         """What is raised of it, once it has exited."""
         said = f"the kernel's process {exit_text(self.returncode)}"
         return KernelDied(said, "exited", self.output)
+
+    def tell(self) -> None:
+        """Whoever is to know of its exit does."""
+        self.told.set()
+        self._more.ring()
 
     async def cancel_at_exit(self, scope: anyio.CancelScope) -> None:
         """Cancels `scope` when it has exited."""

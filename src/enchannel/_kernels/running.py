@@ -218,10 +218,11 @@ class Running:
         try:
             if not self._is_replaced():
                 await process.wait_last_output()
-                if process is self.process:
+                # Somebody may have begun meanwhile.
+                if process is self.process and not self._is_replaced():
                     await self._on_exit(process.died())
         finally:
-            process.told.set()
+            process.tell()
 
     # Interrupting and stopping.
 

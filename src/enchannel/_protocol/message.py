@@ -83,13 +83,18 @@ def _as_views(buffers: Iterable[Buffer]) -> Sequence[memoryview]:
 
 
 def _as_view(buffer: Buffer) -> memoryview:
+    """The bytes of `buffer`; one whose bytes do not lie side by side is copied."""
     try:
-        return memoryview(buffer)
+        view = memoryview(buffer)
     except TypeError:
         raise LocalProtocolError(
             "a buffer has the buffer protocol (bytes, memoryview, array, ...), "
             f"which {type(buffer).__name__} has not"
         ) from None
+    if view.format == "B" and view.ndim == 1 and view.c_contiguous:
+        return view
+    # A view without content has no shape to cast.
+    return view.cast("B") if view.c_contiguous and view.nbytes else memoryview(view.tobytes())
 
 
 class _Draft:

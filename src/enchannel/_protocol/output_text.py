@@ -13,13 +13,17 @@ __all__ = ["bundle_text", "plain_text", "text_of_outputs"]
 MIME_TYPES = ("text/plain", "text/markdown", "text/latex", "text/html")
 """What a person can read, the best first."""
 
-ESCAPES = re.compile(
-    r"""\x1b(?: \[[0-?]*[ -/]*[@-~]             # CSI: colours, and what moves the cursor
-              | \][^\x07\x1b]*(?:\x07|\x1b\\)?  # OSC: titles and links
-              | [@-Z\\-_])""",
-    re.VERBOSE,
-)
-"""Source: ECMA-48, section 5."""
+ESCAPE = r"""(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]  # CSI: colours, and what moves the cursor
+          | \x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?  # OSC: titles and links
+          | \x1b[ -/]+[0-~]                   # character sets
+          | \x1b[0-~]
+          """
+"""Source: ECMA-48, section 5; ECMA-35, section 13."""
+
+ESCAPES = re.compile(ESCAPE, re.VERBOSE)
+TOKENS = re.compile(rf"\r | \x08 | {ESCAPE} | [^\r\x08\x1b\x9b]+ | .", re.VERBOSE)
+ERASE = re.compile(r"(?:\x1b\[|\x9b)([012]?)K")
+"""To the end of the line, from its beginning, or all of it."""
 
 
 def bundle_text(data: Mapping[str, Any]) -> str:
@@ -52,10 +56,10 @@ def _text_of_output(output: Mapping[str, Any]) -> str:
     if kind == "stream":
         return _joined(output.get("text"))
     if kind == "error":
-        name, value = text_of(output.get("ename")), text_of(output.get("evalue"))
-        return "".join(
-            f"{text_of(line)}\n" for line in output.get("traceback") or [f"{name}: {value}"]
-        )
+        lines = output.get("traceback")
+        if not isinstance(lines, list) or not lines:
+            lines = [f"{text_of(output.get('ename'))}: {text_of(output.get('evalue'))}"]
+        return "".join(f"{text_of(line)}\n" for line in lines)
     data = output.get("data")
     return f"{bundle_text(data)}\n" if data and isinstance(data, Mapping) else ""
 
@@ -64,31 +68,39 @@ def plain_text(text: str) -> str:
     """`text` as it looks on a terminal in the end, without colours.
 
     A carriage return goes back to the beginning of the line, and a backspace by one place, and what follows is written
-    over what was there, as progress bars do it. Escape sequences are left out.
+    over what was there, as progress bars do it; lines are erased. Other escape sequences are left out.
     """
     if not isinstance(text, str):
         raise LocalProtocolError(f"text is a str, not {type(text).__name__}")
-    if "\x1b" in text:
-        text = ESCAPES.sub("", text)
-    if "\r" not in text and "\b" not in text:
+    if not any(each in text for each in "\r\b\x1b\x9b"):
         return text
-    return "\n".join(_overwritten(line) for line in text.replace("\r\n", "\n").split("\n"))
+    return "\n".join(map(_in_the_end, text.replace("\r\n", "\n").split("\n")))
 
 
-def _overwritten(line: str) -> str:
-    if "\b" not in line:
-        return _overlaid(line.split("\r"))
+def _in_the_end(line: str) -> str:
+    if "\b" in line or ERASE.search(line):
+        return _written(line)
+    return _overlaid(ESCAPES.sub("", line).split("\r"))
+
+
+def _written(line: str) -> str:
     shown: list[str] = []
     at = 0
-    for each in line:
-        if each == "\r":
+    for piece in TOKENS.findall(line):
+        erase = ERASE.fullmatch(piece)
+        if piece == "\r":
             at = 0
-        elif each == "\b":
+        elif piece == "\b":
             at = max(at - 1, 0)
-        else:
-            shown[at : at + 1] = each
-            at += 1
-    return "".join(shown)
+        elif erase is not None:
+            if erase[1] in ("1", "2"):
+                shown[:at] = " " * at
+            if erase[1] != "1":
+                del shown[at:]
+        elif piece[0] not in "\x1b\x9b":
+            shown[at : at + len(piece)] = piece
+            at += len(piece)
+    return "".join(shown).rstrip(" ") if ERASE.search(line) else "".join(shown)
 
 
 def _overlaid(pieces: list[str]) -> str:

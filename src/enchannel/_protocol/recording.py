@@ -35,6 +35,9 @@ __all__ = ["Recorded", "first_line", "line_of", "read_recording"]
 
 FORMAT, VERSION = "enchannel recording", 1
 
+LONGEST = 1e15
+"""Seconds that a recording may take: microseconds are exact until there."""
+
 Kind = Literal["sent", "received", "interrupted", "restarted", "lost"]
 
 
@@ -88,10 +91,9 @@ def read_recording(path: str | os.PathLike[str]) -> Iterator[Recorded]:
         first = _parsed(file.readline(), source, 1)
         if first is None or first.get("format") != FORMAT:
             raise RecordingError(f"{source}: no recording of enchannel")
-        if first.get("version") != VERSION:
-            raise RecordingError(
-                f"{source}: version {first.get('version')!r}; this enchannel reads {VERSION}"
-            )
+        version = first.get("version")
+        if version != VERSION or isinstance(version, bool):
+            raise RecordingError(f"{source}: version {version!r}; this enchannel reads {VERSION}")
         for number, line in enumerate(file, 2):
             parsed = _parsed(line, source, number)
             if parsed is None:
@@ -119,7 +121,7 @@ def _recorded(line: Mapping[str, Any], source: str, number: int) -> Recorded | N
     kind: Any = line.get("kind")
     if kind not in get_args(Kind):
         return None  # of a later version
-    if not isinstance(at, (int, float)) or isinstance(at, bool):
+    if not isinstance(at, (int, float)) or isinstance(at, bool) or not 0 <= at < LONGEST:
         raise RecordingError(f"{source}: line {number} has no time")
     if kind not in ("sent", "received"):
         return Recorded(float(at), kind)
@@ -129,7 +131,7 @@ def _recorded(line: Mapping[str, Any], source: str, number: int) -> Recorded | N
         raise RecordingError(f"{source}: line {number} has no channel")
     try:
         header, parent, metadata, content = (dict(message[name]) for name in PARTS)
-        encoded = message["buffers"]
+        encoded = list(message["buffers"])
         buffers = tuple(memoryview(base64.b64decode(each, validate=True)) for each in encoded)
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise RecordingError(f"{source}: line {number} holds no message") from None

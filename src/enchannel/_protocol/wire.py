@@ -266,8 +266,5 @@ def _to_json(name: str, part: dict[str, Any]) -> bytes:
 
 
 def _flat(view: memoryview) -> Frame:
-    if isinstance(view.obj, bytes) and view.nbytes == len(view.obj) and view.contiguous:
-        # Whoever sends need not ask whether somebody can change it.
-        return view.obj
-    # A view without content has no shape to cast.
-    return view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
+    # Whoever sends bytes need not ask whether somebody can change them.
+    return view.obj if isinstance(view.obj, bytes) and view.nbytes == len(view.obj) else view

@@ -6,7 +6,7 @@ The rules:
   same, by channel, type, content and buffers. The id of a comm that the client opens is another one each time; it is
   followed. What had been replied to before it was sent must have been asked as well.
 * What answered it is said then, in its order. What was said behind an answer of the client to a prompt waits for that
-  answer, and what was said behind an interrupt waits for one.
+  answer, and what code said behind an interrupt that came while it ran waits for one.
 * What answered nobody here is said when all that had been asked before it is asked.
 * A restart begins a new epoch: what was said and asked in another one is not for this one.
 * How long anything took is not repeated.
@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message
 from .._protocol.recording import Recorded
 
@@ -62,10 +63,17 @@ class _Ask:
     taken: Message | None = None
     """What the client has sent now."""
     identity: bytes = b""
+    replied: bool = False
+    """Whether it was replied to, as far as the recording is read."""
     was_interrupted: bool = False
     """Whether the kernel was interrupted behind it, in the recording, so far."""
     interrupted: bool = False
     """Whether it is now."""
+
+    @property
+    def on_main_shell(self) -> bool:
+        """Whether an interrupt may reach it."""
+        return self.channel == "shell" and not self.message.header.get("subshell_id")
 
 
 @attrs.define(eq=False)
@@ -91,8 +99,11 @@ class _Loading:
         self.prompted: dict[str, _Ask] = {}
 
     def interrupt(self) -> None:
+        """What the main shell was running then was interrupted; what waited behind it was not."""
         for ask in self.asks.values():
-            ask.was_interrupted = True
+            if ask.on_main_shell and not ask.replied:
+                ask.was_interrupted = True
+                return
 
 
 class Replay:
@@ -117,8 +128,8 @@ class Replay:
         self._replied: list[_Ask] = []
         self._in_order = in_order
         self._loose: deque[_Say] = deque()
-        self._ends: deque[int] = deque()
-        self._comm_ids: dict[Any, Any] = {}
+        self._ends: dict[int, int] = {}
+        self._comm_ids: dict[str, str] = {}
         self._last_identity = b""
         self._sessions: dict[int, str] = {}
         self._prefixes: dict[str, str] = {}
@@ -131,7 +142,7 @@ class Replay:
             if each.kind == "restarted":
                 loading.epoch += 1
             elif each.kind == "lost":
-                self._ends.append(at)
+                self._ends[loading.epoch] = at
             elif each.kind == "interrupted":
                 loading.interrupt()
             elif each.message is None or each.channel is None:
@@ -169,6 +180,7 @@ class Replay:
             self._loose.append(say)
             return
         if channel in ("shell", "control"):
+            asked.replied = True
             self._replied.append(asked)
         say.needs, say.needs_interrupt = tuple(asked.answers), asked.was_interrupted
         asked.says.append(say)
@@ -198,8 +210,8 @@ class Replay:
                 self._check_order(ask)
                 ask.taken, ask.identity = message, identity
                 if message.msg_type == "comm_open":
-                    recorded_id = ask.message.content.get("comm_id")
-                    self._comm_ids[recorded_id] = message.content.get("comm_id")
+                    recorded_id = text_of(ask.message.content.get("comm_id"))
+                    self._comm_ids[recorded_id] = text_of(message.content.get("comm_id"))
                 return
         raise RecordingMismatch(self._difference(channel, message))
 
@@ -244,13 +256,11 @@ class Replay:
     @property
     def over(self) -> bool:
         """Whether the kernel was lost at this point of the recording."""
-        if not self._ends:
-            return False
-        at = self._ends[0]
-        return all(
+        at = self._ends.get(self._epoch)
+        return at is not None and all(
             ask.taken is not None and not (ask.says and ask.says[0].at < at)
             for ask in self._asks
-            if ask.at < at
+            if ask.at < at and ask.epoch == self._epoch
         )
 
     @property
@@ -259,10 +269,7 @@ class Replay:
         return any(
             ask.says
             for ask in self._asks
-            if ask.taken is not None
-            and ask.epoch == self._epoch
-            and ask.channel == "shell"
-            and not ask.message.header.get("subshell_id")
+            if ask.taken is not None and ask.epoch == self._epoch and ask.on_main_shell
         )
 
     @property
@@ -301,9 +308,16 @@ class Replay:
 
     def _content(self, recorded: Message) -> dict[str, Any]:
         content = _without_id(recorded)
-        if recorded.msg_type in _COMMS and "comm_id" in content:
-            comm_id = content["comm_id"]
-            content = {**content, "comm_id": self._comm_ids.get(comm_id, comm_id)}
+        return self._with_comm_ids(recorded.msg_type, content)
+
+    def _with_comm_ids(self, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
+        """`content` with the ids that the comms of this client have here."""
+        comm_id, comms = content.get("comm_id"), content.get("comms")
+        if msg_type in _COMMS and isinstance(comm_id, str):
+            return {**content, "comm_id": self._comm_ids.get(comm_id, comm_id)}
+        if msg_type == "comm_info_reply" and isinstance(comms, dict):
+            named = {self._comm_ids.get(name, name): about for name, about in comms.items()}
+            return {**content, "comms": named}
         return content
 
     def _may(self, ask: _Ask, say: _Say) -> bool:
@@ -322,10 +336,7 @@ class Replay:
         header = dict(recorded.header)
         header["msg_id"] = self.number(recorded.session) or recorded.msg_id
         parent = recorded.parent_header if asked is None else dict(asked.header)
-        content = recorded.content
-        if recorded.msg_type in _COMMS:
-            comm_id = content.get("comm_id")
-            content = {**content, "comm_id": self._comm_ids.get(comm_id, comm_id)}
+        content = self._with_comm_ids(recorded.msg_type, recorded.content)
         return Message(header, parent, recorded.metadata, content, recorded.buffers)
 
     def _difference(self, channel: ChannelName, message: Message) -> str:
