@@ -40,9 +40,9 @@ def kernel() -> AbstractAsyncContextManager[Any]:
     return open_kernel(SPEC)
 
 
-async def left_by_another(block: AbstractAsyncContextManager[Any], *raised: Any) -> None:
+async def left_by_another(block: AbstractAsyncContextManager[Any], *raised: Any) -> bool | None:
     with anyio.fail_after(20):
-        await block.__aexit__(*(raised or (None, None, None)))
+        return await block.__aexit__(*(raised or (None, None, None)))
 
 
 class Elsewhere:
@@ -94,6 +94,26 @@ async def test_the_error_that_left_the_body_is_its_cause() -> None:
         with pytest.raises(RuntimeError, match=SAID) as caught:
             await left_by_another(block, KeyError, error, None)
         assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+async def test_ctrl_c_and_an_exit_win(error: BaseException) -> None:
+    block = channels()
+    async with entered_elsewhere(block):
+        # It goes on as itself.
+        assert await left_by_another(block, type(error), error, None) is False
+
+
+async def test_who_is_cancelled_while_leaving_is_cancelled() -> None:
+    block = channels()
+    async with entered_elsewhere(block):
+        with anyio.move_on_after(0.01) as scope:
+            try:
+                await anyio.sleep_forever()
+            except BaseException as error:
+                await block.__aexit__(type(error), error, None)
+                raise
+        assert scope.cancelled_caught
 
 
 async def test_the_kernel_of_such_a_block_is_stopped() -> None:

@@ -149,6 +149,9 @@ async def block_task_group(block: str) -> AsyncIterator[BlockTasks]:
         if current_task() is host:
             raise
     if current_task() is not host:
+        if raised is not None and not isinstance(raised, Exception):
+            # Ctrl-C, an exit and a cancellation have somebody who waits for them.
+            raise raised
         raise RuntimeError(
             f"the block of {block} was left by another task than the one that entered it. It is closed, but the task that "
             "entered it fails where it leaves what is around it. Enter and leave in one task: an async fixture, an "
