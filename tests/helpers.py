@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,25 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from enchannel import KernelChannels, Message
+from enchannel import KernelChannels, KernelSpec, Message
 from raw_kernel import message
+
+SCRIPT = Path(__file__).with_name("scripted_kernel.py")
+
+
+def scripted(*options: str, mode: str = "signal") -> KernelSpec:
+    """The kernelspec of a kernel that is up in a tenth of a second, and does what `options` say."""
+    argv = (sys.executable, str(SCRIPT), "{connection_file}", *options)
+    return KernelSpec("scripted", argv, SCRIPT.parent, interrupt_mode=mode)
+
+
+def is_there(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def numbered(count: int, start: int = 0) -> list[Message]:

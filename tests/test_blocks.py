@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from enchannel import KernelSpec, exit_on_signals, open_channels, open_kernel, open_kernel_pool
+from enchannel import exit_on_signals, open_channels, open_kernel, open_kernel_pool
 from enchannel.testing import memory_transport_pair, open_fake_kernel
+from helpers import is_there, scripted
 
 pytestmark = pytest.mark.anyio
 
-SCRIPT = Path(__file__).with_name("scripted_kernel.py")
-SPEC = KernelSpec("scripted", (sys.executable, str(SCRIPT), "{connection_file}"), None)
 SAID = "was left by another task than the one that entered it"
 
 Blocks = Callable[[], AbstractAsyncContextManager[Any]]
@@ -37,7 +33,7 @@ def channels() -> AbstractAsyncContextManager[Any]:
 
 
 def kernel() -> AbstractAsyncContextManager[Any]:
-    return open_kernel(SPEC)
+    return open_kernel(scripted())
 
 
 async def left_by_another(block: AbstractAsyncContextManager[Any], *raised: Any) -> bool | None:
@@ -76,7 +72,7 @@ async def entered_elsewhere(block: AbstractAsyncContextManager[Any]) -> AsyncIte
 
 
 def pool() -> AbstractAsyncContextManager[Any]:
-    return open_kernel_pool(SPEC, max_kernels=1)
+    return open_kernel_pool(scripted(), max_kernels=1)
 
 
 @pytest.mark.parametrize("opening", [channels, kernel, pool, open_fake_kernel, exit_on_signals])
@@ -122,8 +118,7 @@ async def test_the_kernel_of_such_a_block_is_stopped() -> None:
         pid, file = elsewhere.given.pid, elsewhere.given.connection_file
         with pytest.raises(RuntimeError, match=SAID):
             await left_by_another(block)
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+        assert not is_there(pid)
         assert not file.exists()
 
 

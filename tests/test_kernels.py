@@ -30,30 +30,16 @@ from enchannel import (
     open_kernel,
     raise_for_status,
 )
+from helpers import SCRIPT, is_there, scripted
 from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
-
-SCRIPT = Path(__file__).with_name("scripted_kernel.py")
-
-
-def spec(*options: str, mode: str = "signal") -> KernelSpec:
-    argv = (sys.executable, str(SCRIPT), "{connection_file}", *options)
-    return KernelSpec("scripted", argv, SCRIPT.parent, interrupt_mode=mode)
 
 
 async def says(ch: KernelChannels, code: str) -> str:
     async with ch.execute(code) as execution:
         raise_for_status(await execution.wait())
     return "".join(output["text"] for output in execution.outputs)
-
-
-def is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def started(note: Path) -> list[int]:
@@ -63,7 +49,7 @@ def started(note: Path) -> list[int]:
 
 @asynccontextmanager
 async def opened(*options: str, mode: str = "signal", **more: Any) -> AsyncIterator[Any]:
-    async with open_kernel(spec(*options, mode=mode), **more) as kernel:
+    async with open_kernel(scripted(*options, mode=mode), **more) as kernel:
         async with kernel.open_channels() as ch:
             yield kernel, ch
 
@@ -85,7 +71,7 @@ async def test_it_is_ready_private_and_gone_afterwards() -> None:
 
 
 async def test_where_it_runs_and_with_what(tmp_path: Path) -> None:
-    told = attrs.evolve(spec(), env={"OF_ITS_OWN": "its own", "TWICE": "its own"})
+    told = attrs.evolve(scripted(), env={"OF_ITS_OWN": "its own", "TWICE": "its own"})
     env = {"TWICE": "ours"}
     async with open_kernel(told, cwd=tmp_path, env=env) as kernel, kernel.open_channels() as ch:
         assert await says(ch, "cwd") == str(tmp_path)
@@ -97,7 +83,7 @@ async def test_where_it_runs_and_with_what(tmp_path: Path) -> None:
 async def test_arguments_of_the_caller_come_last(tmp_path: Path) -> None:
     note = tmp_path / "note"
     arguments = ["--note", str(note)]
-    async with open_kernel(spec(), extra_arguments=arguments) as kernel:
+    async with open_kernel(scripted(), extra_arguments=arguments) as kernel:
         assert started(note)[-1] == kernel.pid
 
 
@@ -152,7 +138,7 @@ async def test_who_is_cancelled_already_starts_none(tmp_path: Path) -> None:
     note = tmp_path / "note"
     with anyio.fail_after(10), anyio.CancelScope() as scope:
         scope.cancel()
-        async with open_kernel(spec("--note", str(note))):
+        async with open_kernel(scripted("--note", str(note))):
             pytest.fail("the block was entered")
     assert scope.cancelled_caught
     assert not any(map(is_there, started(note) if note.exists() else []))
@@ -199,9 +185,9 @@ async def test_it_is_started_by_a_launcher() -> None:
     async with opened(launcher=["env", "SAID=by the launcher"]) as (_, ch):
         assert await says(ch, "env SAID") == "by the launcher"
     with pytest.raises(LocalProtocolError, match="launcher is a sequence of texts"):
-        open_kernel(spec(), launcher="nice")
+        open_kernel(scripted(), launcher="nice")
     with pytest.raises(KernelLaunchError, match="cannot be started: no-such-program") as caught:
-        async with open_kernel(spec(), launcher=["no-such-program"]):
+        async with open_kernel(scripted(), launcher=["no-such-program"]):
             pytest.fail("the block was entered")
     assert caught.value.reason == "system"
 
@@ -236,7 +222,7 @@ def test_the_ipykernel_of_our_own_environment_needs_no_kernelspec(
 
 async def test_an_exit_while_it_starts_is_told_with_its_last_words() -> None:
     with pytest.raises(KernelLaunchError, match="exited with status 5 while starting") as caught:
-        async with open_kernel(spec("--exits", "5", "--says", "no licence")):
+        async with open_kernel(scripted("--exits", "5", "--says", "no licence")):
             pytest.fail("the block was entered")
     assert "no licence" in str(caught.value)
     assert caught.value.reason == "exited"
@@ -244,7 +230,7 @@ async def test_an_exit_while_it_starts_is_told_with_its_last_words() -> None:
 
 async def test_one_that_answers_nothing_is_told_and_ended(tmp_path: Path) -> None:
     note = tmp_path / "note"
-    told = spec("--mute", "--note", str(note))
+    told = scripted("--mute", "--note", str(note))
     # Long enough for the process to be there, whatever else the machine does.
     answers_none = "not ready within 6 s: it answers no kernel_info"
     with pytest.raises(KernelLaunchError, match=answers_none) as caught:
@@ -257,7 +243,7 @@ async def test_one_that_answers_nothing_is_told_and_ended(tmp_path: Path) -> Non
 async def test_a_taken_address_is_followed_by_another(tmp_path: Path) -> None:
     note = tmp_path / "note"
     says_so = "cannot bind: Address already in use"
-    told = spec("--says", says_so, "--exits", "1", "--note", str(note))
+    told = scripted("--says", says_so, "--exits", "1", "--note", str(note))
     with pytest.raises(KernelLaunchError, match="exited with status 1 while starting"):
         async with open_kernel(told):
             pytest.fail("the block was entered")
@@ -269,7 +255,7 @@ async def test_a_launch_that_is_cancelled_leaves_no_process(tmp_path: Path) -> N
     async with anyio.create_task_group() as tasks:
 
         async def launch() -> None:
-            async with open_kernel(spec("--mute", "--note", str(note))):
+            async with open_kernel(scripted("--mute", "--note", str(note))):
                 pytest.fail("the block was entered")
 
         tasks.start_soon(launch)
@@ -348,7 +334,7 @@ async def test_what_runs_at_a_restart_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [("shell",), ("control",), ("shell", "iopub")])
 async def test_some_of_its_channels_outlive_a_restart(channels: Any) -> None:
-    async with open_kernel(spec()) as kernel, kernel.open_channels(channels=channels) as ch:
+    async with open_kernel(scripted()) as kernel, kernel.open_channels(channels=channels) as ch:
         await kernel.restart()
         asked = channels[0]
         assert (await ch.request("kernel_info_request", channel=asked)).content["status"] == "ok"
@@ -427,7 +413,7 @@ async def test_behind_its_block_nothing_begins() -> None:
 )
 def test_what_the_system_would_refuse_is_told_at_the_call(options: Any, said: str) -> None:
     with pytest.raises(LocalProtocolError, match=said):
-        open_kernel(spec(), **options)
+        open_kernel(scripted(), **options)
 
 
 # Channels that outlive the death of their kernel.
@@ -435,7 +421,7 @@ def test_what_the_system_would_refuse_is_told_at_the_call(options: Any, said: st
 
 async def test_channels_may_outlive_the_death_of_their_kernel() -> None:
     async with (
-        open_kernel(spec("--says", "last words")) as kernel,
+        open_kernel(scripted("--says", "last words")) as kernel,
         kernel.open_channels(outlive_death=True) as ch,
         kernel.open_channels() as mortal,
         anyio.create_task_group() as tasks,
@@ -469,7 +455,7 @@ async def test_channels_may_outlive_the_death_of_their_kernel() -> None:
 
 async def test_a_service_that_keeps_its_kernel_alive() -> None:
     async with (
-        open_kernel(spec()) as kernel,
+        open_kernel(scripted()) as kernel,
         kernel.open_channels(outlive_death=True) as ch,
         anyio.create_task_group() as tasks,
     ):
@@ -508,7 +494,7 @@ async def test_behind_the_block_of_the_kernel_nothing_waits_for_another() -> Non
             await ch.run("pid")
 
     async with anyio.create_task_group() as tasks:
-        async with open_kernel(spec()) as kernel:
+        async with open_kernel(scripted()) as kernel:
             using = start(tasks, use, kernel)
             await opened.wait()
             await kernel.kill()
@@ -578,7 +564,7 @@ async def test_it_ends_with_the_process_whatever_that_has_left_behind() -> None:
 
 @pytest.mark.parametrize("how", ["kill", "shut_down"])
 async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
-    async with open_kernel(spec()) as kernel, anyio.create_task_group() as tasks:
+    async with open_kernel(scripted()) as kernel, anyio.create_task_group() as tasks:
 
         async def keep_alive() -> None:
             while True:

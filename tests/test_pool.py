@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +14,13 @@ from enchannel import (
     KernelDied,
     KernelLaunchError,
     KernelPool,
-    KernelSpec,
     LocalProtocolError,
     open_kernel_pool,
 )
+from helpers import is_there, scripted
 from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
-
-SCRIPT = Path(__file__).with_name("scripted_kernel.py")
-
-
-def spec(*options: str) -> KernelSpec:
-    argv = (sys.executable, str(SCRIPT), "{connection_file}", *options)
-    return KernelSpec("scripted", argv, SCRIPT.parent)
-
-
-def is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 async def pid_of(pool: KernelPool, key: object) -> int:
@@ -48,7 +31,7 @@ async def pid_of(pool: KernelPool, key: object) -> int:
 
 
 async def test_there_is_one_kernel_for_each_key() -> None:
-    async with open_kernel_pool(spec(), max_kernels=2) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=2) as pool:
         pids: list[tuple[object, int]] = []
 
         async def use(key: object) -> None:
@@ -65,7 +48,7 @@ async def test_there_is_one_kernel_for_each_key() -> None:
 
 
 async def test_the_one_that_nobody_used_for_longest_makes_room() -> None:
-    async with open_kernel_pool(spec(), max_kernels=2) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=2) as pool:
         first, second = await pid_of(pool, "first"), await pid_of(pool, "second")
         assert await pid_of(pool, "first") == first
         await pid_of(pool, "third")
@@ -75,7 +58,10 @@ async def test_the_one_that_nobody_used_for_longest_makes_room() -> None:
 
 
 async def test_where_all_are_in_use_who_asks_waits_in_turn() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool, anyio.create_task_group() as tasks:
+    async with (
+        open_kernel_pool(scripted(), max_kernels=1) as pool,
+        anyio.create_task_group() as tasks,
+    ):
         order: list[object] = []
 
         async def use(key: object) -> None:
@@ -97,7 +83,7 @@ async def test_where_all_are_in_use_who_asks_waits_in_turn() -> None:
 
 
 async def test_one_that_is_lost_is_told_and_followed_by_another() -> None:
-    async with open_kernel_pool(spec("--says", "last words"), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted("--says", "last words"), max_kernels=1) as pool:
         async with pool.lease("key") as lease:
             first = lease.kernel.pid
             with pytest.raises(KernelDied) as caught:
@@ -108,7 +94,7 @@ async def test_one_that_is_lost_is_told_and_followed_by_another() -> None:
 
 
 async def test_one_that_cannot_be_started_is_told_to_all_who_asked() -> None:
-    async with open_kernel_pool(spec("--exits", "5"), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted("--exits", "5"), max_kernels=1) as pool:
         errors: list[Exception] = []
 
         async def use() -> None:
@@ -124,7 +110,7 @@ async def test_one_that_cannot_be_started_is_told_to_all_who_asked() -> None:
 
 
 async def test_a_discarded_one_is_closed() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=1) as pool:
         first = await pid_of(pool, "key")
         await pool.discard("nobody's")
         await pool.discard("key")
@@ -135,7 +121,7 @@ async def test_a_discarded_one_is_closed() -> None:
 
 async def test_who_uses_a_discarded_one_is_told_that_it_is_gone() -> None:
     async with (
-        open_kernel_pool(spec(), max_kernels=1) as pool,
+        open_kernel_pool(scripted(), max_kernels=1) as pool,
         pool.lease("key") as lease,
         anyio.create_task_group() as tasks,
     ):
@@ -151,7 +137,7 @@ async def test_who_uses_a_discarded_one_is_told_that_it_is_gone() -> None:
 
 
 async def test_who_thinks_while_its_kernel_dies_is_told_that_it_died() -> None:
-    async with open_kernel_pool(spec("--says", "last words"), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted("--says", "last words"), max_kernels=1) as pool:
         async with pool.lease("key") as lease:
             lease.kernel.signal(signal.SIGKILL)
             while pool.keys:
@@ -164,7 +150,7 @@ async def test_who_thinks_while_its_kernel_dies_is_told_that_it_died() -> None:
 
 
 async def test_one_that_is_restarted_is_the_same() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool, pool.lease("key") as lease:
+    async with open_kernel_pool(scripted(), max_kernels=1) as pool, pool.lease("key") as lease:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lease.kernel.restart)
             while not lease.kernel.restarting:
@@ -176,7 +162,10 @@ async def test_one_that_is_restarted_is_the_same() -> None:
 
 
 async def test_who_waits_for_room_has_what_is_given_back() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool, anyio.create_task_group() as tasks:
+    async with (
+        open_kernel_pool(scripted(), max_kernels=1) as pool,
+        anyio.create_task_group() as tasks,
+    ):
         taken = anyio.Event()
 
         async def greedy() -> None:
@@ -196,7 +185,7 @@ async def test_who_waits_for_room_has_what_is_given_back() -> None:
 async def test_one_that_is_being_started_is_closed_at_once(how: str) -> None:
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
-            async with open_kernel_pool(spec("--mute"), max_kernels=1) as pool:
+            async with open_kernel_pool(scripted("--mute"), max_kernels=1) as pool:
                 asking = start(tasks, pid_of, pool, "key")
                 while not len(pool):
                     await anyio.sleep(0)
@@ -211,7 +200,7 @@ async def test_one_that_is_being_started_is_closed_at_once(how: str) -> None:
 async def test_an_error_of_the_system_is_told_to_who_asked_and_harms_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_kernel_pool(spec(), max_kernels=2) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=2) as pool:
         async with pool.lease("good") as lease:
             (tmp_path / "file").write_text("")
             monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "file" / "under it"))
@@ -222,7 +211,7 @@ async def test_an_error_of_the_system_is_told_to_who_asked_and_harms_no_other(
 
 
 async def test_what_nobody_uses_is_closed_after_a_while() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1, max_idle=0.2) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=1, max_idle=0.2) as pool:
         async with pool.lease("key") as lease:
             # Not while somebody does.
             await anyio.sleep(0.5)
@@ -233,7 +222,7 @@ async def test_what_nobody_uses_is_closed_after_a_while() -> None:
 
 
 async def test_who_starts_a_kernel_and_is_cancelled_leaves_it_to_the_next() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=1) as pool:
         with anyio.move_on_after(0.05):
             await pid_of(pool, "key")
         assert len(pool) == 1
@@ -243,7 +232,7 @@ async def test_who_starts_a_kernel_and_is_cancelled_leaves_it_to_the_next() -> N
 
 async def test_leaving_closes_all_and_tells_who_waits() -> None:
     async with anyio.create_task_group() as tasks:
-        async with open_kernel_pool(spec(), max_kernels=1) as pool:
+        async with open_kernel_pool(scripted(), max_kernels=1) as pool:
             held = anyio.Event()
 
             async def hold() -> Any:
@@ -265,7 +254,7 @@ async def test_leaving_closes_all_and_tells_who_waits() -> None:
 async def test_a_cancelled_pool_leaves_no_process() -> None:
     pid = 0
     with anyio.CancelScope() as scope:
-        async with open_kernel_pool(spec(), max_kernels=1) as pool:
+        async with open_kernel_pool(scripted(), max_kernels=1) as pool:
             pid = await pid_of(pool, "key")
             scope.cancel()
             await anyio.sleep_forever()
@@ -274,7 +263,7 @@ async def test_a_cancelled_pool_leaves_no_process() -> None:
 
 
 async def test_a_lease_may_be_given_back_by_another_task() -> None:
-    async with open_kernel_pool(spec(), max_kernels=1) as pool:
+    async with open_kernel_pool(scripted(), max_kernels=1) as pool:
         lease = pool.lease("key")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lease.__aenter__)
@@ -294,13 +283,13 @@ async def test_a_lease_may_be_given_back_by_another_task() -> None:
 )
 def test_wrong_arguments_are_told_at_the_call(options: Any, said: str) -> None:
     with pytest.raises(LocalProtocolError, match=said):
-        open_kernel_pool(spec(), **options)
+        open_kernel_pool(scripted(), **options)
 
 
 def test_a_synchronous_program_holds_one_through_a_portal() -> None:
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_kernel_pool(spec(), max_kernels=1)) as pool,
+        portal.wrap_async_context_manager(open_kernel_pool(scripted(), max_kernels=1)) as pool,
         portal.wrap_async_context_manager(pool.lease("me")) as lease,
     ):
         assert int(portal.call(lease.channels.run, "pid").text) == lease.kernel.pid

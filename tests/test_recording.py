@@ -287,16 +287,20 @@ async def test_it_dies_where_the_recorded_one_was_lost(path: Path) -> None:
             await ch.run("greet")
 
 
-async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
+def run_until_interrupted(kernel: FakeKernel) -> None:
     ended = anyio.Event()
 
-    async def until_interrupted(request: Any) -> Any:
+    async def wait(request: Any) -> Any:
         await ended.wait()
         return {"status": "error", "ename": "KeyboardInterrupt"}
 
+    kernel.on("execute_request", wait)
+    kernel.on("interrupt_request", lambda _: ended.set() or {})
+
+
+async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
     async with recorded_fake(path) as (kernel, ch):
-        kernel.on("execute_request", until_interrupted)
-        kernel.on("interrupt_request", lambda _: ended.set() or {})
+        run_until_interrupted(kernel)
         async with anyio.create_task_group() as tasks:
             running = start(tasks, ch.run, "endless")
             await kernel.transcript.wait_for("> shell execute_request")
@@ -313,15 +317,8 @@ async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
 
 
 async def test_an_interrupt_is_for_what_ran_and_not_for_what_waited(path: Path) -> None:
-    ended = anyio.Event()
-
-    async def until_interrupted(request: Any) -> Any:
-        await ended.wait()
-        return {"status": "error", "ename": "KeyboardInterrupt"}
-
     async with recorded_fake(path) as (kernel, ch):
-        kernel.on("execute_request", until_interrupted)
-        kernel.on("interrupt_request", lambda _: ended.set() or {})
+        run_until_interrupted(kernel)
         async with anyio.create_task_group() as tasks:
             for number, code in enumerate(("runs", "waits"), 1):
                 tasks.start_soon(ch.run, code)

@@ -33,19 +33,11 @@ from enchannel import (
     open_kernel_channels,
 )
 from enchannel._protocol.connection_info import SOCKETS
-from helpers import away, freeze
+from helpers import away, freeze, is_there
 
 pytestmark = pytest.mark.anyio
 
 AddSpec = Callable[..., Path]
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 IPYKERNEL = ("python", "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f")
@@ -87,7 +79,7 @@ async def test_a_launched_kernel_is_private_ready_and_gone_afterwards(tmp_path: 
     async with open_kernel() as kernel:
         path = kernel.connection_file
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert alive(kernel.pid)
+        assert is_there(kernel.pid)
         assert os.getsid(kernel.pid) == kernel.pid
         assert kernel.returncode is None
         assert repr(kernel) == f"<Kernel python3 {kernel.pid} running>"
@@ -103,7 +95,7 @@ async def test_a_launched_kernel_is_private_ready_and_gone_afterwards(tmp_path: 
     # it is told (SIGTERM), and libzmq may abort it where its threads close one another's sockets (SIGABRT).
     assert said.exists()
     assert kernel.returncode in (0, -signal.SIGTERM, -signal.SIGABRT)
-    assert not alive(kernel.pid)
+    assert not is_there(kernel.pid)
     assert not path.exists()
 
 
@@ -134,7 +126,7 @@ async def test_a_failing_body_leaves_nothing_behind() -> None:
     with pytest.raises(Mine):
         async with open_kernel() as kernel, kernel.open_channels():
             raise Mine
-    assert not alive(kernel.pid)
+    assert not is_there(kernel.pid)
     assert not kernel.connection_file.exists()
 
 
@@ -149,7 +141,7 @@ async def test_a_cancelled_body_leaves_nothing_behind() -> None:
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
-    assert not alive(kernel.pid)
+    assert not is_there(kernel.pid)
     assert not kernel.connection_file.exists()
 
 
@@ -169,7 +161,7 @@ async def test_opening_can_be_cancelled(add_spec: AddSpec, tmp_path: Path) -> No
             async with open_kernel("slow"):
                 pytest.fail("the block was entered")
     assert scope.cancelled_caught
-    assert not alive(int(pid_file.read_text()))
+    assert not is_there(int(pid_file.read_text()))
 
 
 async def test_what_a_kernel_started_goes_with_it() -> None:
@@ -177,10 +169,10 @@ async def test_what_a_kernel_started_goes_with_it() -> None:
         # An ipykernel that is asked to shut down ends its children itself; a killed one does not.
         code = "import subprocess; x = subprocess.Popen(['sleep', '99']).pid"
         child = int(await run(ch, code))
-        assert alive(child)
+        assert is_there(child)
         os.kill(kernel.pid, signal.SIGKILL)
     with anyio.fail_after(10):
-        while alive(child) and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+        while is_there(child) and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
             await anyio.sleep(0.01)
 
 
@@ -475,7 +467,7 @@ async def test_open_channels_outlive_a_restart(transport: str) -> None:
                 ("restarted", "the kernel was restarted")
             ]
             assert kernel.pid != first
-            assert not alive(first)
+            assert not is_there(first)
             # ipykernel writes it anew, in its own words.
             again = ConnectionInfo.from_file(kernel.connection_file)
             assert attrs.evolve(again, kernel_name="") == attrs.evolve(info, kernel_name="")
@@ -533,7 +525,7 @@ async def test_a_cancelled_restart_leaves_the_kernel_stopped(kernel: Any) -> Non
         with pytest.raises(KernelDied):
             await ch.request("kernel_info_request")
     assert kernel.returncode is not None
-    assert not alive(kernel.pid)
+    assert not is_there(kernel.pid)
 
 
 async def test_wait_gives_the_exit_status_and_does_not_notice_a_restart(kernel: Any) -> None:
@@ -631,7 +623,7 @@ async def test_twenty_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert len(set(pids)) == 20
         assert sum(each.alive for each in await list_running_kernels()) == 20
         stop.set()
-    assert not any(map(alive, pids))
+    assert not any(map(is_there, pids))
     assert list(tmp_path.iterdir()) == []
     # ZeroMQ closes sockets on a thread of its own; a process's pipes are closed with it.
     with anyio.fail_after(10):

@@ -336,6 +336,17 @@ class FakeKernel(Reachable):
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:
+            request = await self._next(channel)
+            if channel == "stdin":
+                self.transcript.received(channel, request.message)
+                self._prompts.answer(request.identity, request.message)
+            elif not self._shells.take(channel, request):
+                self.transcript.received(channel, request.message)
+                await self._answer_with(request, unknown_subshell)
+
+    async def _next(self, channel: ChannelName) -> Request:
+        """What a client sends next."""
+        while True:
             await self.wait_awake()
             try:
                 identity, message = await self._end.receive(channel)
@@ -343,13 +354,7 @@ class FakeKernel(Reachable):
                 self.transcript.note(f"refused what came on {channel}: {error}")
                 continue
             await self.wait_awake()
-            request = Request(self, channel, identity, message)
-            if channel == "stdin":
-                self.transcript.received(channel, message)
-                self._prompts.answer(identity, message)
-            elif not self._shells.take(channel, request):
-                self.transcript.received(channel, message)
-                await self._answer_with(request, unknown_subshell)
+            return Request(self, channel, identity, message)
 
     async def _handle(self, request: Request, aborted: bool) -> None:
         await self.wait_awake()

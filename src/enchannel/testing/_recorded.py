@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from .._exceptions import LocalProtocolError, RemoteProtocolError
+from .._exceptions import LocalProtocolError
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
 from .._protocol.recording import read_recording
@@ -59,15 +59,9 @@ class RecordedKernel(FakeKernel):
         # What answered nobody may have come before anything was asked.
         await self._play()
         while True:
-            await self.wait_awake()
-            try:
-                identity, message = await self._end.receive(channel)
-            except RemoteProtocolError as error:
-                self.transcript.note(f"refused what came on {channel}: {error}")
-                continue
-            await self.wait_awake()
-            self.transcript.received(channel, message)
-            await self._take(Request(self, channel, identity, message))
+            request = await self._next(channel)
+            self.transcript.received(channel, request.message)
+            await self._take(request)
 
     async def _take(self, request: Request) -> None:
         message = request.message
