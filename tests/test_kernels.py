@@ -505,7 +505,7 @@ async def test_behind_the_block_of_the_kernel_nothing_waits_for_another() -> Non
             await using.result()
 
 
-async def test_a_kernel_that_cannot_come_back_is_lost_to_those_who_waited(tmp_path: Path) -> None:
+async def test_those_who_wait_go_on_behind_a_restart_that_fails(tmp_path: Path) -> None:
     script = tmp_path / SCRIPT.name
     script.write_bytes(SCRIPT.read_bytes())
     argv = (sys.executable, str(script), "{connection_file}")
@@ -513,12 +513,18 @@ async def test_a_kernel_that_cannot_come_back_is_lost_to_those_who_waited(tmp_pa
         open_kernel(KernelSpec("scripted", argv, tmp_path)) as kernel,
         kernel.open_channels(outlive_death=True) as ch,
     ):
-        await kernel.kill()
-        script.unlink()
-        with pytest.raises(KernelLaunchError):
-            await kernel.restart()
-        with pytest.raises(KernelDied, match="could not be restarted"):
-            await ch.run("pid")
+        async with kernel.open_channels() as mortal:
+            await kernel.kill()
+            content = script.read_bytes()
+            script.unlink()
+            with pytest.raises(KernelLaunchError):
+                await kernel.restart()
+            with pytest.raises(KernelDied):
+                await mortal.run("pid")
+        assert ch.lost is None
+        script.write_bytes(content)
+        await kernel.restart()
+        assert await says(ch, "pid") == str(kernel.pid)
 
 
 async def test_what_its_process_writes_can_be_followed() -> None:

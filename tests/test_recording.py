@@ -335,6 +335,61 @@ async def test_an_interrupt_is_for_what_ran_and_not_for_what_waited(path: Path) 
             await ch.run("waits")
 
 
+async def test_neither_a_comm_nor_a_dead_kernel_is_what_an_interrupt_was_for(path: Path) -> None:
+    async with recorded_fake(path) as (kernel, ch):
+        run_until_interrupted(kernel)
+        async with ch.open_comm("nobody's"):
+            pass
+        await ch.main.send("shell", {"msg_type": "execute_request", "content": {"code": "dead"}})
+        await kernel.transcript.wait_for("> shell execute_request")
+        await kernel.restart()
+        await ch.request("is_complete_request", {"code": "1"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ch.run, "endless")
+            await kernel.transcript.wait_for("> shell execute_request", 2)
+            await anyio.wait_all_tasks_blocked()
+            await ch.interrupt()
+    async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+        async with ch.open_comm("nobody's"):
+            pass
+        await ch.main.send("shell", {"msg_type": "execute_request", "content": {"code": "dead"}})
+        await recorded.transcript.wait_for("> shell execute_request")
+        await recorded.restart()
+        await ch.request("is_complete_request", {"code": "1"})
+        async with anyio.create_task_group() as tasks:
+            running = start(tasks, ch.run, "endless")
+            await recorded.transcript.wait_for("> shell execute_request", 2)
+            await anyio.wait_all_tasks_blocked()
+            assert not running.done.is_set()
+            await ch.interrupt()
+            assert (await running.result()).status == "error"
+
+
+async def test_what_waits_on_the_main_shell_waits_for_its_turn(path: Path) -> None:
+    async with recorded_fake(path) as (_, ch):
+        async with anyio.create_task_group() as tasks:
+            asking = start(tasks, lambda: ch.run("ask", on_input=lambda *_: "me"))
+            await anyio.wait_all_tasks_blocked()
+            await ch.run("greet")
+            await asking.result()
+    answer = anyio.Event()
+
+    async def wait(prompt: str, password: bool) -> str:
+        await answer.wait()
+        return "me"
+
+    async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+        async with anyio.create_task_group() as tasks:
+            start(tasks, lambda: ch.run("ask", on_input=wait))
+            await recorded.transcript.wait_for("< stdin input_request")
+            waiting = start(tasks, ch.run, "greet")
+            await recorded.transcript.wait_for("> shell execute_request", 2)
+            await anyio.wait_all_tasks_blocked()
+            assert not waiting.done.is_set()
+            answer.set()
+            assert (await waiting.result()).text == "hello\n1\n"
+
+
 @contextlib.contextmanager
 def broken_when_closed(path: Path) -> Iterator[Callable[[], None]]:
     """A place that can be written to until it breaks, as a disk does that is full."""

@@ -130,7 +130,7 @@ class Core(Seam):
         effects = self.life.happen(event)
         if self.life.state is State.LOST and before is not State.LOST:
             self.lost = died
-            self._tell("lost")
+            self.tell("lost")
         for effect in effects:
             self._effects[effect](self)
         if self.life.over:
@@ -208,7 +208,7 @@ class Core(Seam):
     def interrupted(self) -> None:
         """The kernel is being interrupted; some lose a reply then, and whoever waits for one is told why."""
         self.requests.interrupted()
-        self._tell("interrupted")
+        self.tell("interrupted")
 
     # What an effect comes to.
 
@@ -230,7 +230,7 @@ class Core(Seam):
         self.status.begin_anew()
         self.requests.begin_anew()
         logger().info("the kernel was restarted")
-        self._tell("restarted")
+        self.tell("restarted")
         self.requests.fail_all(self.outage.restarted())
 
     def _doubt(self) -> None:
@@ -351,14 +351,15 @@ class Core(Seam):
         self.transport.send_nowait(channel, message)
         self.sent[channel] += 1
         if self.witnesses:
-            self._tell("sent", channel, message)
+            self.tell("sent", channel, message)
 
-    def _tell(
+    def tell(
         self,
         happening: Happening,
         channel: ChannelName | None = None,
         message: Message | None = None,
     ) -> None:
+        """Tells the witnesses."""
         for witness in self.witnesses:
             witness(happening, channel, message)
 

@@ -19,6 +19,8 @@ def begin_restart(core: Core, death: KernelDied | None = None) -> None:
         death: What is told of the present one, where it has exited by itself.
     """
     core.outage.ours, core.outage.death = True, death
+    if death is not None:
+        core.tell("lost")
     core.patience.deadline = core.outage.deadline(connected=False)
     core.happen(Event.RESTART_BEGINS)
 

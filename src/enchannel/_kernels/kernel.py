@@ -141,7 +141,8 @@ class Kernel:
         at once. As long as it runs a silent kernel is not taken for lost, unless ``heartbeat_timeout`` says so.
 
         With ``outlive_death`` the channels go on when the process exits and :meth:`restart` starts it again: what is in
-        flight raises ``KernelDied``, what is sent meanwhile waits. So a service that keeps its kernel alive is two lines::
+        flight raises ``KernelDied``, what is sent meanwhile waits; they go on behind a restart that failed, and one that
+        follows. So a service that keeps its kernel alive is two lines::
 
             while True:
                 await kernel.wait()
@@ -206,6 +207,13 @@ class Kernel:
             with contextlib.suppress(OSError):
                 self._file.hold()
 
+    async def _orphan(self, cores: Iterable[Core]) -> None:
+        """They wait for the next one, after one that could not be started."""
+        self._orphaned.update(cores)
+        async with unwrapping_task_group() as tasks:
+            for core in cores:
+                tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
+
     def _lose(self, said: str, cores: Iterable[Core]) -> None:
         for core in tuple(cores):
             core.lose(KernelDied(said, "exited", self.output))
@@ -260,6 +268,8 @@ class Kernel:
             raise LocalProtocolError(f"there is no signal {number!r}") from None
         self._running.raise_if_exited()
         assert self._running.process is not None
+        if chosen is signal.SIGINT:
+            self._tell_interrupt()
         self._running.process.signal(chosen)
 
     async def kill(self) -> int:
@@ -298,7 +308,7 @@ class Kernel:
 
         Raises:
             KernelLaunchError: It could not be started again; it is stopped, and its channels raise
-                ``KernelDied``.
+                ``KernelDied``, but for those that outlive its death.
             anyio.ClosedResourceError: The block of the kernel was left.
         """
         async with self._turns:
@@ -313,7 +323,9 @@ class Kernel:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await self._running.stop()
-                self._lose("the kernel was stopped, and could not be restarted", self._open)
+                    await self._orphan(self._open & self._outliving)
+                said = "the kernel was stopped, and could not be restarted"
+                self._lose(said, self._open - self._outliving)
                 raise
             finally:
                 self._restarted.set()

@@ -5,7 +5,8 @@ pool has an *owner*, a task of the pool that enters its block and leaves it; the
 
 * There is one kernel for each key. Who is the first to ask for it has it started, and all who ask meanwhile wait for it.
 * There are no more kernels than the pool may have. Where there is no room, the one that nobody has used for the longest
-  time is closed; where all are in use, who asks waits, first come first served, and has the next one that is given back.
+  time is closed; where all are in use, who asks waits, first come first served, and has the next one that nobody uses. Who
+  asks for one that is there need not wait.
 * A kernel that is lost is put away, and the next who asks for its key gets another one. Who uses it is told.
 * All are closed when the block of the pool is left, at the same time.
 """
@@ -92,7 +93,7 @@ class _Member:
         """Has its owner close it."""
         self.closing = True
         self.changed.ring()
-        if self.lease is None:
+        if self.lease is None and self.failure is None:
             self.starting.cancel()
 
     async def wait_closing(self, max_idle: float) -> None:
@@ -253,26 +254,33 @@ class KernelPool:
         """Keeps a kernel open, until it is to be closed, or is lost."""
         try:
             with member.starting:
-                await self._hold(member)
+                async with opened(self._launch) as kernel:
+                    self._tasks.start_soon(
+                        self._own_channels, member, kernel, name="enchannel owner of channels"
+                    )
+                    await member.wait_closing(self._max_idle)
         except Exception as error:  # noqa: BLE001
             # Told to who has asked for this one, and not to everybody.
             member.failure = error
         finally:
             self._put_away(member)
 
-    async def _hold(self, member: _Member) -> None:
-        async with opened(self._launch) as kernel, kernel.open_channels() as channels:
-            member.lease = Lease(member.key, kernel, channels)
-            member.ready.set()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_close_when_lost, member, channels)
-                await member.wait_closing(self._max_idle)
-                tasks.cancel_scope.cancel()
-            await kernel.shut_down()
-            self._put_away(member)
-            # Who uses it is told that it died; behind the block of its channels they would say that they were left.
-            while member.users and not self._left:
-                await self._changed.wait()
+    async def _own_channels(self, member: _Member, kernel: Kernel) -> None:
+        """Keeps the channels open for as long as anybody uses them: he is told that the kernel died.
+
+        Behind their block they would say that it was left, and the kernel's is left before.
+        """
+        try:
+            async with kernel.open_channels() as channels:
+                member.lease = Lease(member.key, kernel, channels)
+                member.ready.set()
+                await channels.wait_lost()
+                member.close()
+                while member.users and not self._left:
+                    await self._changed.wait()
+        except Exception as error:  # noqa: BLE001
+            member.failure = error
+            member.close()
 
     def _put_away(self, member: _Member) -> None:
         member.closing = True
@@ -288,11 +296,6 @@ class KernelPool:
             member.close()
         self._changed.ring()
         await self._tasks.wait_ended()
-
-
-async def _close_when_lost(member: _Member, channels: KernelChannels) -> None:
-    await channels.wait_lost()
-    member.close()
 
 
 def open_kernel_pool(

@@ -23,7 +23,8 @@ __all__ = ["RecordedKernel", "open_recorded_kernel"]
 class RecordedKernel(FakeKernel):
     """A fake kernel that answers as recorded; made by :func:`open_recorded_kernel`.
 
-    It dies where the recorded one was lost; how that was noticed is not repeated. What may be scripted of a :class:`FakeKernel` has no effect.
+    It dies where the recorded one was lost, for good to its channels, also where those of the recording outlived it; how
+    that was noticed is not repeated. What may be scripted of a :class:`FakeKernel` has no effect.
     """
 
     def __init__(self, end: KernelEnd, transport: TransportName, replay: Replay) -> None:

@@ -5,8 +5,9 @@ The rules:
 * What the client asks is looked for among what was asked in the recording and not asked again yet: the first that is the
   same, by channel, type, content and buffers. The id of a comm that the client opens is another one each time; it is
   followed. What had been replied to before it was sent must have been asked as well.
-* What answered it is said then, in its order. What was said behind an answer of the client to a prompt waits for that
-  answer, and what code said behind an interrupt that came while it ran waits for one.
+* What answered it is said then, in its order, and behind what the main shell has to run before. What was said behind an
+  answer of the client to a prompt waits for that answer, and what code said behind an interrupt that came while it ran
+  waits for one.
 * What answered nobody here is said when all that had been asked before it is asked.
 * A restart begins a new epoch: what was said and asked in another one is not for this one.
 * How long anything took is not repeated.
@@ -60,20 +61,29 @@ class _Ask:
     answers: list[_Ask] = attrs.field(factory=list)
     """To the kernel's prompts, so far."""
     says: deque[_Say] = attrs.field(factory=deque)
-    taken: Message | None = None
-    """What the client has sent now."""
-    identity: bytes = b""
     replied: bool = False
     """Whether it was replied to, as far as the recording is read."""
     was_interrupted: bool = False
-    """Whether the kernel was interrupted behind it, in the recording, so far."""
+    """Whether the kernel was interrupted while it ran, so far."""
+    taken: Message | None = None
+    """What the client has sent now."""
+    identity: bytes = b""
+    ahead: Sequence[_Ask] = ()
+    """What the main shell had to run before, when it came."""
+    done: bool = False
+    """Whether its reply is said."""
     interrupted: bool = False
-    """Whether it is now."""
+    """Whether it is, now."""
 
     @property
     def on_main_shell(self) -> bool:
-        """Whether an interrupt may reach it."""
+        """Whether it waits its turn there, and an interrupt may reach it."""
         return self.channel == "shell" and not self.message.header.get("subshell_id")
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a request, and not over as soon as it is heard."""
+        return self.on_main_shell and self.message.msg_type.endswith("_request")
 
 
 @attrs.define(eq=False)
@@ -101,7 +111,7 @@ class _Loading:
     def interrupt(self) -> None:
         """What the main shell was running then was interrupted; what waited behind it was not."""
         for ask in self.asks.values():
-            if ask.on_main_shell and not ask.replied:
+            if ask.runs and not ask.replied and ask.epoch == self.epoch:
                 ask.was_interrupted = True
                 return
 
@@ -124,8 +134,14 @@ class Replay:
         self._match = match
         self._epoch = 0
         self._asks: list[_Ask] = []
+        self._waiting: dict[tuple[ChannelName, str], list[_Ask]] = {}
+        # Those that have still to be answered, and what the main shell has still to run.
+        self._speaking: list[_Ask] = []
+        self._line: list[_Ask] = []
         # In the order of their replies.
         self._replied: list[_Ask] = []
+        # Before these nothing is missing.
+        self._sent = self._asked = 0
         self._in_order = in_order
         self._loose: deque[_Say] = deque()
         self._ends: dict[int, int] = {}
@@ -162,6 +178,7 @@ class Replay:
             return
         ask = _Ask(at, channel, message, loading.epoch, len(self._replied))
         self._asks.append(ask)
+        self._waiting.setdefault((channel, message.msg_type), []).append(ask)
         loading.asks[message.msg_id] = ask
         if message.parent_id in loading.prompted:
             loading.prompted[message.parent_id].answers.append(ask)
@@ -205,47 +222,69 @@ class Replay:
             RecordingMismatch: There is no such one in the recording, or no other.
         """
         self._last_identity = identity
-        for ask in self._asks:
-            if ask.taken is None and ask.epoch == self._epoch and self._is(ask, channel, message):
+        for ask in self._waiting.get((channel, message.msg_type), ()):
+            if ask.epoch == self._epoch and self._is(ask, message):
                 self._check_order(ask)
-                ask.taken, ask.identity = message, identity
-                if message.msg_type == "comm_open":
-                    recorded_id = text_of(ask.message.content.get("comm_id"))
-                    self._comm_ids[recorded_id] = text_of(message.content.get("comm_id"))
+                self._take(ask, identity, message)
                 return
         raise RecordingMismatch(self._difference(channel, message))
+
+    def _take(self, ask: _Ask, identity: bytes, message: Message) -> None:
+        self._waiting[ask.channel, message.msg_type].remove(ask)
+        ask.taken, ask.identity = message, identity
+        self._speaking.append(ask)
+        if ask.on_main_shell:
+            self._line = [each for each in self._line if not each.done]
+            ask.ahead = tuple(self._line)
+            # One that was never replied to ends with the kernel.
+            if ask.runs and ask.replied:
+                self._line.append(ask)
+        if message.msg_type == "comm_open":
+            recorded_id = text_of(ask.message.content.get("comm_id"))
+            self._comm_ids[recorded_id] = text_of(message.content.get("comm_id"))
 
     def _check_order(self, ask: _Ask) -> None:
         if not self._in_order:
             return
         # What was on its way at the same time may come in any order.
-        for before in self._replied[: ask.behind]:
-            if before.taken is None and before.epoch == self._epoch:
-                sent, missing = ask.message.msg_type, "\n".join(_lines(before.message))
-                raise RecordingMismatch(
-                    f"the program sends {sent} before {before.message.msg_type}, whose reply it had by then in the "
-                    f"recording:\n{missing}\n(in_order=False, where tasks of it race)"
-                )
+        self._asked = _first_missing(self._replied, self._asked, self._epoch)
+        if self._asked < ask.behind:
+            before = self._replied[self._asked]
+            sent, missing = ask.message.msg_type, "\n".join(_lines(before.message))
+            raise RecordingMismatch(
+                f"the program sends {sent} before {before.message.msg_type}, whose reply it had by then in the "
+                f"recording:\n{missing}\n(in_order=False, where tasks of it race)"
+            )
 
     def interrupt(self) -> None:
         """The client interrupts the kernel."""
-        for ask in self._asks:
-            if ask.taken is not None:
+        for ask in self._speaking:
+            if ask.runs and not ask.done and all(each.done for each in ask.ahead):
                 ask.interrupted = True
+                return
 
     def restart(self) -> None:
         """The kernel is restarted."""
         self._epoch += 1
+        self._speaking.clear()
+        self._line.clear()
 
     def due(self) -> list[Saying]:
         """What is to be said now, in the order of the recording."""
         ready: list[tuple[int, Saying]] = []
-        for ask in self._asks:
-            while ask.says and self._may(ask, ask.says[0]):
-                say = ask.says.popleft()
-                assert ask.taken is not None
-                said = self._said(say.message, ask.taken)
-                ready.append((say.at, (say.channel, ask.identity, said)))
+        more = True
+        while more:
+            more = False
+            for ask in self._speaking:
+                while ask.says and self._may(ask, ask.says[0]):
+                    say = ask.says.popleft()
+                    assert ask.taken is not None
+                    said = self._said(say.message, ask.taken)
+                    ready.append((say.at, (say.channel, ask.identity, said)))
+                    if say.channel in ("shell", "control"):
+                        # What waited for it may be next.
+                        ask.done = more = True
+        self._speaking = [ask for ask in self._speaking if ask.says]
         while self._loose and self._all_asked(self._loose[0]):
             say = self._loose.popleft()
             if say.epoch == self._epoch:
@@ -292,10 +331,8 @@ class Replay:
 
     # Whether it is the same.
 
-    def _is(self, ask: _Ask, channel: ChannelName, message: Message) -> bool:
+    def _is(self, ask: _Ask, message: Message) -> bool:
         recorded = ask.message
-        if ask.channel != channel or recorded.msg_type != message.msg_type:
-            return False
         if recorded.header.get("subshell_id") != message.header.get("subshell_id"):
             return False
         if self._match is not None:
@@ -321,7 +358,7 @@ class Replay:
         return content
 
     def _may(self, ask: _Ask, say: _Say) -> bool:
-        if ask.taken is None or say.epoch != self._epoch:
+        if say.epoch != self._epoch or not all(each.done for each in ask.ahead):
             return False
         if say.needs_interrupt and not ask.interrupted:
             return False
@@ -330,7 +367,8 @@ class Replay:
     def _all_asked(self, say: _Say) -> bool:
         if say.epoch > self._epoch:
             return False
-        return all(ask.taken is not None for ask in self._asks if ask.at < say.at)
+        self._sent = _first_missing(self._asks, self._sent, self._epoch)
+        return self._sent == len(self._asks) or self._asks[self._sent].at > say.at
 
     def _said(self, recorded: Message, asked: Message | None) -> Message:
         header = dict(recorded.header)
@@ -356,6 +394,13 @@ class Replay:
             return f"{shown}\nit goes on with{listed}"
         later = any(ask.epoch > self._epoch for ask in self._asks)
         return f"{shown}\nit " + ("goes on behind a restart" if later else "is at its end")
+
+
+def _first_missing(asks: Sequence[_Ask], begin: int, epoch: int) -> int:
+    """Where the first stands, from `begin` on, that has not been asked in this epoch."""
+    while begin < len(asks) and (asks[begin].taken is not None or asks[begin].epoch < epoch):
+        begin += 1
+    return begin
 
 
 def _without_id(message: Message) -> dict[str, Any]:
