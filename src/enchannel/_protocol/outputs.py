@@ -31,6 +31,10 @@ Output: TypeAlias = "dict[str, Any]"
 """One output in nbformat's shape."""
 
 
+DISPLAYED = frozenset(("display_data", "execute_result", "update_display_data"))
+"""What may have a display id."""
+
+
 def output_of(message: Message) -> Output | None:
     """The output, in nbformat's shape, that `message` is; none where it is no output."""
     content, kind = message.content, message.msg_type
@@ -112,7 +116,7 @@ class Displays:
 
     def update(self, message: Message) -> None:
         """Applies `message` to what is shown, where it is about a display."""
-        if message.msg_type in ("update_display_data", "display_data", "execute_result"):
+        if message.msg_type in DISPLAYED:
             display_id = display_id_of(message)
             if display_id is None:
                 return
@@ -193,7 +197,9 @@ class OutputArea:
             else:
                 self._clear()
             return
-        self._displays.update(message)
+        # Not for each line of text.
+        if kind in DISPLAYED:
+            self._displays.update(message)
         output = output_of(message)
         if output is not None:
             self._add(output, display_id_of(message))
