@@ -298,6 +298,17 @@ def run_until_interrupted(kernel: FakeKernel) -> None:
     kernel.on("interrupt_request", lambda _: ended.set() or {})
 
 
+async def check_that_it_waits(ch: KernelChannels, recorded: FakeKernel, before: int = 0) -> None:
+    """Endless code ends behind an interrupt; `before` other cells were run."""
+    async with anyio.create_task_group() as tasks:
+        running = start(tasks, ch.run, "endless")
+        await recorded.transcript.wait_for("> shell execute_request", before + 1)
+        await anyio.wait_all_tasks_blocked()
+        assert not running.done.is_set()
+        await ch.interrupt()
+        assert (await running.result()).status == "error"
+
+
 async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
     async with recorded_fake(path) as (kernel, ch):
         run_until_interrupted(kernel)
@@ -307,22 +318,16 @@ async def test_what_comes_behind_an_interrupt_waits_for_one(path: Path) -> None:
             await ch.interrupt()
             assert (await running.result()).status == "error"
     async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
-        async with anyio.create_task_group() as tasks:
-            running = start(tasks, ch.run, "endless")
-            await recorded.transcript.wait_for("> shell execute_request")
-            await anyio.wait_all_tasks_blocked()
-            assert not running.done.is_set()
-            await ch.interrupt()
-            assert (await running.result()).status == "error"
+        await check_that_it_waits(ch, recorded)
 
 
 async def test_an_interrupt_is_for_what_ran_and_not_for_what_waited(path: Path) -> None:
     async with recorded_fake(path) as (kernel, ch):
         run_until_interrupted(kernel)
         async with anyio.create_task_group() as tasks:
-            for number, code in enumerate(("runs", "waits"), 1):
+            for code in ("runs", "waits"):
                 tasks.start_soon(ch.run, code)
-                await kernel.transcript.wait_for("> shell execute_request", min(number, 1))
+                await kernel.transcript.wait_for("> shell execute_request")
                 await anyio.wait_all_tasks_blocked()
             await ch.interrupt()
     async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
@@ -335,34 +340,27 @@ async def test_an_interrupt_is_for_what_ran_and_not_for_what_waited(path: Path) 
             await ch.run("waits")
 
 
+async def open_a_comm_and_die(ch: KernelChannels, kernel: FakeKernel) -> None:
+    async with ch.open_comm("nobody's"):
+        pass
+    await ch.main.send("shell", {"msg_type": "execute_request", "content": {"code": "dead"}})
+    await kernel.transcript.wait_for("> shell execute_request")
+    await kernel.restart()
+    await ch.request("is_complete_request", {"code": "1"})
+
+
 async def test_neither_a_comm_nor_a_dead_kernel_is_what_an_interrupt_was_for(path: Path) -> None:
     async with recorded_fake(path) as (kernel, ch):
         run_until_interrupted(kernel)
-        async with ch.open_comm("nobody's"):
-            pass
-        await ch.main.send("shell", {"msg_type": "execute_request", "content": {"code": "dead"}})
-        await kernel.transcript.wait_for("> shell execute_request")
-        await kernel.restart()
-        await ch.request("is_complete_request", {"code": "1"})
+        await open_a_comm_and_die(ch, kernel)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ch.run, "endless")
             await kernel.transcript.wait_for("> shell execute_request", 2)
             await anyio.wait_all_tasks_blocked()
             await ch.interrupt()
     async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
-        async with ch.open_comm("nobody's"):
-            pass
-        await ch.main.send("shell", {"msg_type": "execute_request", "content": {"code": "dead"}})
-        await recorded.transcript.wait_for("> shell execute_request")
-        await recorded.restart()
-        await ch.request("is_complete_request", {"code": "1"})
-        async with anyio.create_task_group() as tasks:
-            running = start(tasks, ch.run, "endless")
-            await recorded.transcript.wait_for("> shell execute_request", 2)
-            await anyio.wait_all_tasks_blocked()
-            assert not running.done.is_set()
-            await ch.interrupt()
-            assert (await running.result()).status == "error"
+        await open_a_comm_and_die(ch, recorded)
+        await check_that_it_waits(ch, recorded, before=1)
 
 
 async def test_what_waits_on_the_main_shell_waits_for_its_turn(path: Path) -> None:

@@ -136,18 +136,8 @@ async def _recorded(core: Core, path: str, redact: Redact | None) -> AsyncIterat
     core.raise_if_over()
     if path in _written:
         raise LocalProtocolError(f"another recording is being written to {path}")
+    recording = Recording(core, _begun(path, core.session), redact)
     _written.add(path)
-    try:
-        async with _writing(core, path, redact) as recording:
-            yield recording
-    finally:
-        _written.discard(path)
-
-
-@asynccontextmanager
-async def _writing(core: Core, path: str, redact: Redact | None) -> AsyncIterator[Recording]:
-    file = _begun(path, core.session)
-    recording = Recording(core, file, redact)
     core.observers.append(recording.observe)
     core.witnesses.append(recording.witness)
     try:
@@ -156,5 +146,6 @@ async def _writing(core: Core, path: str, redact: Redact | None) -> AsyncIterato
         core.observers.remove(recording.observe)
         core.witnesses.remove(recording.witness)
         recording.close()
+        _written.discard(path)
     if recording.failure is not None:
         raise recording.failure

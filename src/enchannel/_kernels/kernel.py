@@ -69,7 +69,7 @@ class Kernel:
         self._running = Running(
             launch,
             file,
-            is_replaced=lambda: not self._restarted.is_set(),
+            is_replaced=lambda: self.restarting,
             on_exit=self._tell_exit,
             on_interrupt=self._tell_interrupt,
         )
@@ -202,7 +202,7 @@ class Kernel:
                     tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
                 else:
                     tasks.start_soon(end_of_kernel, core, died, LAST_WORDS)
-        if self._orphaned and self._restarted.is_set():
+        if self._orphaned and not self.restarting:
             # Or they would find somebody else at its address. Where it cannot be held they may.
             with contextlib.suppress(OSError):
                 self._file.hold()
@@ -225,7 +225,7 @@ class Kernel:
 
     async def _wait_restarted(self) -> None:
         # One restart may follow the other.
-        while not self._restarted.is_set():
+        while self.restarting:
             await self._restarted.wait()
 
     async def interrupt(self) -> None:
@@ -365,15 +365,12 @@ class Kernel:
 
         A restart goes unnoticed. A checkpoint; cancellation changes nothing.
         """
-        await checkpoint()
         while True:
             await self._wait_restarted()
             process = self._running.process
-            assert process is not None
-            await process.told.wait()
-            if self._restarted.is_set() and process is self._running.process:
-                assert process.returncode is not None
-                return process.returncode
+            returncode = await self._running.wait_told()
+            if not self.restarting and process is self._running.process:
+                return returncode
 
     def __repr__(self) -> str:
         if self._running.process is None:

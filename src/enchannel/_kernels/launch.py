@@ -11,7 +11,10 @@ from .._exceptions import KernelLaunchError, LocalProtocolError
 from .._transports.zmq_open import has_curve
 from .specs import KernelSpec
 
-__all__ = ["Launch"]
+__all__ = ["STARTUP_TIMEOUT", "Launch"]
+
+STARTUP_TIMEOUT = 60.0
+"""The default, in seconds."""
 
 
 @attrs.frozen
@@ -39,7 +42,7 @@ class Launch:
         extra_arguments: Sequence[str] = (),
         transport: str = "auto",
         encryption: str = "auto",
-        startup_timeout: float = 60.0,
+        startup_timeout: float = STARTUP_TIMEOUT,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
         where: object = cwd

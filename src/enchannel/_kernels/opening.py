@@ -10,7 +10,7 @@ from typing import Literal
 from .._groups import block_task_group
 from .connection_files import ConnectionFile
 from .kernel import Kernel
-from .launch import Launch
+from .launch import STARTUP_TIMEOUT, Launch
 from .specs import KernelSpec
 
 __all__ = ["open_kernel", "opened"]
@@ -25,7 +25,7 @@ def open_kernel(
     extra_arguments: Sequence[str] = (),
     transport: Literal["auto", "ipc", "tcp"] = "auto",
     encryption: Literal["auto", "required", "off"] = "auto",
-    startup_timeout: float = 60.0,
+    startup_timeout: float = STARTUP_TIMEOUT,
 ) -> AbstractAsyncContextManager[Kernel]:
     """Launches a kernel, and stops it when the block is left.
 

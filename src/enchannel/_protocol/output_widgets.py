@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .message import Message
-from .outputs import Displays, Output, OutputArea, output_of
+from .outputs import OUTPUT_TYPES, Displays, Output, OutputArea
 
 __all__ = ["OutputWidgets"]
 
 TARGET, MODEL = "jupyter.widget", "OutputModel"
+
+CAPTURED = OUTPUT_TYPES | {"clear_output"}
+"""What a widget gets of the messages that it wants."""
 
 
 class OutputWidgets:
@@ -59,7 +62,7 @@ class OutputWidgets:
             self._hear(message)
             return False
         captors = self._captors.get(message.parent_id)
-        if not captors or (output_of(message) is None and message.msg_type != "clear_output"):
+        if not captors or message.msg_type not in CAPTURED:
             return False
         self._areas[captors[-1]].show(message)
         self._changed.add(captors[-1])

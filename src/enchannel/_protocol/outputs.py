@@ -31,8 +31,11 @@ Output: TypeAlias = "dict[str, Any]"
 """One output in nbformat's shape."""
 
 
+OUTPUT_TYPES = frozenset(("stream", "display_data", "execute_result", "error"))
+"""What an output may be, as nbformat has it."""
+
 DISPLAYED = frozenset(("display_data", "execute_result", "update_display_data"))
-"""What may have a display id."""
+"""What changes the displays that have its id."""
 
 
 def output_of(message: Message) -> Output | None:
@@ -114,12 +117,9 @@ class Displays:
             self._on_first()
         self._shown[id(outputs)] = outputs
 
-    def update(self, message: Message) -> None:
-        """Applies `message` to what is shown, where it is about a display."""
+    def update(self, message: Message, display_id: str) -> None:
+        """Applies `message`, which has this id, to what is shown under it."""
         if message.msg_type in DISPLAYED:
-            display_id = display_id_of(message)
-            if display_id is None:
-                return
             for outputs in self._shown.values():
                 for output in outputs.displays.get(display_id, ()):
                     _show(output, message.content)
@@ -128,7 +128,9 @@ class Displays:
         """Applies what no list of outputs is given."""
         for message in messages:
             if self.widgets is None or not self.widgets.take(message):
-                self.update(message)
+                display_id = display_id_of(message)
+                if display_id is not None:
+                    self.update(message, display_id)
 
 
 class OutputArea:
@@ -190,19 +192,18 @@ class OutputArea:
         self._join()
 
     def _show(self, message: Message) -> None:
-        kind = message.msg_type
-        if kind == "clear_output":
+        if message.msg_type == "clear_output":
             if message.content.get("wait"):
                 self._clear_at_next = True
             else:
                 self._clear()
             return
-        # Not for each line of text.
-        if kind in DISPLAYED:
-            self._displays.update(message)
+        display_id = display_id_of(message)
+        if display_id is not None:
+            self._displays.update(message, display_id)
         output = output_of(message)
         if output is not None:
-            self._add(output, display_id_of(message))
+            self._add(output, display_id)
 
     def replace(self, outputs: Iterable[Output]) -> None:
         """Shows these instead, which are in nbformat's shape."""

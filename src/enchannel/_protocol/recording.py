@@ -35,6 +35,8 @@ __all__ = ["Recorded", "first_line", "line_of", "read_recording"]
 
 FORMAT, VERSION = "enchannel recording", 1
 
+PARTS = ("header", "parent_header", "metadata", "content")
+
 LONGEST = 1e15
 """Seconds that a recording may take: microseconds are exact until there."""
 
@@ -69,11 +71,8 @@ def line_of(recorded: Recorded) -> str:
     if message is not None:
         line["channel"] = recorded.channel
         line["message"] = {
-            "header": message.header,
-            "parent_header": message.parent_header,
-            "metadata": message.metadata,
-            "content": message.content,
-            "buffers": [base64.b64encode(bytes(each)).decode() for each in message.buffers],
+            **{name: getattr(message, name) for name in PARTS},
+            "buffers": [base64.b64encode(each).decode() for each in message.buffers],
         }
     return f"{json.dumps(line)}\n"
 
@@ -136,6 +135,3 @@ def _recorded(line: Mapping[str, Any], source: str, number: int) -> Recorded | N
     except (KeyError, TypeError, ValueError, binascii.Error):
         raise RecordingError(f"{source}: line {number} holds no message") from None
     return Recorded(float(at), kind, channel, Message(header, parent, metadata, content, buffers))
-
-
-PARTS = ("header", "parent_header", "metadata", "content")

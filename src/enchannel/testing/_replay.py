@@ -103,7 +103,6 @@ class _Loading:
 
     def __init__(self) -> None:
         self.epoch = 0
-        self.replied: set[str] = set()
         self.passed_over: set[str] = set()
         self.asks: dict[str, _Ask] = {}
         self.prompted: dict[str, _Ask] = {}
@@ -305,11 +304,7 @@ class Replay:
     @property
     def busy(self) -> bool:
         """Whether the main shell has not said all that answers what it was asked."""
-        return any(
-            ask.says
-            for ask in self._asks
-            if ask.taken is not None and ask.epoch == self._epoch and ask.on_main_shell
-        )
+        return any(ask.on_main_shell for ask in self._speaking)
 
     @property
     def remaining(self) -> list[Message]:
@@ -337,15 +332,8 @@ class Replay:
             return False
         if self._match is not None:
             return self._match(recorded, message)
-        if self._content(recorded) != _without_id(message):
-            return False
-        return [bytes(each) for each in recorded.buffers] == [
-            bytes(each) for each in message.buffers
-        ]
-
-    def _content(self, recorded: Message) -> dict[str, Any]:
-        content = _without_id(recorded)
-        return self._with_comm_ids(recorded.msg_type, content)
+        content = self._with_comm_ids(recorded.msg_type, _without_id(recorded))
+        return content == _without_id(message) and recorded.buffers == message.buffers
 
     def _with_comm_ids(self, msg_type: str, content: dict[str, Any]) -> dict[str, Any]:
         """`content` with the ids that the comms of this client have here."""
