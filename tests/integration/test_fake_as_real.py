@@ -283,7 +283,12 @@ async def opened(kind: str) -> AsyncIterator[KernelChannels]:
                 open_fake_kernel(transport=kind, subshells=True, debugger=True)  # type: ignore[arg-type]
             )
             teach(kernel)
-        yield await stack.enter_async_context(kernel.open_channels())
+        try:
+            yield await stack.enter_async_context(kernel.open_channels())
+        finally:
+            if kind == "real":
+                # Shown where the test fails: what it logs is nowhere else.
+                print(kernel.output)
 
 
 async def transcripts(kind: str, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
@@ -293,7 +298,11 @@ async def transcripts(kind: str, names: Iterable[str]) -> dict[str, dict[str, li
             told = TALKS[name]
             async with ch.subscribe() as arriving:
                 talk = Talk(ch, arriving)
-                await told(talk)
+                try:
+                    await told(talk)
+                except TimeoutError as error:
+                    error.add_note(f"{name}: {lines(talk.seen)}, {ch.statistics()}")
+                    raise
             found[name] = lines(talk.seen)
     return found
 
