@@ -71,7 +71,9 @@ class RawKernel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._context.destroy(linger=0)
+        # Not at once: libzmq aborts the process where a socket is closed with half a message sent, to a peer that goes in
+        # the same moment (its issue 3442).
+        self._context.destroy(linger=200)
         self._directory.cleanup()
 
     @property
