@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "typing", "tests", "tests_lowest", "tests_trio",
 nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-EXTRAS = ".[kernel,cli]"
+EXTRAS = ".[kernel,cli,server]"
 
 
 def installed_pythons() -> list[str]:
@@ -66,7 +66,11 @@ def tests(session: nox.Session) -> None:
 def tests_lowest(session: nox.Session) -> None:
     """The tests without real kernels on the lowest version of each dependency, with Trio, on the oldest Python."""
     session.install(EXTRAS, *group("tests"))
-    session.install(*(each.replace(">=", "==") for each in PROJECT["project"]["dependencies"]))
+    lowest = [
+        *PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"]["server"],
+    ]
+    session.install(*(each.replace(">=", "==") for each in lowest))
     session.run("pytest", "-n", WORKERS, "tests", "--ignore=tests/integration", "-k", "not asyncio")
 
 

@@ -28,6 +28,7 @@ from enchannel import (
     RemoteProtocolError,
     ReplayedMessage,
     ReplyError,
+    ServerError,
     _exceptions,
 )
 
@@ -73,6 +74,8 @@ EXAMPLES: list[EnchannelError] = [
     NotImplementedByKernel("text", "another reason"),
     ReplyError(REPLY),
     ReplyError({}),
+    ServerError("text"),
+    ServerError("text", 403, "its words"),
     OfAnApplication(code=3),
 ]
 

@@ -311,6 +311,35 @@ async def test_what_had_not_gone_out_is_not_for_the_next_kernel(raw_kernel: RawK
         assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
 
 
+async def test_what_has_arrived_outlives_a_connection_that_is_taken_back(
+    raw_kernel: RawKernel,
+) -> None:
+    def wait_arrived(transport: Any, channel: str) -> None:
+        # libzmq has a SUB socket that is looked at hold the first frame in its hand.
+        give_up = time.monotonic() + 10
+        while not transport.has_arrived(channel) and time.monotonic() < give_up:
+            time.sleep(0.001)
+
+    cores: list[Any] = []
+    async with (
+        open_some_channels(raw_kernel.config, *CHANNELS, on_made=cores.append) as ch,
+        ch.subscribe("iopub", "shell") as stream,
+    ):
+        (core,) = cores
+        sent = await ch.shell.send(request())
+        identity, *_ = await raw_kernel.receive_frames("shell")
+        raw_kernel.publish(*numbered(5))
+        raw_kernel.send("shell", identity, message("inspect_reply", sent, status="ok"))
+        # The event loop stands still, and with it the readers.
+        for channel in ("iopub", "shell"):
+            wait_arrived(core.transport, channel)
+        core.transport.reconnect(("iopub", "shell"))
+        with anyio.fail_after(10):
+            got = [await stream.receive() for _ in range(6)]
+        assert texts([said for channel, said in got if channel == "iopub"]) == [0, 1, 2, 3, 4]
+        assert [said.msg_type for channel, said in got if channel == "shell"] == ["inspect_reply"]
+
+
 async def test_a_callers_socket_that_was_away_when_it_was_left_is_used_again(
     raw_kernel: RawKernel,
 ) -> None:

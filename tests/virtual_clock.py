@@ -58,3 +58,28 @@ def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualClockLoop}
+
+
+FAST = 40
+"""How many seconds go by in one."""
+
+
+class _HastySelector(selectors.DefaultSelector):
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(None if timeout is None else timeout / FAST)
+
+
+class FastClockLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__(_HastySelector())
+
+    def time(self) -> float:
+        return super().time() * FAST
+
+
+@pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
+def fast_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """With a clock on which time goes by faster: for what takes its time over sockets."""
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(rate=FAST)}
+    return "asyncio", {"loop_factory": FastClockLoop}

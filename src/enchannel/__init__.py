@@ -47,6 +47,7 @@ from ._exceptions import (
     RemoteProtocolError,
     ReplayedMessage,
     ReplyError,
+    ServerError,
 )
 from ._later import importer
 from ._open_channels import (
@@ -79,6 +80,9 @@ if TYPE_CHECKING:
     from ._kernels.kernel import Kernel
     from ._kernels.opening import open_kernel
     from ._kernels.pool import KernelPool, Lease, open_kernel_pool
+    from ._kernels.server import Server, open_server
+    from ._kernels.server_kernel import ServerKernel
+    from ._kernels.server_models import KernelModel, ServerKernelSpec
     from ._kernels.specs import KernelSpec
     from ._protocol.recording import Recorded, read_recording
     from ._signals import exit_on_signals
@@ -102,6 +106,7 @@ __all__ = [
     "KernelConnectError",
     "KernelDied",
     "KernelLaunchError",
+    "KernelModel",
     "KernelPool",
     "KernelSpec",
     "Lease",
@@ -121,6 +126,10 @@ __all__ = [
     "ReplayedMessage",
     "ReplyError",
     "RunningKernel",
+    "Server",
+    "ServerError",
+    "ServerKernel",
+    "ServerKernelSpec",
     "Subscription",
     "Subshell",
     "Timings",
@@ -136,6 +145,7 @@ __all__ = [
     "open_kernel",
     "open_kernel_channels",
     "open_kernel_pool",
+    "open_server",
     "open_shell_channel",
     "open_stdin_channel",
     "operators",
@@ -153,12 +163,16 @@ _LATER = {
     "DebugSession": "_conversations.sessions",
     "IncomingComms": "_conversations.comms",
     "Kernel": "_kernels.kernel",
+    "KernelModel": "_kernels.server_models",
     "KernelPool": "_kernels.pool",
     "KernelSpec": "_kernels.specs",
     "Lease": "_kernels.pool",
     "Recorded": "_protocol.recording",
     "Recording": "_conversations.recorder",
     "RunningKernel": "_kernels.connection_files",
+    "Server": "_kernels.server",
+    "ServerKernel": "_kernels.server_kernel",
+    "ServerKernelSpec": "_kernels.server_models",
     "Subshell": "_conversations.sessions",
     "exit_on_signals": "_signals",
     "find_connection_file": "_kernels.connection_files",
@@ -166,6 +180,7 @@ _LATER = {
     "messages": "messages",
     "open_kernel": "_kernels.opening",
     "open_kernel_pool": "_kernels.pool",
+    "open_server": "_kernels.server",
     "operators": "operators",
     "outputs": "outputs",
     "read_recording": "_protocol.recording",

@@ -17,7 +17,8 @@
     ├── NoReply                     the kernel is done with the request and no reply came: why
     │   └── NotImplementedByKernel
     ├── RecordingError              a file is no recording                          (also ValueError)
-    └── ReplyError                  a reply that is no success, where you asked for an exception
+    ├── ReplyError                  a reply that is no success, where you asked for an exception
+    └── ServerError                 what a server refused, with its status and its words
 
 Blame decides the branch: a *local* error is raised at the call that caused it, a *remote* one never
 reaches a user's stream: the message is dropped, counted and logged (see ``statistics()``).
@@ -66,6 +67,7 @@ __all__ = [
     "RemoteProtocolError",
     "ReplayedMessage",
     "ReplyError",
+    "ServerError",
 ]
 
 
@@ -100,7 +102,7 @@ class KernelDied(EnchannelError, anyio.BrokenResourceError):
     """The kernel is lost, or was restarted under a request; the message says how that was noticed.
 
     Attributes:
-        reason: ``"exited"`` (its process, which was launched here), ``"disconnected"`` (its sockets, which
+        reason: ``"exited"`` (its process, as whoever launched it says, be it a server), ``"disconnected"`` (its sockets, which
             did not come back in time), ``"heartbeat"`` (it fell silent), ``"restarted"`` (the request is
             lost, the channels go on), or ``"error"`` (a channel could not be used).
         output: The tail of what its process wrote to its standard output and standard error, for a kernel that was
@@ -197,3 +199,17 @@ class ReplyError(EnchannelError):
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+class ServerError(EnchannelError):
+    """A server of kernels has refused something, or cannot be reached; the message says what to do, where that is known.
+
+    Attributes:
+        status: What it answered, as a status of HTTP; 0 where it did not.
+        said: Its own words.
+    """
+
+    def __init__(self, message: str, status: int = 0, said: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.said = said

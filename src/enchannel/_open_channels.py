@@ -190,7 +190,7 @@ def open_channels(
     async def given() -> Transport:
         return transport
 
-    return _open(
+    return open_made_channels(
         given,
         owned=owned,
         session=session,
@@ -331,9 +331,10 @@ def _open_zmq(
             max_buffer_size=options.get("max_buffer_size", math.inf),
             max_buffer_bytes=options.get("max_buffer_bytes", math.inf),
             max_message_size=max_message_size,
+            connect_timeout=options.get("connect_timeout", 10.0),
         )
 
-    return _open(connect, owned=True, on_made=on_made, **options)
+    return open_made_channels(connect, owned=True, on_made=on_made, **options)
 
 
 class _ChannelOptions(TypedDict, total=False):
@@ -348,7 +349,7 @@ class _ChannelOptions(TypedDict, total=False):
     heartbeat_timeout: float
 
 
-def _open(
+def open_made_channels(
     make_transport: Callable[[], Awaitable[Transport]],
     *,
     session: str | None = None,
@@ -363,6 +364,7 @@ def _open(
     owned: bool = False,
     on_made: OnMade | None = None,
 ) -> AbstractAsyncContextManager[KernelChannels]:
+    """Opens channels over what `make_transport` makes on entry; ``on_made`` is that of :func:`open_some_channels`."""
     for name, text in (("session", session), ("username", username)):
         if text is not None and not isinstance(text, str):
             raise LocalProtocolError(f"{name} is a str, not {type(text).__name__}")
@@ -385,7 +387,7 @@ def _open(
             )
     make_core = partial(
         Core,
-        session=str(uuid.uuid4()) if session is None else session,
+        session=session,
         username=get_username() if username is None else username,
         limits=Limits(max_buffer_size, max_buffer_bytes, max_backlog_size, max_backlog_bytes),
         reconnect_timeout=reconnect_timeout,

@@ -48,9 +48,13 @@ class ChannelStatistics(NamedTuple):
     outages: int = 0
     """How often the connection was lost, and came back to the same kernel."""
     outage_seconds: float = 0.0
-    """How long it was gone in these; what was published then is lost."""
+    """How long it was gone in these; what was published then is lost, unless a server has kept it."""
     missed_beats: int = 0
     """Heartbeats in a row that the kernel has not echoed; 0 where it never echoed any."""
+    gaps: int = 0
+    """In how many of these outages something that was published may be lost."""
+    rate_limited: int = 0
+    """How often a server said that it drops what the kernel publishes, because it is too much at a time."""
 
 
 def statistics_of(core: Core, missed: int) -> ChannelStatistics:
@@ -75,6 +79,8 @@ def statistics_of(core: Core, missed: int) -> ChannelStatistics:
         outages=core.outage.times,
         outage_seconds=core.outage.seconds,
         missed_beats=core.heartbeat.missed,
+        gaps=core.outage.gaps,
+        rate_limited=transport.rate_limited,
     )
 
 

@@ -119,8 +119,7 @@ async def interrupt(conversations: Conversations) -> None:
     core.interrupted()
     if core.interrupter is not None:
         core.raise_if_over()
-        await checkpoint()
-        core.interrupter()
+        await core.interrupter()
         return
     await interrupt_reply(conversations.request(messages.interrupt_request()))
 

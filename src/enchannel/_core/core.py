@@ -10,7 +10,7 @@ message is an error of the call.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class Core(Seam):
 
     Args:
         transport: What carries its messages.
-        session: The session id in the header of each sent message.
+        session: The session id in the header of each sent message; the transport's, or a fresh one, where it is left out.
         username: The user name there.
         limits: How much may be held.
         reconnect_timeout: Seconds that a lost connection may take to come back.
@@ -65,14 +65,14 @@ class Core(Seam):
         sent: How many messages were sent, by channel.
         lost: The loss that ended the connection.
         farewells: What is still said to the kernel for blocks that were left.
-        interrupter: How the kernel is interrupted, where whoever launched it knows better than to ask it.
+        interrupter: Interrupts the kernel, where whoever launched it knows better than to ask it.
     """
 
     def __init__(
         self,
         transport: Transport,
         *,
-        session: str,
+        session: str | None,
         username: str,
         limits: Limits,
         reconnect_timeout: float,
@@ -80,7 +80,7 @@ class Core(Seam):
     ) -> None:
         self.transport = transport
         self.channels: Sequence[ChannelName] = transport.channels
-        self.session = session
+        self.session: str = transport.session_for(session)
         self.username = username
         self.life: Life = Life()
         self.lost: KernelDied | None = None
@@ -94,9 +94,9 @@ class Core(Seam):
         renewed, answered = partial(self.happen, Event.NEW_SESSION), self.requests.is_answered
         self.status: Status = Status(self._sent_on, answered, renewed, self.changed.ring)
         self.heartbeat: Heartbeat = Heartbeat(heartbeat_timeout)
-        self.outage: Outage = Outage(reconnect_timeout)
+        self.outage: Outage = Outage(reconnect_timeout, buffered=transport.buffered)
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
-        self.interrupter: Callable[[], None] | None = None
+        self.interrupter: Callable[[], Awaitable[None]] | None = None
         self.to_start: list[tuple[Any, ...]] = []
         self.start: Start = lambda *task: self.to_start.append(task)
         """Starts a task that ends with the connection, once that has tasks."""
@@ -234,10 +234,14 @@ class Core(Seam):
         self.requests.fail_all(self.outage.restarted())
 
     def _doubt(self) -> None:
-        lost = self.outage.lost
+        lost = self.doubtful()
         self.requests.doubt(lost, self.status.busy)
         if "iopub" in lost:
             self.status.forget([busy for busy in self.status.busy if self.requests.find(busy)])
+
+    def doubtful(self) -> Collection[ChannelName]:
+        """The channels of the present outage on which something may be lost."""
+        return self.transport.doubtful(self.outage.lost)
 
     def _abandon(self) -> None:
         self.bound.lifted = True
@@ -257,7 +261,7 @@ class Core(Seam):
         Effect.HOLD: _hold,
         Effect.TELL_DISCONNECTED: _tell_disconnected,
         Effect.TELL_RESTARTED: _tell_restarted,
-        Effect.COUNT_OUTAGE: lambda core: core.outage.count(core.channels),
+        Effect.COUNT_OUTAGE: lambda core: core.outage.count(core.channels, core.doubtful()),
         Effect.DOUBT: _doubt,
         Effect.RESUME: _resume,
         Effect.ABANDON: _abandon,

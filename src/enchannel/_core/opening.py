@@ -63,7 +63,7 @@ async def opened(
     """The scope of a connection; the core that it gives is live.
 
     Args:
-        make_transport: Makes what carries its messages.
+        make_transport: Makes what carries its messages, within the same seconds.
         make_core: Makes the core on it.
         connect_timeout: Seconds until every channel must be connected and iopub proven.
         owned: Whether the transport is closed behind the block.
@@ -71,7 +71,7 @@ async def opened(
     """
     protect()
     deadline = anyio.current_time() + connect_timeout
-    transport = await _made(make_transport, connect_timeout)
+    transport = await make_transport()
     if transport.in_use:
         raise LocalProtocolError(
             "channels are open over this transport already: each block takes one of its own"
@@ -96,16 +96,6 @@ async def opened(
         transport.in_use = False
         if owned:
             await _close(transport)
-
-
-async def _made(
-    make_transport: Callable[[], Awaitable[Transport]], connect_timeout: float
-) -> Transport:
-    with anyio.move_on_after(connect_timeout):
-        return await make_transport()
-    raise KernelConnectError(
-        f"no connection within {connect_timeout:g} s: the name of the kernel's host is still being resolved"
-    )
 
 
 async def _close(transport: Transport) -> None:

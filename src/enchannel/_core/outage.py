@@ -8,6 +8,8 @@ The rules:
   and lost every channel counts as restarted: a request that waits for ever would be worse.
 * Two deadlines count from its beginning: what is in flight is told after :data:`OVERDUE`, streams and senders after
   ``reconnect_timeout``. A restart of our own has neither.
+* Where somebody in between keeps what the kernel says meanwhile, the connection that comes back leads to the same
+  kernel, and only the second deadline counts; it is :data:`LED` at the least while that somebody restarts the kernel.
 """
 
 from __future__ import annotations
@@ -27,14 +29,20 @@ OVERDUE = 0.8
 """Seconds that what is in flight may be left in doubt whether its kernel is still there."""
 
 
+LED = 60.0
+"""Seconds that a kernel may take to be there which somebody in between restarts."""
+
+
 class Outage:
     """The outages of one connection; the one that is under way, if any.
 
     Args:
         reconnect_timeout: Seconds until it is given up.
+        buffered: Whether somebody in between keeps what the kernel says meanwhile.
 
     Attributes:
         times: How often the connection was lost, and came back to the same kernel.
+        gaps: In how many of these something that the kernel published may be lost.
         seconds: How long it was gone in these.
         lost: The channels that were lost in the present one.
         losses: How often any was.
@@ -43,16 +51,19 @@ class Outage:
         death: What is told of the kernel that goes, where it went by itself.
     """
 
-    def __init__(self, reconnect_timeout: float) -> None:
+    def __init__(self, reconnect_timeout: float, *, buffered: bool = False) -> None:
         self.times: int = 0
+        self.gaps: int = 0
         self.seconds: float = 0.0
         self.lost: set[ChannelName] = set()
         self.losses: int = 0
         self.overdue: bool = False
         self.ours: bool = False
         self.death: KernelDied | None = None
+        self._buffered = buffered
         self._since = math.inf
         self._reconnect_timeout = reconnect_timeout
+        self._patience = reconnect_timeout
 
     def note(self, channels: Iterable[ChannelName]) -> None:
         """The connection of `channels` went."""
@@ -60,8 +71,13 @@ class Outage:
         self.lost.update(channels)
         self.losses += 1
 
+    def led(self) -> None:
+        """Somebody in between restarts the kernel, and says so when he gives up."""
+        self._patience = max(self._reconnect_timeout, LED)
+
     def end(self) -> None:
         """It is over."""
+        self._patience = self._reconnect_timeout
         self.lost, self._since = set(), math.inf
         self.overdue = self.ours = False
         self.death = None
@@ -74,13 +90,14 @@ class Outage:
         """
         if self.ours:
             return math.inf
-        given_up = math.inf if connected else self._since + self._reconnect_timeout
-        return given_up if self.overdue else min(self._since + OVERDUE, given_up)
+        given_up = math.inf if connected else self._since + self._patience
+        one_deadline = self.overdue or self._buffered
+        return given_up if one_deadline else min(self._since + OVERDUE, given_up)
 
     @property
     def given_up(self) -> bool:
         """Whether the connection will not be waited for any longer."""
-        return anyio.current_time() >= self._since + self._reconnect_timeout
+        return anyio.current_time() >= self._since + self._patience
 
     def restarted(self) -> KernelDied:
         """What is told to what was in flight on a kernel that another one follows."""
@@ -90,21 +107,30 @@ class Outage:
         """What is told to what was in flight, and to the streams."""
         listed = ", ".join(sorted(self.lost))
         if self.given_up:
-            said = f"did not come back within {self._reconnect_timeout:g} s"
+            said = f"did not come back within {self._patience:g} s"
         else:
             said = "is not back yet: what was in flight may be lost with it"
         return KernelDied(
             f"the connection of {listed} to the kernel was lost, and {said}", "disconnected"
         )
 
-    def count(self, channels: Collection[ChannelName]) -> None:
-        """It is over, and the kernel is the same."""
+    def count(self, channels: Collection[ChannelName], doubtful: Collection[ChannelName]) -> None:
+        """It is over, and the kernel is the same; on those that are `doubtful` something may be lost."""
         gap = anyio.current_time() - self._since
         self.times += 1
         self.seconds += gap
+        if "iopub" in doubtful:
+            self.gaps += 1
+            said = "what was on its way meanwhile is lost"
+            if self._buffered:
+                said = (
+                    "something of what it said in the moment of the loss, or meanwhile, may be lost"
+                )
+        else:
+            said = "what it said meanwhile was kept"
         logger().warning(
-            "%s lost the connection to the kernel and had it back after %.2f s; what was on its "
-            "way meanwhile is lost",
+            "%s lost the connection to the kernel and had it back after %.2f s; %s",
             ", ".join(channel for channel in channels if channel in self.lost),
             gap,
+            said,
         )

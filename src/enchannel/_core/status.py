@@ -70,6 +70,8 @@ class Status:
         self._busy: dict[str, None] = {}
         self._said = 0
         self._earlier: deque[str] = deque(maxlen=EARLIER)
+        # Whether the session is that of the next kernel already, of which is told when whoever restarts it is done.
+        self._ahead = False
 
     @property
     def word(self) -> Word:
@@ -120,9 +122,11 @@ class Status:
 
     def begin_anew(self) -> None:
         """The kernel was restarted."""
-        if self.session is not None:
-            self._earlier.append(self.session)
-        self.session, self._said, self.shared = None, 0, False
+        if not self._ahead:
+            if self.session is not None:
+                self._earlier.append(self.session)
+            self.session, self._said = None, 0
+        self._ahead = self.shared = False
         self._busy.clear()
         self.word = "unknown"
 
@@ -169,7 +173,8 @@ class Status:
         another = self.session is not None and self._said >= STEADY
         if another:
             self._renewed()
-        elif self.session is not None:
+            self._ahead = self.session is not None
+        if self.session is not None:
             self._earlier.append(self.session)
         self.session, self._said = session, 1
         self.heard += 1

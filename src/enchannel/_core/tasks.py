@@ -134,6 +134,11 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
         core.transport.reconnect(channels)
     elif event is ConnectionEvent.GONE:
         core.lose(KernelDied(said, "disconnected"))
+    elif event is ConnectionEvent.EXITED:
+        core.lose(KernelDied(said, "exited"))
+    elif event is ConnectionEvent.RESTARTED:
+        core.outage.led()
+        core.happen(Event.NEW_SESSION)
     core.changed.ring()
 
 
@@ -206,6 +211,8 @@ async def _come_back(core: Core) -> Event:
     while True:
         await _connect_again(core)
         held = not set(core.channels) <= core.outage.lost
+        if core.transport.buffered:
+            return Event.BACK_SAME
         if losses == core.outage.losses:
             break
         losses = core.outage.losses

@@ -178,7 +178,7 @@ class Kernel:
             self._open.add(core)
             self._opening.add(core)
             if self.spec.interrupt_mode == "signal":
-                core.interrupter = self._running.interrupt
+                core.interrupter = self._interrupt_by_signal
 
         info = self.connection_info
         try:
@@ -242,11 +242,14 @@ class Kernel:
         await self._wait_restarted()
         self._running.raise_if_exited()
         if self.spec.interrupt_mode == "signal":
-            await checkpoint()
-            self._running.interrupt()
+            await self._interrupt_by_signal()
             return
         self._tell_interrupt()
         await interrupt_reply(self._running.line.request(messages.interrupt_request()))
+
+    async def _interrupt_by_signal(self) -> None:
+        await checkpoint()
+        self._running.interrupt()
 
     def _tell_interrupt(self) -> None:
         for core in self._open:

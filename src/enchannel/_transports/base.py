@@ -20,15 +20,16 @@ The rules a transport keeps, and its users rely on:
 from __future__ import annotations
 
 import math
+import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import TypeAlias
 
 from .._log import logger
 from .._protocol.connection_info import ChannelName
-from .._protocol.errors import RemoteProtocolError
+from .._protocol.errors import LocalProtocolError, RemoteProtocolError
 from .._protocol.message import Message
 from .._protocol.wire import CONTENT, Frame, Wire
 
@@ -46,6 +47,10 @@ class ConnectionEvent(Enum):
     """They are not, and do not try any more; see :meth:`Transport.reconnect`."""
     GONE = auto()
     """The connection is lost, and can never come back."""
+    RESTARTED = auto()
+    """Whoever runs the kernel says that another one takes its place."""
+    EXITED = auto()
+    """Whoever runs the kernel says that it has exited."""
 
 
 Tell: TypeAlias = "Callable[[ConnectionEvent, Sequence[ChannelName], str], None]"
@@ -78,6 +83,16 @@ class Transport(ABC):
 
     in_use: bool = False
     """Whether a block of channels is open over it."""
+
+    buffered: bool = False
+    """Whether somebody in between keeps what the kernel says while the connection is away: when it is back it leads to the
+    same kernel, and nothing in flight need be told before it is given up."""
+
+    session: str | None = None
+    """The session that the header of all that is sent must have, where not any will do."""
+
+    rate_limited: int = 0
+    """How often somebody in between said that he drops what the kernel publishes."""
 
     has_heartbeat: bool = False
     """Whether :meth:`beat` does anything."""
@@ -122,6 +137,19 @@ class Transport(ABC):
     async def wait_writable(self, channel: ChannelName) -> None:
         """Waits until `channel` may take a message; may return too early. Cancellation changes nothing."""
 
+    def session_for(self, wanted: str | None) -> str:
+        """The session for the header of all that is sent.
+
+        Raises:
+            LocalProtocolError: The one that is wanted does not do.
+        """
+        if wanted is not None and self.session not in (None, wanted):
+            raise LocalProtocolError(
+                f"all that is sent here is of the session {self.session!r}, which it was connected with, and not {wanted!r}"
+            )
+        given = self.session if wanted is None else wanted
+        return str(uuid.uuid4()) if given is None else given
+
     def begin(self) -> None:
         """Called before anything else; after :meth:`abandon` the transport is used once more."""
 
@@ -142,6 +170,10 @@ class Transport(ABC):
     def unconnected(self) -> Mapping[str, str]:
         """For each channel that is not connected, or not known to be: its endpoint, and what was seen of it."""
         return {}
+
+    def doubtful(self, lost: Collection[ChannelName]) -> Collection[ChannelName]:
+        """Those of the channels that were `lost` in an outage where something may be lost that was on its way."""
+        return lost
 
     def reconnect(self, channels: Sequence[ChannelName]) -> None:
         """Connects `channels` anew, whatever they are connected to now; what has not gone out yet is dropped."""

@@ -303,6 +303,7 @@ class Link(Carrier):
             self._connect()
 
     def _disconnect(self) -> None:
+        self.take_out()
         # Lingering, what was sent would wait for whoever comes.
         linger = self.socket.get(zmq.LINGER)
         self.socket.set(zmq.LINGER, 0)
@@ -318,6 +319,7 @@ class Link(Carrier):
         self.recheck()
 
     def _try_next(self) -> None:
+        self.take_out()
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint)
         self._at = (self._at + 1) % len(self._endpoints)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
 import attrs
 import zmq
 
@@ -56,6 +57,7 @@ async def connect_zmq(
     max_buffer_size: float = math.inf,
     max_buffer_bytes: float = math.inf,
     max_message_size: float = math.inf,
+    connect_timeout: float = math.inf,
 ) -> ZmqTransport:
     """A transport whose sockets have begun to connect to the kernel that `info` names.
 
@@ -68,13 +70,14 @@ async def connect_zmq(
         max_buffer_size: Messages that may wait in each socket, in each direction.
         max_buffer_bytes: The same in bytes.
         max_message_size: Bytes that a message which arrives may have.
+        connect_timeout: Seconds for the host's name to be resolved.
 
     Raises:
-        KernelConnectError: The host's name has no address, ZeroMQ refused an endpoint, or lacks CurveZMQ where
+        KernelConnectError: The host's name has no address, or none in time, ZeroMQ refused an endpoint, or lacks CurveZMQ where
             the kernel wants it.
     """
     wire = Wire(info.key, info.signature_scheme, max_message_size)
-    hosts = [info] if info.transport == "ipc" else await _resolved(info)
+    hosts = [info] if info.transport == "ipc" else await _resolved(info, connect_timeout)
     endpoints = {name: [each.endpoint(name) for each in hosts] for name in channels}
     return connect_endpoints(
         endpoints,
@@ -88,10 +91,15 @@ async def connect_zmq(
     )
 
 
-async def _resolved(info: ConnectionInfo) -> list[ConnectionInfo]:
+async def _resolved(info: ConnectionInfo, timeout: float) -> list[ConnectionInfo]:
     """`info` with each address of its host."""
     try:
-        return [attrs.evolve(info, ip=address) for address in await resolve(info.host)]
+        with anyio.fail_after(timeout):
+            return [attrs.evolve(info, ip=address) for address in await resolve(info.host)]
+    except TimeoutError:
+        raise KernelConnectError(
+            f"no connection within {timeout:g} s: the name of the kernel's host is still being resolved"
+        ) from None
     except OSError as error:
         said = f"{info.host} has no address: {error.strerror or error}"
         raise KernelConnectError(said, dict.fromkeys(SOCKETS, said)) from error

@@ -11,6 +11,7 @@ r"""What one needs to test a program that talks to Jupyter kernels.
 
 * :func:`open_fake_kernel`: a kernel that does what the test says, in memory or on real sockets.
 * :func:`open_recorded_kernel`: a kernel that answers as a real one did.
+* :func:`open_fake_server`: a server of such kernels, for :func:`enchannel.open_server`.
 * :func:`memory_transport_pair`: the two ends of channels in memory, with faults on command.
 * :func:`check_transport`: what every transport must keep, for those who write one.
 * :func:`check_kernel`: what the specification asks of a kernel, for those who write one; :func:`kernel_cases`: the
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from ._checks.report import CheckResult, KernelReport
     from ._checks.run import check_kernel
     from ._checks.samples import KernelSamples
+    from ._fake_server import FakeServer, open_fake_server
+    from ._fake_websocket import FakeWebSocket
     from ._recorded import RecordedKernel, open_recorded_kernel
     from ._replay import RecordingMismatch
 
@@ -58,6 +61,8 @@ __all__ = [
     "Entry",
     "FakeComm",
     "FakeKernel",
+    "FakeServer",
+    "FakeWebSocket",
     "Handler",
     "KernelEnd",
     "KernelReport",
@@ -81,6 +86,7 @@ __all__ = [
     "kernel_cases",
     "memory_transport_pair",
     "open_fake_kernel",
+    "open_fake_server",
     "open_recorded_kernel",
     "page",
     "pause",
@@ -92,6 +98,8 @@ __all__ = [
 # Imported by who checks a kernel, or plays a recorded one: tests with a fake one never need it.
 _LATER = {
     "CheckResult": "_checks.report",
+    "FakeServer": "_fake_server",
+    "FakeWebSocket": "_fake_websocket",
     "KernelReport": "_checks.report",
     "KernelSamples": "_checks.samples",
     "KernelUnderCheck": "_checks.probe",
@@ -99,6 +107,7 @@ _LATER = {
     "RecordingMismatch": "_replay",
     "check_kernel": "_checks.run",
     "kernel_cases": "_checks.cases",
+    "open_fake_server": "_fake_server",
     "open_recorded_kernel": "_recorded",
 }
 

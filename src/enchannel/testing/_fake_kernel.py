@@ -121,6 +121,7 @@ class FakeKernel(Reachable):
         self._silent = False
         self._awake = Bell()
         self._dead = False
+        self._death = Bell()
         self._reason = ""
         self._incarnation = anyio.CancelScope()
         self._lives = 0
@@ -280,7 +281,19 @@ class FakeKernel(Reachable):
             self._dead = True
             self._reason = reason
             self.transcript.note("died")
+            self._death.ring()
             self._incarnation.cancel()
+
+    async def wait_dead(self) -> None:
+        """Waits until it is dead. A checkpoint; cancellation changes nothing."""
+        await checkpoint()
+        while not self._dead:
+            await self._death.wait()
+
+    async def interrupt(self) -> None:
+        """Interrupts what it runs, as a kernel that is launched is interrupted by a signal. A checkpoint."""
+        await checkpoint()
+        self._behaviour.executions.interrupt()
 
     async def restart(self) -> None:
         """Dies and comes back at the same place with a new session; its clients reconnect.

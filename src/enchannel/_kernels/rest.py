@@ -1,0 +1,217 @@
+"""What a server is asked over REST, and what its refusals mean.
+
+* The token goes out in the ``Authorization`` header, as ``token X``, which every server takes. It is nowhere else: what a
+  server says is told without it, be it that the server says it.
+* A redirect is not followed: it leads to somebody's login, and the token is none of his business. Cookies are not kept:
+  with a token nothing needs them.
+* Every answer is waited for as long as whoever asks says, and no longer.
+
+Source: the REST API of Jupyter Server; Kernel Gateway; Enterprise Gateway; JupyterHub.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import anyio
+
+from .._exceptions import ServerError
+from .._groups import shielded
+from .._protocol.server_url import ServerUrl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx2
+
+__all__ = ["Rest", "refusal"]
+
+WORDS = 500
+"""Characters of what a server says that are told."""
+
+CLOSE_DEADLINE = 2.0
+"""Seconds that letting go of the connections may take."""
+
+REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class Rest:
+    """A server's REST API.
+
+    Args:
+        url: Of the server.
+        token: That it wants.
+        tls: For https; by default what the system trusts.
+    """
+
+    def __init__(self, url: ServerUrl, token: str | None, tls: ssl.SSLContext | None) -> None:
+        self.url = url
+        self.token = token
+        self._tls = tls
+        self._client: httpx2.AsyncClient | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """For https; ``None`` for http."""
+        if self._tls is None and self.url.secure:
+            import httpx2
+
+            self._tls = httpx2.create_ssl_context()
+        return self._tls if self.url.secure else None
+
+    async def get(self, path: str, *, timeout: float) -> Any:
+        """What is at `path` below ``/api``; raises what :meth:`ask` does."""
+        return await self.ask("GET", path, timeout=timeout)
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float
+    ) -> Any:
+        """What the server answers: the value of its JSON, ``None`` where it says nothing.
+
+        Args:
+            method: Of HTTP.
+            path: Below ``/api``, each part quoted.
+            body: What is sent, as JSON.
+            timeout: Seconds for the answer.
+
+        Raises:
+            ServerError: It refuses, answers with something else, or not at all.
+        """
+        import httpx2
+
+        try:
+            with anyio.fail_after(timeout):
+                response = await self._open().request(method, self._target(path), json=body)
+        except TimeoutError:
+            raise ServerError(f"{self.url} has not answered within {timeout:g} s") from None
+        except httpx2.HTTPError as error:
+            said = self.clean(str(error)) or type(error).__name__
+            raise ServerError(
+                f"no answer from {self.url}: {said}. Is it running, and is that its address?"
+            ) from None
+        return self._read(response, path)
+
+    def _target(self, path: str) -> str:
+        return f"{self.url}/api{path}"
+
+    def _open(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            import httpx2
+
+            nobody = DefaultCookiePolicy(allowed_domains=())
+            self._client = httpx2.AsyncClient(
+                headers={"Authorization": f"token {self.token}"} if self.token else {},
+                # To load what the system trusts takes 20 ms, for nothing where nothing is encrypted.
+                verify=self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                cookies=CookieJar(nobody),
+                timeout=None,
+            )
+        return self._client
+
+    def _read(self, response: httpx2.Response, path: str) -> Any:
+        status = response.status_code
+        if not 200 <= status < 300:
+            location = response.headers.get("location", "")
+            raise self.refused(status, response.text, location, path)
+        if status == 204 or not response.content:
+            return None
+        try:
+            return json.loads(response.content)
+        except ValueError:
+            self.not_the_api(status)
+
+    def not_the_api(self, status: int) -> NoReturn:
+        """Raises what is said of a server that is another one."""
+        raise ServerError(
+            f"what {self.url} serves is no Jupyter Server's API: is there more to its base URL, such as "
+            "http://host:8000/user/NAME of a JupyterHub?",
+            status,
+        )
+
+    def refused(self, status: int, text: str, location: str = "", path: str = "") -> ServerError:
+        """What is raised of an answer that is a refusal."""
+        return refusal(
+            str(self.url), status, self.clean(text), location, path, has_token=bool(self.token)
+        )
+
+    def clean(self, text: str) -> str:
+        """`text` without the token."""
+        for secret in (self.token, quote(self.token or "", safe="")):
+            if secret:
+                text = text.replace(secret, "[token]")
+        return text
+
+    async def aclose(self) -> None:
+        """Lets go of its connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            with shielded(), anyio.move_on_after(CLOSE_DEADLINE):
+                await client.aclose()
+
+
+def refusal(
+    url: str, status: int, text: str, location: str = "", path: str = "", *, has_token: bool
+) -> ServerError:
+    """The error that says what a server's refusal means, and what to do about it.
+
+    Args:
+        url: The server's.
+        status: Of HTTP.
+        text: The body of its answer.
+        location: Where it points to.
+        path: What was asked for.
+        has_token: Whether a token was sent.
+    """
+    words, is_page = words_of(text)
+    said = f" ({words})" if words else ""
+    if status in REDIRECTS:
+        where = urlsplit(location)
+        message = (
+            f"{url} redirects to {where.netloc}{where.path}: is its base URL right? A JupyterHub redirects to its login "
+            "where the user's server does not run"
+        )
+    elif status == 401 or (status == 403 and _is_about_tokens(words)):
+        message = (
+            f"{url} refuses the token{said}: has it expired, or is it another server's?"
+            if has_token
+            else f"{url} wants a token{said}: give token=..., or set JUPYTER_TOKEN"
+        )
+    elif status == 404 and is_page:
+        message = f"{url} has nothing at /api{path}: is its base URL right?"
+    elif status in (502, 503, 504):
+        message = f"{url} cannot be reached through what is before it{said}"
+    elif status == 405:
+        message = (
+            f"{url} does not offer that{said}: is it a Jupyter Server, or one of its gateways?"
+        )
+    elif 400 <= status < 600:
+        message = f"{url} refuses{said or f' with status {status}, without a word'}"
+    else:
+        message = f"{url} answers with status {status}{said}"
+    return ServerError(message, status, words)
+
+
+def _is_about_tokens(words: str) -> bool:
+    return not words or words == "Forbidden" or "_xsrf" in words or "token" in words.lower()
+
+
+def words_of(text: str) -> tuple[str, bool]:
+    """What a server's answer says; and whether it is a page for a browser."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        if re.match(r"\s*<", text):
+            title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+            return (" ".join(title[1].split())[:WORDS] if title else ""), True
+        return " ".join(text.split())[:WORDS], False
+    if not isinstance(said, dict):
+        return "", False
+    # The gateways put what matters into either.
+    several = [said.get("reason"), said.get("message")]
+    texts = [each.strip() for each in several if isinstance(each, str) and each.strip()]
+    return ": ".join(dict.fromkeys(texts))[:WORDS], False

@@ -1,0 +1,383 @@
+"""The kernels of a Jupyter Server, a Kernel Gateway, an Enterprise Gateway or a JupyterHub user's server.
+
+The rules:
+
+* A kernel that is started here is deleted on every way out of its block, shielded from cancellation. One that is attached
+  to is left running.
+* A start that is cancelled leaves no kernel behind: its id is chosen here, and where the server invents another one its
+  answer is waited for, for a moment.
+* A kernel is ready when it has answered; that the server has made one says nothing.
+
+Source: the REST API of Jupyter Server, JupyterLab's services.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+
+from .._exceptions import (
+    EnchannelError,
+    KernelConnectError,
+    KernelDied,
+    KernelLaunchError,
+    LocalProtocolError,
+    ServerError,
+)
+from .._groups import block_task_group, shielded
+from .._log import logger
+from .._protocol.errors import text_of
+from .._protocol.message import CHANNELS, ChannelName
+from .._protocol.server_url import ServerUrl
+from .._protocol.wire import is_number
+from .._transports.base import Transport
+from .launch import STARTUP_TIMEOUT
+from .rest import Rest
+from .server_kernel import MAX_SENT_SIZE, ServerKernel, connect_kernel, kernel_path
+from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
+
+__all__ = ["Server", "open_server"]
+
+ANSWER_DEADLINE = 30.0
+"""Seconds for what a server has at hand."""
+
+STOPPED_START = 10.0
+"""Seconds that a start which was cancelled may take to say what it has started."""
+
+
+def open_server(
+    url: str,
+    *,
+    token: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    connect_timeout: float = 10.0,
+) -> AbstractAsyncContextManager[Server]:
+    """A server of kernels, as an async context manager that gives a :class:`Server`.
+
+    ::
+
+        async with (
+            open_server("http://localhost:8888") as server,
+            server.open_kernel("python3") as kernel,
+            kernel.open_channels() as ch,
+        ):
+            print((await ch.run("6 * 7")).outputs)
+
+    It needs ``websockets`` and ``httpx2``: ``pip install "enchannel[server]"``.
+
+    Args:
+        url: Its base URL, as a browser shows it; that of a JupyterHub user ends in ``/user/NAME``. A token in its query is
+            taken out of it.
+        token: What it wants to see, by default that of `url`, or what ``JUPYTER_TOKEN`` says. It is sent as a header, and
+            appears nowhere else.
+        ssl_context: For ``https``, by default what the system trusts; ``ssl.create_default_context(cafile=...)`` for a
+            certificate of one's own.
+        connect_timeout: Seconds for it to answer on entry.
+
+    Raises:
+        LocalProtocolError: An argument cannot be used (raised at the call).
+        ServerError: There is no such server, or it refuses (raised on entry).
+    """
+    parsed = ServerUrl.parse(url)
+    if token is None:
+        token = parsed.token if parsed.token is not None else os.environ.get("JUPYTER_TOKEN")
+    if token is not None:
+        check_token(token)
+    given: object = ssl_context
+    if given is not None and not isinstance(given, ssl.SSLContext):
+        raise LocalProtocolError(f"ssl_context is an ssl.SSLContext, not {given!r}")
+    if not is_number(connect_timeout) or not connect_timeout > 0:
+        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
+    try:
+        import httpx2  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise LocalProtocolError(
+            'kernels behind a server need websockets and httpx2: pip install "enchannel[server]"'
+        ) from error
+    return _opened(Rest(parsed, token or None, ssl_context), connect_timeout)
+
+
+def check_token(token: object) -> None:
+    """Raises ``LocalProtocolError`` where `token` cannot be sent; without it, for it is secret."""
+    if not (isinstance(token, str) and token.isascii() and token.isprintable()):
+        raise LocalProtocolError("a token is text of printable ASCII characters")
+
+
+@asynccontextmanager
+async def _opened(rest: Rest, connect_timeout: float) -> AsyncIterator[Server]:
+    try:
+        said = await rest.get("", timeout=connect_timeout)
+        if not isinstance(said, dict) or "version" not in said:
+            rest.not_the_api(200)
+        yield Server(rest, said)
+    finally:
+        await rest.aclose()
+
+
+class Server:
+    """A server of kernels; made by :func:`open_server`.
+
+    Attributes:
+        url: Its base URL.
+        version: Its own.
+        is_gateway: Whether it is an Enterprise Gateway.
+    """
+
+    def __init__(self, rest: Rest, said: Mapping[str, Any]) -> None:
+        self.url: str = str(rest.url)
+        self.version: str = text_of(said.get("version"))
+        self.is_gateway: bool = "gateway_version" in said
+        self._rest = rest
+
+    def __repr__(self) -> str:
+        return f"<Server {self.url}>"
+
+    async def kernelspecs(self) -> list[ServerKernelSpec]:
+        """The kernelspecs that it has, by name. A checkpoint; cancellation changes nothing.
+
+        Raises:
+            ServerError: It does not say.
+        """
+        said = mapping(await self._rest.get("/kernelspecs", timeout=ANSWER_DEADLINE))
+        specs = mapping(said.get("kernelspecs"))
+        default = said.get("default")
+        found = [spec_of(name, mapping(each), default) for name, each in specs.items()]
+        return sorted(found, key=lambda spec: spec.name.lower())
+
+    async def list_kernels(self) -> list[KernelModel]:
+        """The kernels that it runs. A checkpoint; cancellation changes nothing.
+
+        Raises:
+            ServerError: It does not say; gateways do where they are configured to.
+        """
+        try:
+            said = await self._rest.get("/kernels", timeout=ANSWER_DEADLINE)
+        except ServerError as error:
+            if error.status != 403:
+                raise
+            raise ServerError(
+                f"{self.url} does not list its kernels, which a gateway does where it is configured to (list_kernels=True): "
+                f"{error}",
+                403,
+                error.said,
+            ) from None
+        return [model_of(mapping(each)) for each in (said if isinstance(said, list) else [])]
+
+    @asynccontextmanager
+    async def open_kernel(
+        self,
+        name: str | None = None,
+        *,
+        path: str | None = None,
+        env: Mapping[str, str] | None = None,
+        startup_timeout: float = STARTUP_TIMEOUT,
+    ) -> AsyncIterator[ServerKernel]:
+        """Starts a kernel, and has the server delete it on every way out.
+
+        Args:
+            name: A kernelspec of the server's, by default the one that it prefers.
+            path: The directory to run it in, below the server's root; where that is not there, the nearest that is.
+            env: Variables for its environment. A Jupyter Server ignores them; gateways pass on those that begin with
+                ``KERNEL_``, and others where they are configured to.
+            startup_timeout: Seconds that it may take to become ready.
+
+        Raises:
+            LocalProtocolError: An argument cannot be used.
+            ServerError: The server refuses; it has no such kernelspec, for example.
+            KernelLaunchError: The kernel exits before it is ready, or is not ready in time.
+        """
+        _check_start(name, path, env, startup_timeout)
+        spec = await self._find(name)
+        body: dict[str, Any] = {"kernel_id": str(uuid.uuid4())}
+        if name is not None:
+            body["name"] = name
+        if path is not None:
+            body["path"] = path
+        if env:
+            body["env"] = dict(env)
+        deadline = anyio.current_time() + startup_timeout
+        started = _Start(self._rest, body, startup_timeout)
+        async with block_task_group("the kernel of a server") as tasks:
+            try:
+                tasks.start_soon(started.ask, name="enchannel kernel of a server")
+                await started.answered.wait()
+                model = started.model()
+                kernel = ServerKernel(self._rest, model.id, model.name or (name or ""), spec)
+                await _ready(kernel, deadline, startup_timeout)
+                yield kernel
+            finally:
+                await started.undo()
+
+    async def _find(self, name: str | None) -> ServerKernelSpec | None:
+        """The kernelspec called `name`: of one that it does not have a server says nothing but 500."""
+        try:
+            specs = await self.kernelspecs()
+        except ServerError as error:
+            if error.status in (0, 401):
+                raise
+            # Where they are not told, the start says what is wrong.
+            return None
+        for spec in specs:
+            if spec.name == name or (name is None and spec.is_default):
+                return spec
+        if name is None:
+            return None
+        known = ", ".join(spec.name for spec in specs) or "none at all"
+        raise ServerError(f"{self.url} has no kernelspec {name!r}; it has {known}", 404)
+
+    @asynccontextmanager
+    async def attach(self, kernel_id: str) -> AsyncIterator[ServerKernel]:
+        """A kernel that the server runs already; it goes on behind the block.
+
+        Args:
+            kernel_id: What the server calls it; see :meth:`list_kernels`.
+
+        Raises:
+            ServerError: There is none, or the server refuses.
+        """
+        given: object = kernel_id
+        if not isinstance(given, str) or not given:
+            raise LocalProtocolError(f"the id of a kernel is text, not {kernel_id!r}")
+        try:
+            said = await self._rest.get(kernel_path(kernel_id), timeout=ANSWER_DEADLINE)
+        except ServerError as error:
+            if error.status != 404:
+                raise
+            raise ServerError(f"{self.url} has no kernel {kernel_id}", 404, error.said) from None
+        model = model_of(mapping(said))
+        try:
+            spec = await self._find(model.name)
+        except ServerError:
+            spec = None
+        yield ServerKernel(self._rest, kernel_id, model.name, spec)
+
+    async def connect(
+        self,
+        kernel_id: str,
+        *,
+        session: str | None = None,
+        channels: Sequence[ChannelName] = CHANNELS,
+        connect_timeout: float = 10.0,
+        max_message_size: float = math.inf,
+        max_sent_size: float = MAX_SENT_SIZE,
+    ) -> Transport:
+        """The channels of a kernel as a transport, for :func:`~enchannel.open_channels`.
+
+        ::
+
+            transport = await server.connect(kernel_id)
+            async with open_channels(transport, owned=True) as ch: ...
+
+        Its arguments are those of :meth:`ServerKernel.open_channels`. A checkpoint; cancelled, nothing is left open.
+
+        Raises:
+            ServerError: The server refuses, or has no such kernel.
+            KernelConnectError: It did not answer in time.
+        """
+        return await connect_kernel(
+            self._rest,
+            kernel_id,
+            session=session,
+            channels=channels,
+            connect_timeout=connect_timeout,
+            max_message_size=max_message_size,
+            max_sent_size=max_sent_size,
+        )
+
+
+class _Start:
+    """The start of a kernel, which goes on where whoever asked for it is cancelled."""
+
+    def __init__(self, rest: Rest, body: Mapping[str, Any], timeout: float) -> None:
+        self._rest = rest
+        self._body = body
+        self._timeout = timeout
+        self._said: Any = None
+        self._failure: ServerError | None = None
+        self._scope = anyio.CancelScope()
+        self.answered = anyio.Event()
+
+    async def ask(self) -> None:
+        """Has the server start it."""
+        with shielded():
+            try:
+                with self._scope:
+                    self._said = await self._rest.ask(
+                        "POST", "/kernels", self._body, timeout=self._timeout
+                    )
+            except ServerError as error:
+                self._failure = error
+            finally:
+                self.answered.set()
+
+    def model(self) -> KernelModel:
+        """What it has started.
+
+        Raises:
+            ServerError: It has started nothing.
+        """
+        if self._failure is not None:
+            error = self._failure
+            if error.status == 500 and not error.said:
+                raise ServerError(
+                    f"{error}: the kernel's program may be missing there; the server's log says more",
+                    500,
+                )
+            raise error
+        model = model_of(mapping(self._said))
+        if not model.id:
+            raise ServerError(f"{self._rest.url} has started a kernel and does not say which")
+        return model
+
+    async def undo(self) -> None:
+        """Has the server delete what it has started, or was about to. Shielded, bounded, and never raises."""
+        with shielded():
+            with anyio.move_on_after(STOPPED_START):
+                await self.answered.wait()
+            self._scope.cancel()
+            if self._failure is not None and self._failure.status:
+                return
+            said = mapping(self._said).get("id") or self._body["kernel_id"]
+            kernel = ServerKernel(self._rest, text_of(said), "", None)
+            try:
+                await kernel.shut_down()
+            except EnchannelError as error:
+                logger().warning("the kernel %s could not be deleted: %s", kernel.id, error)
+
+
+async def _ready(kernel: ServerKernel, deadline: float, timeout: float) -> None:
+    """Waits until the kernel has answered."""
+    left = max(deadline - anyio.current_time(), 0.001)
+    try:
+        with anyio.fail_after(left):
+            async with kernel.open_channels(connect_timeout=left) as ch:
+                await ch.kernel_info()
+    except (TimeoutError, KernelConnectError) as error:
+        said = f"the kernel {kernel.name!r} was not ready within {timeout:g} s"
+        raise KernelLaunchError(said, reason="not ready") from error
+    except (KernelDied, ServerError) as error:
+        if isinstance(error, ServerError) and error.status != 404:
+            raise
+        said = f"the kernel {kernel.name!r} exited before it was ready; the server's log says more"
+        raise KernelLaunchError(said, reason="exited") from error
+
+
+def _check_start(name: object, path: object, env: object, startup_timeout: float) -> None:
+    for what, text in (("name", name), ("path", path)):
+        if text is not None and not (isinstance(text, str) and text and "\0" not in text):
+            raise LocalProtocolError(f"{what} is text that is not empty, or None, not {text!r}")
+    if env is not None and not (
+        isinstance(env, Mapping)
+        and all(isinstance(each, str) and "\0" not in each for each in (*env, *env.values()))
+    ):
+        raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
+    if not is_number(startup_timeout) or not startup_timeout > 0:
+        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")

@@ -1,0 +1,450 @@
+"""A kernel's channels over the websocket of a Jupyter Server, a Kernel Gateway or an Enterprise Gateway.
+
+The rules:
+
+* All four channels come over one connection. One task, the *pump*, reads it and sorts what arrives; it stops reading
+  while much waits here, which the server then keeps.
+* The server keeps what a kernel says while its last websocket is away, for the session that had it. So the pump comes
+  back with the same session, again and again, and the connection is not lost with its websocket. What may be lost all
+  the same is told: where the connection was silent before it ended, and where somebody else was connected.
+* A websocket that is open proves nothing. The server is pinged, and behind a silence the pump closes the connection
+  hard and comes back. The kernel is asked for over REST where something is due and nothing comes, and now and then while
+  it is silent: a server leaves the websocket of a kernel that is gone open.
+* Behind each restart the server's own sockets may lead nowhere. Only a handshake proves that they do not, so the
+  websocket is made anew then.
+* What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears our
+  own session. It is the transport's to understand, and no output.
+
+Source: Jupyter Server's websocket handlers, and JupyterLab's services, which they were made for.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._bell import Bell
+from .._exceptions import ServerError
+from .._groups import unwrapping_task_group
+from .._log import logger
+from .._protocol.connection_info import ChannelName
+from .._protocol.errors import LocalProtocolError, MalformedMessage
+from .._protocol.message import Message
+from .._protocol.server_wire import pack, unpack
+from .._protocol.wire import Frame, Wire
+from .arrivals import Arrivals
+from .base import ConnectionEvent, FrameTransport, Start, Tell
+from .reach import Presence, Reach
+from .vigil import DUE, Vigil
+from .websocket import WebSocket
+
+__all__ = ["ServerTransport"]
+
+UNSENT = 1 << 20
+"""Bytes that may wait to go out before no more is taken over."""
+
+AGAIN, LAST_AGAIN = 0.1, 5.0
+"""Seconds until the server is tried again: at first, and at the longest; a random part of each, for others come as well."""
+
+ATTEMPT, START = 6.0, 60.0
+"""Seconds that an attempt may take: Enterprise Gateway waits 5 for the websocket that was there before; and for a kernel
+that starts anew."""
+
+OTHERS = 1.0
+"""Seconds for the server to say who else is connected to the kernel."""
+
+FINAL = (301, 302, 303, 307, 308, 401, 403, 404)
+"""What a server answers that is not tried again."""
+
+ASKED: tuple[ChannelName, ...] = ("shell", "control")
+"""Where what we sent may be lost with a websocket, however it ended."""
+
+RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
+"""How what a server says begins where it drops output."""
+
+
+class ServerTransport(FrameTransport):
+    """The channels of a kernel behind a server; made by ``connect()`` of a server.
+
+    Args:
+        channels: Those that are carried.
+        wire: Reads and writes the parts of a message.
+        reach: How its server is reached.
+        session: The session of all that is sent, and the websocket's.
+        max_sent_size: Bytes that a message may have which is sent.
+    """
+
+    buffered = True
+
+    def __init__(
+        self,
+        channels: Sequence[ChannelName],
+        wire: Wire,
+        reach: Reach,
+        session: str,
+        max_sent_size: float,
+    ) -> None:
+        super().__init__(channels, wire)
+        self.session: str | None = session
+        self.followed: Sequence[ChannelName] = tuple(channels)
+        self.rate_limited: int = 0
+        self._reach = reach
+        self._max_sent_size = max_sent_size
+        self._socket: WebSocket | None = None
+        self._seen = "not connected yet"
+        self._gone = ""
+        self._abandoned = False
+        self._scopes: set[anyio.CancelScope] = set()
+        self._arrivals = Arrivals(channels)
+        self._published: deque[Message] = deque()
+        self._news = Bell()
+        self._writing = False
+        self._tell: Tell | None = None
+        self._start: Start | None = None
+        self._vigil = Vigil(self, reach.look)
+        self._doubtful: Sequence[ChannelName] = ()
+        self._starting = False
+
+    # Receiving.
+
+    def take(self, channel: ChannelName, most: float, size: float) -> list[Sequence[Frame]]:
+        return self._arrivals.take(channel, most, size)
+
+    def receive_nowait(
+        self, channel: ChannelName, most: float = math.inf, size: float = math.inf
+    ) -> list[Message]:
+        if channel != "iopub":
+            return super().receive_nowait(channel, most, size)
+        if not self._published:
+            self._published.extend(super().receive_nowait(channel, most, size))
+        # What stands before a word of the server's is delivered before that is heeded.
+        messages: list[Message] = []
+        while self._published:
+            said = self._word_of_the_server(self._published[0])
+            if said is None:
+                messages.append(self._published.popleft())
+                continue
+            if messages:
+                break
+            self._published.popleft()
+            said()
+        return messages
+
+    def has_arrived(self, channel: ChannelName) -> bool:
+        return self._arrivals.has(channel) or (channel == "iopub" and bool(self._published))
+
+    async def wait_readable(self, channel: ChannelName) -> None:
+        if self._abandoned or self.has_arrived(channel):
+            await checkpoint()
+        else:
+            await self._arrivals.wait(channel)
+
+    def _word_of_the_server(self, message: Message) -> Callable[[], None] | None:
+        """What is to be done about `message`, where it is the server that speaks, and not the kernel."""
+        kind, content = message.header.get("msg_type"), message.content
+        if kind == "shutdown_reply" and not content.get("restart"):
+            # The kernel's own, and its last.
+            self._vigil.leaves()
+        if message.session != self.session:
+            return None
+        if kind == "status" and not message.parent_header:
+            state = content.get("execution_state")
+            if state == "restarting":
+                return self._restarts
+            if state == "dead":
+                return partial(
+                    self._end, "the server says that it is dead, and restarts it no more"
+                )
+        elif kind == "stream" and content.get("name") == "stderr":
+            text = content.get("text")
+            if isinstance(text, str) and text.startswith(RATE_LIMITS):
+                return partial(self._note_rate_limit, text.splitlines()[0])
+        return None
+
+    def _restarts(self) -> None:
+        self._starting = True
+        self._lose("the server restarts the kernel")
+        self._say(ConnectionEvent.RESTARTED, "the server restarts the kernel")
+
+    def _note_rate_limit(self, said: str) -> None:
+        self.rate_limited += 1
+        if self.rate_limited == 1:
+            logger().warning(
+                "the server drops output of the kernel (%s); further times are only counted", said
+            )
+
+    # Sending.
+
+    def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
+        socket = self._socket
+        if socket is None or socket.ended or socket.unsent > UNSENT:
+            raise anyio.WouldBlock
+        data, text = pack(channel, frames, socket.subprotocol)
+        if len(data) > self._max_sent_size:
+            raise LocalProtocolError(
+                f"{len(data)} bytes are more than a server takes in one message, which is {self._max_sent_size:g}; for one "
+                "that is configured to take more, say so with max_sent_size"
+            )
+        socket.send_nowait(data, text=text)
+        self._vigil.sent()
+        self._write_on()
+
+    def _write_on(self) -> None:
+        if self._socket is not None and self._socket.unsent and not self._writing and self._start:
+            self._writing = True
+            self._start(self._run, self._write)
+
+    async def _write(self) -> None:
+        try:
+            while self._socket is not None and self._socket.unsent and not self._socket.ended:
+                await self._socket.wait_writable()
+                self._socket.flush_nowait()
+                self._news.ring()
+        finally:
+            self._writing = False
+            self._news.ring()
+
+    async def wait_writable(self, channel: ChannelName) -> None:
+        await self._news.wait()
+
+    # The connection.
+
+    async def connect(self) -> None:
+        """Opens the first websocket.
+
+        Raises:
+            ServerError: The server refuses it, or the kernel is gone.
+            OSError: It cannot be reached.
+        """
+        self._take_over(await self._open())
+
+    async def _open(self) -> WebSocket:
+        """Opens a websocket, and asks for the kernel beside it: the handshake of one that is gone may never end."""
+        opened: WebSocket | None = None
+        gone: list[Presence] = []
+        try:
+            async with unwrapping_task_group() as tasks:
+
+                async def look() -> None:
+                    while not gone:
+                        await anyio.sleep(DUE)
+                        presence = await self._reach.look()
+                        if presence is not None and not presence.there:
+                            gone.append(presence)
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(look)
+                opened = await self._reach.connect(self.session or "")
+                tasks.cancel_scope.cancel()
+        except BaseException:
+            if opened is not None:
+                opened.close()
+            raise
+        if opened is None:
+            raise ServerError(f"there is no such kernel any more: {gone[0].said}", 404)
+        return opened
+
+    def _take_over(self, socket: WebSocket) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = socket
+        self._starting = False
+        self._vigil.connected()
+
+    def begin(self) -> None:
+        if self._abandoned and self._socket is not None:
+            # It has taken leave.
+            self._socket.close()
+            self._socket = None
+        self._abandoned, self._tell, self._start = False, None, None
+
+    def follow(self, tell: Tell, start: Start) -> None:
+        self._tell, self._start = tell, start
+        for task in (self._pump, self._vigil.ping, self._vigil.look_after):
+            start(self._run, task)
+
+    async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs `task` until the connection is abandoned."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                if not self._abandoned:
+                    await task()
+            finally:
+                self._scopes.discard(scope)
+
+    def unconnected(self) -> Mapping[str, str]:
+        if self._socket is not None and not (self._socket.ended or self._gone):
+            return {}
+        return dict.fromkeys(self.channels, f"{self._reach.endpoint} ({self._gone or self._seen})")
+
+    def doubtful(self, lost: Collection[ChannelName]) -> Collection[ChannelName]:
+        return self._doubtful
+
+    def reconnect(self, channels: Sequence[ChannelName]) -> None:
+        self._starting = True
+        self._lose("connected anew")
+
+    def _lose(
+        self, how: str, doubtful: Sequence[ChannelName] = ASKED, *, hard: bool = False
+    ) -> None:
+        """The websocket is lost, or given up; on those that are `doubtful` something may be lost with it."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        socket.close(hard=hard)
+        self._seen = how
+        self._doubtful = [name for name in self.channels if name in doubtful]
+        self._say(ConnectionEvent.DISCONNECTED, how)
+
+    def _end(self, said: str, event: ConnectionEvent = ConnectionEvent.EXITED) -> None:
+        if not self._gone:
+            self._gone = said
+            self._say(event, said)
+
+    def _say(self, event: ConnectionEvent, said: str) -> None:
+        if self._tell is not None and not self._abandoned:
+            self._tell(event, self.channels, said)
+        self._news.ring()
+
+    def forget(self, channel: ChannelName) -> None:
+        self._arrivals.forget(channel)
+        if channel == "iopub":
+            self._published.clear()
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        for scope in tuple(self._scopes):
+            scope.cancel()
+        self._arrivals.ring_all()
+        self._news.ring()
+        if self._socket is not None:
+            if self._gone or self._socket.ended:
+                self._socket.close()
+            else:
+                self._socket.say_goodbye()
+
+    def close(self) -> None:
+        """Lets go of the connection then and there, without a word."""
+        if self._socket is not None:
+            self._socket.close()
+
+    async def aclose(self) -> None:
+        self.abandon()
+        if self._socket is not None:
+            await self._socket.aclose()
+
+    # What the vigil finds out.
+
+    @property
+    def socket(self) -> WebSocket | None:
+        """The websocket, where there is one that has not ended."""
+        return None if self._socket is None or self._socket.ended else self._socket
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is read, because too much waits."""
+        return self._arrivals.full
+
+    def silent(self) -> None:
+        """Nothing came behind a ping."""
+        self._lose("nothing came behind a ping", self.channels, hard=True)
+
+    def deaf(self) -> None:
+        """The server has lost the way to the kernel."""
+        self._lose("the kernel is idle, and its answer does not come", self.channels)
+
+    def gone(self, said: str) -> None:
+        """The kernel is gone."""
+        self._end(said)
+
+    # The pump.
+
+    async def _pump(self) -> None:
+        """Reads one websocket after the other."""
+        while not self._gone:
+            if self._socket is None:
+                await self._come_back()
+            else:
+                await self._read(self._socket)
+
+    async def _read(self, socket: WebSocket) -> None:
+        """Reads `socket` to its end."""
+        self._sort(socket.take_messages())
+        while self._socket is socket and not self._gone:
+            if self._arrivals.full:
+                await self._arrivals.wait_room()
+            elif socket.ended:
+                in_order = ASKED if socket.closed_in_order else (*ASKED, "iopub")
+                self._lose(socket.ended, in_order)
+            else:
+                await socket.wait_readable()
+                self._read_some(socket)
+
+    def _read_some(self, socket: WebSocket) -> None:
+        if self._socket is not socket:
+            return
+        try:
+            messages = socket.receive_nowait()
+        except anyio.WouldBlock:
+            return
+        self._vigil.heard(messages=bool(messages))
+        self._sort(messages)
+        self._write_on()
+
+    def _sort(self, messages: Iterable[tuple[bytes | bytearray, bool]]) -> None:
+        rung: set[ChannelName] = set()
+        for data, text in messages:
+            try:
+                channel, frames = unpack(data, text=text)
+            except MalformedMessage as error:
+                self.refuse(self.channels[-1], [], error)
+                continue
+            self._arrivals.put(channel, frames)
+            rung.add(channel)
+        self._arrivals.ring(rung)
+
+    async def _come_back(self) -> None:
+        """Connects again, whatever it takes."""
+        pause = AGAIN
+        while not self._gone:
+            try:
+                with anyio.fail_after(START if self._starting else ATTEMPT):
+                    socket = await self._open()
+            except ServerError as error:
+                if error.status in FINAL:
+                    said = f"the server does not let us back: {error}"
+                    self._end(
+                        said,
+                        ConnectionEvent.EXITED if error.status == 404 else ConnectionEvent.GONE,
+                    )
+                    return
+                self._seen = str(error)
+            except TimeoutError:
+                self._seen = "it does not answer"
+            except OSError as error:
+                self._seen = error.strerror or str(error)
+            else:
+                try:
+                    await self._look_for_others()
+                except BaseException:
+                    socket.close()
+                    raise
+                self._take_over(socket)
+                self._say(ConnectionEvent.CONNECTED, "connected again")
+                return
+            await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+            pause = min(2 * pause, LAST_AGAIN)
+
+    async def _look_for_others(self) -> None:
+        presence = None
+        with anyio.move_on_after(OTHERS):
+            presence = await self._reach.look()
+        if presence is not None and (presence.connections or 0) > 1:
+            self._doubtful = self.channels

@@ -1,0 +1,155 @@
+"""Whether anybody is there: the websocket's other end, and the kernel behind it.
+
+* The server is pinged. Where nothing at all comes behind a ping, the network is gone and nobody has told: the websocket is
+  closed hard, and something may be lost.
+* A server leaves the websocket of a kernel that is gone open, and silent. So the kernel is asked for over REST where
+  something is due and nothing comes, when it has said that it exits, and now and then while it says nothing.
+* A server that says that the kernel is idle, while an answer of it is due, has lost the way to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+
+from .._bell import Bell
+from .reach import Presence
+from .websocket import WebSocket
+
+__all__ = ["DUE", "Vigil"]
+
+PING = 20.0
+"""Seconds between two pings; proxies end what is silent for 60."""
+
+PONG = 10.0
+"""Seconds for anything to come behind a ping."""
+
+DUE = 2.0
+"""Seconds without a word behind something that was sent, until the kernel is asked for over REST."""
+
+SELDOM = 60.0
+"""The longest time between two such questions."""
+
+LEAVING, LEAVE = 10.0, 0.5
+"""Seconds that a kernel which said that it exits may take to be gone, and between two looks whether it is."""
+
+DEAF = 10.0
+"""Seconds without the answer of a kernel that is idle, behind which the websocket leads nowhere."""
+
+
+class Watched(Protocol):
+    """The connection, as far as it is watched over."""
+
+    @property
+    def socket(self) -> WebSocket | None:
+        """The websocket, where there is one that has not ended."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is read, because too much waits."""
+
+    def silent(self) -> None:
+        """Nothing came behind a ping."""
+
+    def deaf(self) -> None:
+        """The server has lost the way to the kernel."""
+
+    def gone(self, said: str) -> None:
+        """The kernel is gone."""
+
+
+class Vigil:
+    """Watches over one connection.
+
+    Args:
+        watched: It.
+        look: What the server says of the kernel; ``None`` where it cannot be asked.
+    """
+
+    def __init__(self, watched: Watched, look: Callable[[], Awaitable[Presence | None]]) -> None:
+        self._watched = watched
+        self._ask = look
+        self._heard_at = self._spoke_at = self._due_since = math.inf
+        self._leaves_until = -math.inf
+        self._thought_deaf = False
+        self._due = Bell()
+
+    # What is seen of it.
+
+    def connected(self) -> None:
+        """A websocket is open."""
+        self._heard_at = self._spoke_at = anyio.current_time()
+        self._due_since = math.inf
+
+    def heard(self, *, messages: bool) -> None:
+        """Something has arrived, and `messages` of the kernel among it."""
+        self._heard_at = anyio.current_time()
+        if messages:
+            self._spoke_at, self._due_since = self._heard_at, math.inf
+            self._thought_deaf = False
+
+    def sent(self) -> None:
+        """Something was sent, and an answer is due."""
+        if self._due_since == math.inf:
+            self._due_since = anyio.current_time()
+            self._due.ring()
+
+    def leaves(self) -> None:
+        """The kernel has said that it exits."""
+        self._leaves_until = anyio.current_time() + LEAVING
+        self._due.ring()
+
+    # What is done about it.
+
+    async def ping(self) -> None:
+        """Pings the other end, for as long as this task is let."""
+        while True:
+            await anyio.sleep(PING)
+            socket, asked = self._watched.socket, anyio.current_time()
+            if socket is None:
+                continue
+            socket.ping()
+            await anyio.sleep(PONG)
+            if self._watched.socket is socket and not (
+                self._watched.stopped or self._heard_at >= asked
+            ):
+                self._watched.silent()
+
+    async def look_after(self) -> None:
+        """Asks for the kernel when that is due, for as long as this task is let."""
+        silence: tuple[float, float] | None = None
+        at, pause = math.inf, DUE
+        while True:
+            if silence != (self._due_since, self._spoke_at):
+                silence = self._due_since, self._spoke_at
+                pause = DUE if self._due_since < math.inf else PING
+                at = min(silence) + pause
+            leaving = anyio.current_time() < self._leaves_until
+            if leaving:
+                at = anyio.current_time() + LEAVE
+            with anyio.CancelScope(deadline=at):
+                if pause == DUE and not leaving:
+                    # Most often it comes, and the next is due; that must not cost each request a turn of this task.
+                    await anyio.sleep_until(at)
+                await self._due.wait()
+                continue
+            if leaving or silence == (self._due_since, self._spoke_at):
+                await self._look()
+                pause = min(2 * pause, SELDOM)
+                at = anyio.current_time() + pause
+
+    async def _look(self) -> None:
+        due_since = self._due_since
+        presence = await self._ask()
+        if presence is None or self._watched.socket is None:
+            return
+        if not presence.there:
+            self._watched.gone(f"the kernel is gone: {presence.said}")
+            return
+        overdue = due_since == self._due_since and anyio.current_time() - due_since >= DEAF
+        if overdue and presence.state == "idle" and not self._thought_deaf:
+            self._thought_deaf = True
+            self._watched.deaf()

@@ -1,0 +1,697 @@
+"""Kernels behind a server that does what the test says: the same channels, and what can go wrong on the way to them."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+import trustme
+
+from enchannel import (
+    KernelChannels,
+    KernelConnectError,
+    KernelDied,
+    KernelLaunchError,
+    LocalProtocolError,
+    Message,
+    Server,
+    ServerError,
+    ServerKernel,
+    Transport,
+    messages,
+    open_channels,
+    open_server,
+)
+from enchannel._protocol.server_wire import V1, pack
+from enchannel._protocol.wire import Wire
+from enchannel.testing import (
+    FakeKernel,
+    FakeServer,
+    KernelEnd,
+    MemoryKernelEnd,
+    ask,
+    check_transport,
+    open_fake_server,
+    pause,
+    result,
+    stream,
+)
+from raw_kernel import message
+
+pytestmark = pytest.mark.anyio
+
+LINES = 300
+
+
+def scripted(kernel: FakeKernel) -> None:
+    kernel.script("6 * 7", result("42"))
+    kernel.script("lines", *(stream(f"{number}\n") for number in range(LINES)))
+    kernel.script("ask", ask("name? "))
+    kernel.script("sleep", pause(1000))
+
+
+@asynccontextmanager
+async def opened(
+    **options: Any,
+) -> AsyncIterator[tuple[FakeServer, Server, ServerKernel, KernelChannels]]:
+    channel_options = {
+        name: options.pop(name) for name in tuple(options) if name not in ("token", "base", "v1")
+    }
+    async with open_fake_server(**options) as fake:
+        fake.on_start(scripted)
+        async with (
+            open_server(fake.url, token=fake.token) as server,
+            server.open_kernel("python3") as kernel,
+            kernel.open_channels(**channel_options) as ch,
+        ):
+            yield fake, server, kernel, ch
+
+
+@pytest.fixture(params=[True, False], ids=["v1", "default"])
+def v1(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
+def text_of(outputs: Any) -> str:
+    return "".join(output.get("text", "") for output in outputs)
+
+
+ALL_LINES = "".join(f"{number}\n" for number in range(LINES))
+
+
+async def restarted(ch: KernelChannels, times: int = 1) -> None:
+    with anyio.fail_after(10):
+        while ch.statistics().restarts < times:
+            await anyio.sleep(0.005)
+
+
+async def back(ch: KernelChannels, times: int = 1) -> None:
+    with anyio.fail_after(10):
+        while ch.statistics().outages < times:
+            await anyio.sleep(0.005)
+
+
+# What is the same as everywhere.
+
+
+async def test_the_transport_keeps_the_rules(v1: bool) -> None:
+    class Vanishing(MemoryKernelEnd):
+        """Takes the way to it along."""
+
+        def vanish(self, reason: str = "") -> None:
+            tasks.start_soon(self.cut)
+
+        async def cut(self) -> None:
+            fake.refuse(404, times=100)
+            for websocket in fake.websockets():
+                await websocket.cut()
+
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, KernelEnd]]:
+        end = Vanishing()
+        async with open_server(fake.url) as server:
+            transport = await server.connect(fake.host(end))
+            try:
+                yield transport, end
+            finally:
+                await transport.aclose()
+                fake._refusals.clear()
+
+    async with anyio.create_task_group() as tasks:
+        async with open_fake_server(v1=v1) as fake:
+            await check_transport(make)
+
+
+async def test_a_conversation_of_each_kind(v1: bool) -> None:
+    async with opened(v1=v1) as (fake, _, kernel, ch):
+        fake_kernel = fake.kernels[kernel.id]
+        fake_kernel.on_comm(
+            "echo", lambda comm, said: comm.send(said.content["data"], buffers=said.buffers)
+        )
+        done = await ch.run("6 * 7")
+        assert done.outputs[0]["data"] == {"text/plain": "42"}
+        assert (await ch.request("complete_request", {"code": "x", "cursor_pos": 1})).content
+        done = await ch.run("ask", on_input=lambda prompt, password: f"ada at {prompt}")
+        assert done.status == "ok"
+        async with ch.open_comm("echo", {}) as comm:
+            await comm.send({"a": 1}, buffers=[b"\0" * 5_000_000])
+            with anyio.fail_after(20):
+                while not (received := await comm.receive()).buffers:
+                    pass
+        assert bytes(received.buffers[0]) == b"\0" * 5_000_000
+        async with ch.execute("sleep") as execution:
+            async for said in execution:
+                if said.msg_type == "execute_input":
+                    await ch.interrupt()
+        assert (await execution.wait()).content["status"] == "error"
+        await kernel.restart()
+        assert (await ch.run("6 * 7")).execution_count == 1
+        assert ch.statistics().restarts == 1
+        assert ch.statistics().outages == 0
+        assert (await ch.kernel_info())["status"] == "ok"
+
+
+async def test_the_session_is_that_of_the_websocket() -> None:
+    async with opened(session="ours") as (fake, _, kernel, ch):
+        sent = await ch.shell.send(messages.kernel_info_request())
+        assert sent.session == "ours"
+        assert fake.websockets()[0].session == "ours"
+        with pytest.raises(LocalProtocolError, match="ASCII"):
+            async with kernel.open_channels("ü"):
+                pass
+
+
+async def test_a_transport_alone() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        kernel_id = await fake.start_kernel()
+        transport = await server.connect(kernel_id, channels=("shell", "iopub"))
+        for _ in range(2):
+            async with open_channels(transport) as ch:
+                assert (await ch.run("6 * 7")).status == "ok"
+                with pytest.raises(LocalProtocolError):
+                    await ch.control.send(messages.kernel_info_request())
+        with pytest.raises(LocalProtocolError, match="session"):
+            async with open_channels(transport, session="another"):
+                pass
+        await transport.aclose()
+        with pytest.raises(ServerError, match="has no kernel"):
+            await server.connect("nowhere")
+
+
+async def test_a_kernel_of_somebody_else_is_left_running() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        kernel_id = await fake.start_kernel()
+        async with server.attach(kernel_id) as kernel, kernel.open_channels() as ch:
+            assert kernel.name == "python3"
+            assert (await ch.run("6 * 7")).status == "ok"
+        (model,) = await server.list_kernels()
+        assert model.id == kernel_id
+        assert model.last_activity is not None
+        with pytest.raises(ServerError, match="has no kernel nothing") as caught:
+            async with server.attach("nothing"):
+                pass
+        assert caught.value.status == 404
+
+
+async def test_only_the_channels_that_are_wanted() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        async with server.open_kernel() as kernel:
+            async with kernel.open_channels(channels=("control",)) as ch:
+                reply = await ch.request("kernel_info_request", channel="control")
+                assert reply.content["status"] == "ok"
+            with pytest.raises(LocalProtocolError, match="channels are some of"):
+                async with kernel.open_channels(channels=("hb",)):  # type: ignore[arg-type]
+                    pass
+
+
+# The connection goes.
+
+Cut = Callable[[Any], Awaitable[None]]
+
+
+@pytest.mark.parametrize("way", ["reset", "cut", "close"])
+async def test_what_is_in_flight_goes_on_behind_a_lost_websocket(
+    way: str, v1: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(v1=v1) as (fake, _, kernel, ch):
+        steps = [stream(f"{number}\n") for number in range(LINES)]
+        gate = anyio.Event()
+
+        async def held(request: Any) -> None:
+            await gate.wait()
+
+        fake.kernels[kernel.id].script("lines", *steps[:100], held, *steps[100:])
+        async with ch.execute("lines") as execution:
+            with anyio.fail_after(10):
+                while not text_of(execution.outputs).endswith("99\n"):
+                    await execution.__anext__()
+            await getattr(fake.websockets()[0], way)()
+            gate.set()
+            with anyio.fail_after(20):
+                reply = await execution.wait()
+        assert reply.content["status"] == "ok"
+        assert text_of(execution.outputs) == ALL_LINES
+        statistics = ch.statistics()
+        assert statistics.outages == 1
+        # What a server has closed in order lacks nothing; of the others nobody knows.
+        assert statistics.gaps == (0 if way == "close" else 1)
+        said = "was kept" if way == "close" else "may be lost"
+        assert any(said in record.message for record in caplog.records)
+
+
+async def test_a_prompt_outlives_the_websocket() -> None:
+    async with opened() as (fake, _, _, ch):
+
+        async def answer(prompt: str, password: bool) -> str:
+            (websocket,) = fake.websockets()
+            await websocket.reset()
+            return "ada"
+
+        with anyio.fail_after(20):
+            done = await ch.run("ask", on_input=answer)
+        assert done.status == "ok"
+
+
+async def test_where_somebody_else_was_connected_something_may_be_lost() -> None:
+    async with opened() as (fake, _, kernel, ch), kernel.open_channels() as other:
+        await other.run("6 * 7")
+        mine = next(each for each in fake.websockets() if each.session == ch._core.session)
+        await mine.close()
+        await back(ch)
+        assert ch.statistics().gaps == 1
+        assert (await ch.run("6 * 7")).status == "ok"
+
+
+async def test_the_server_is_tried_again_where_it_is_away_for_a_moment() -> None:
+    async with opened() as (fake, _, _, ch):
+        for status in (502, 503, 504):
+            fake.refuse(status, "<html><title>Bad Gateway</title></html>")
+        await fake.websockets()[0].reset()
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
+        assert fake._refusals == []
+
+
+REFUSALS: dict[int, tuple[str, str]] = {
+    404: ("exited", "has no kernel"),
+    403: ("disconnected", "refuses the token"),
+    401: ("disconnected", "refuses the token"),
+    302: ("disconnected", "redirects to hub/login"),
+}
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+async def test_a_refusal_ends_it_at_once(status: int) -> None:
+    reason, said = REFUSALS[status]
+    async with opened(token="the-token") as (fake, _, _, ch):
+        fake.refuse(status, times=50, headers={"Location": "http://hub/login?next=the-token"})
+        with anyio.fail_after(5):
+            await fake.websockets()[0].reset()
+            with pytest.raises(KernelDied, match=said) as caught:
+                await ch.run("6 * 7")
+            assert (await ch.wait_lost()).reason == reason
+        assert caught.value.reason == reason
+        assert ch.status == "dead"
+        fake._refusals.clear()
+
+
+async def test_a_server_that_does_not_come_back_is_given_up() -> None:
+    async with opened(reconnect_timeout=0.5) as (fake, _, _, ch):
+        fake.refuse(502, times=1000)
+        await fake.websockets()[0].reset()
+        with anyio.fail_after(5), pytest.raises(KernelDied, match="did not come back within 0.5 s"):
+            await ch.run("6 * 7")
+        fake._refusals.clear()
+
+
+async def test_a_message_that_is_larger_than_the_server_takes_is_not_sent() -> None:
+    async with opened(max_sent_size=100_000) as (_, _, _, ch):
+        with pytest.raises(LocalProtocolError, match="more than a server takes"):
+            await ch.run("#" * 100_000)
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().outages == 0
+
+
+# The kernel goes, and the websocket stays.
+
+
+async def test_a_kernel_that_is_gone_without_a_word_is_asked_for() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        fake.forget(kernel.id)
+        with anyio.fail_after(6), pytest.raises(KernelDied, match="the kernel is gone") as caught:
+            await ch.run("6 * 7")
+        assert caught.value.reason == "exited"
+
+
+async def test_a_kernel_that_says_that_it_exits_is_gone_soon() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].publish("shutdown_reply", {"status": "ok", "restart": False})
+        fake.forget(kernel.id)
+        with anyio.fail_after(3):
+            assert (await ch.wait_lost()).reason == "exited"
+
+
+async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:
+    async with opened() as (fake, _, kernel, ch), ch.subscribe("iopub") as published:
+        async with ch.execute("sleep") as execution:
+            await published.receive()
+            fake.kernels[kernel.id].die()
+            with anyio.fail_after(5), pytest.raises(KernelDied, match="restarted") as caught:
+                await execution.wait()
+        assert caught.value.reason == "restarted"
+        with anyio.fail_after(10):
+            assert (await ch.run("6 * 7")).execution_count == 1
+        statistics = ch.statistics()
+        assert (statistics.restarts, statistics.outages) == (1, 0)
+        # What the server said of it is none of the kernel's statuses.
+        with anyio.move_on_after(0.1):
+            async for _, said in published:
+                assert said.content.get("execution_state") != "restarting"
+
+
+async def test_a_kernel_that_dies_again_and_again_is_dead() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        for times in range(1, 6):
+            fake.kernels[kernel.id].die()
+            await restarted(ch, times)
+            with anyio.fail_after(10):
+                assert (await ch.run("6 * 7")).status == "ok"
+        fake.kernels[kernel.id].die()
+        with anyio.fail_after(5):
+            died = await ch.wait_lost()
+        assert died.reason == "exited"
+        assert "dead" in str(died)
+
+
+async def test_waiting_for_the_end_of_a_kernel() -> None:
+    async with opened() as (fake, _, kernel, _):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kernel.wait)
+            await anyio.wait_all_tasks_blocked()
+            fake.forget(kernel.id)
+        with pytest.raises(KernelDied):
+            await kernel.interrupt()
+        with pytest.raises(KernelDied):
+            async with kernel.open_channels():
+                pass
+
+
+async def test_a_kernel_that_is_shut_down_ends_its_channels() -> None:
+    async with opened() as (fake, server, kernel, ch):
+        await kernel.shut_down()
+        await kernel.shut_down()
+        await kernel.wait()
+        assert fake.kernels == {}
+        with pytest.raises(KernelDied, match="was shut down"):
+            await ch.run("6 * 7")
+        assert await server.list_kernels() == []
+
+
+# What a server says in the kernel's name.
+
+
+async def test_a_rate_limit_is_counted_and_no_output(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as (fake, _, _, ch):
+        async with ch.execute("sleep") as execution:
+            async for said in execution:
+                if said.msg_type == "execute_input":
+                    break
+            for _ in range(3):
+                await fake.websockets()[0].say_rate_limit(execution.request.header)
+            await ch.interrupt()
+            await execution.wait()
+        assert not any(output["output_type"] == "stream" for output in execution.outputs)
+        assert ch.statistics().rate_limited == 3
+        warned = [record for record in caplog.records if "rate exceeded" in record.message]
+        assert len(warned) == 1
+
+
+async def test_what_a_kernel_prints_that_looks_like_one_is_output() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", stream("IOPub message rate exceeded.\n", "stderr"))
+        done = await ch.run("x")
+        assert text_of(done.outputs) == "IOPub message rate exceeded.\n"
+        assert ch.statistics().rate_limited == 0
+
+
+# What is no message.
+
+
+def wrong_frames(v1: bool) -> list[tuple[bytes, bool]]:
+    good, text = pack("iopub", Wire().encode(message("stream", text="bad")), V1 if v1 else None)
+    wrong = [(b"", False), (b"\0", False), (b"\0" * 4, False), (b"[]", True), (b"{", True)]
+    wrong += [
+        (struct.pack("<Q", count) + good, False) for count in (0, 5, 1 << 20, 1 << 40, 1 << 63)
+    ]
+    wrong += [(struct.pack(">I", count) + good, False) for count in (0, 5, 1 << 20, 1 << 31)]
+    for number in range(30 if not text else 10):
+        wrong.append((good[: number * len(good) // 40], text))
+    return [*wrong, *[(b'{"header": %d}' % number, True) for number in range(20)]][:40]
+
+
+async def test_what_is_no_message_costs_no_other(v1: bool) -> None:
+    async with opened(v1=v1) as (fake, _, _kernel, ch), ch.subscribe("iopub") as published:
+        (websocket,) = fake.websockets()
+        for number, (data, text) in enumerate(wrong_frames(v1)):
+            await websocket.send_raw(data, text=text)
+            said = {"name": "stdout", "text": f"{number}"}
+            good = Wire().encode(Message(message("stream").header, {}, {}, said))
+            await websocket.send_raw(*_packed(good, v1))
+        for number in range(40):
+            with anyio.fail_after(10):
+                while (got := (await published.receive())[1]).msg_type != "stream":
+                    pass
+            assert got.content["text"] == f"{number}"
+        assert ch.statistics().dropped == {"MalformedMessage": 40}
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().outages == 0
+
+
+def _packed(frames: Any, v1: bool) -> tuple[bytes]:
+    return (pack("iopub", frames, V1)[0],)
+
+
+async def test_a_connection_that_is_no_websocket_any_more_is_made_anew() -> None:
+    async with opened() as (fake, _, _, ch):
+        await fake.websockets()[0].send_bytes(b"\xff\xff\xff\xff\xff")
+        await back(ch)
+        assert (await ch.run("6 * 7")).status == "ok"
+
+
+async def test_a_message_in_pieces_and_one_that_is_cut() -> None:
+    async with opened() as (fake, _, _, ch), ch.subscribe("iopub") as published:
+        (websocket,) = fake.websockets()
+        data, _ = pack("iopub", Wire().encode(message("stream", text="whole")), V1)
+        first, second = data[:10], data[10:]
+        await websocket.send_bytes(bytes([0x02, len(first)]) + first)
+        await websocket.send_bytes(bytes([0x89, 0]))
+        await websocket.send_bytes(bytes([0x80, 126]) + struct.pack(">H", len(second)) + second)
+        with anyio.fail_after(5):
+            while (await published.receive())[1].content.get("text") != "whole":
+                pass
+        await websocket.send_bytes(bytes([0x02, len(first)]) + first)
+        await websocket.cut()
+        await back(ch)
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().dropped == {}
+
+
+async def test_a_message_that_is_too_large_is_dropped_alone(v1: bool) -> None:
+    async with opened(v1=v1, max_message_size=50_000) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", stream("x" * 100_000), stream("small"))
+        done = await ch.run("x")
+        assert text_of(done.outputs) == "small"
+        assert ch.statistics().dropped == {"MessageTooLarge": 1}
+
+
+async def test_streams_with_a_bound_hold_up_the_server_and_lose_nothing() -> None:
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(5_000)))
+        async with ch.subscribe("iopub") as published, anyio.create_task_group() as tasks:
+            tasks.start_soon(ch.run, "x")
+            seen = 0
+            with anyio.fail_after(60):
+                while seen < 5_000:
+                    _, said = await published.receive()
+                    seen += said.msg_type == "stream"
+
+
+# Opening, and what a server refuses.
+
+
+async def test_a_server_that_is_none() -> None:
+    async with open_fake_server() as fake:
+        fake.refuse(200, "<html>hello</html>")
+        with pytest.raises(ServerError, match="no Jupyter Server's API"):
+            async with open_server(fake.url):
+                pass
+    with pytest.raises(ServerError, match="Is it running"):
+        async with open_server(fake.url):
+            pass
+
+
+SAID: dict[str, tuple[int, Any, str]] = {
+    "no token": (403, {"message": "Forbidden", "reason": None}, "wants a token"),
+    "no xsrf": (403, {"message": "'_xsrf' argument missing from POST"}, "wants a token"),
+    "gateway": (401, {"message": "", "reason": "Unauthorized"}, "wants a token"),
+    "login": (302, "", "redirects to hub/login: is its base URL right"),
+    "page": (404, "<html><title>Jupyter Server</title></html>", "nothing at /api"),
+    "limit": (403, {"reason": "Resource Limit", "message": "no more"}, "refuses .Resource Limit: no more"),
+    "proxy": (502, "<title>502 Bad\n Gateway</title>", "through what is before it .502 Bad Gateway"),
+    "method": (405, {"message": "Method Not Allowed"}, "does not offer that"),
+    "silence": (500, "", "with status 500, without a word"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAID)
+async def test_each_refusal_says_what_to_do(case: str) -> None:
+    status, body, said = SAID[case]
+    async with open_fake_server() as fake:
+        fake.refuse(status, body, headers={"Location": "http://hub/login?next=x"})
+        with pytest.raises(ServerError, match=said) as caught:
+            async with open_server(fake.url):
+                pass
+        assert caught.value.status == status
+
+
+async def test_a_kernelspec_that_is_not_there() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        with pytest.raises(ServerError, match=r"no kernelspec 'ruby'; it has python3"):
+            async with server.open_kernel("ruby"):
+                pass
+        (spec,) = await server.kernelspecs()
+        assert (spec.name, spec.language, spec.is_default) == ("python3", "python", True)
+        assert not any(method == "POST" for method, _ in fake.requests)
+
+
+async def test_a_kernel_that_exits_while_it_starts() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+
+        def vanish(kernel: FakeKernel) -> None:
+            kernel.on("kernel_info_request", lambda request: gone())
+
+        def gone() -> None:
+            for kernel_id in tuple(fake.kernels):
+                fake.forget(kernel_id)
+
+        fake.on_start(vanish)
+        with (
+            anyio.fail_after(10),
+            pytest.raises(KernelLaunchError, match="exited before") as caught,
+        ):
+            async with server.open_kernel():
+                pass
+        assert caught.value.reason == "exited"
+
+
+async def test_a_kernel_that_is_never_ready() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(lambda kernel: kernel.go_silent())
+        with anyio.fail_after(10), pytest.raises(KernelLaunchError, match="not ready within 0.5 s"):
+            async with server.open_kernel(startup_timeout=0.5):
+                pass
+        assert fake.kernels == {}
+
+
+async def test_a_handshake_that_hangs() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        kernel_id = await fake.start_kernel()
+        fake.hangs = True
+        with (
+            anyio.fail_after(5),
+            pytest.raises(KernelConnectError, match=f"within 0.3 s.*{kernel_id}"),
+        ):
+            await server.connect(kernel_id, connect_timeout=0.3)
+        with anyio.fail_after(5), pytest.raises(ServerError, match="has not answered within 0.3 s"):
+            async with open_server(fake.url, connect_timeout=0.3):
+                pass
+
+
+async def test_a_start_that_is_cancelled_leaves_no_kernel() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        for steps in range(60):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+
+                    async def cancel(steps: int = steps, scope: anyio.CancelScope = scope) -> None:
+                        for _ in range(steps):
+                            await anyio.sleep(0)
+                        scope.cancel()
+
+                    tasks.start_soon(cancel)
+                    async with server.open_kernel() as kernel, kernel.open_channels():
+                        await anyio.sleep_forever()
+            assert fake.kernels == {}, f"behind {steps} steps"
+        assert await fake.wait_websockets(0) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"url": 5}, "the URL of a server is a str"),
+        ({"url": "http://host", "token": "a\nb"}, "a token is text"),
+        ({"url": "http://host", "token": 5}, "a token is text"),
+        ({"url": "http://host", "ssl_context": "ca.pem"}, "ssl_context is"),
+        ({"url": "http://host", "connect_timeout": 0}, "connect_timeout is seconds"),
+    ],
+)
+def test_wrong_arguments_are_told_at_the_call(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(LocalProtocolError, match=said):
+        open_server(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"name": ""}, "name is text"),
+        ({"path": 5}, "path is text"),
+        ({"env": {"A": 1}}, "env maps"),
+        ({"startup_timeout": -1}, "startup_timeout is seconds"),
+    ],
+)
+async def test_wrong_arguments_of_a_kernel(arguments: dict[str, Any], said: str) -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        with pytest.raises(LocalProtocolError, match=said):
+            async with server.open_kernel(**arguments):
+                pass
+
+
+async def test_tls() -> None:
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with open_fake_server(ssl_context=serving) as fake:
+        fake.on_start(scripted)
+        assert fake.url.startswith("https://")
+        async with open_server(fake.url, ssl_context=trusting) as server:
+            async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+                done = await ch.run("lines")
+                assert text_of(done.outputs) == ALL_LINES
+                large = {"header": {"msg_type": "x"}, "buffers": [b"\1" * 5_000_000]}
+                await ch.shell.send(large)
+                await fake.websockets()[0].reset()
+                assert (await ch.run("6 * 7")).status == "ok"
+        with pytest.raises(ServerError, match="certificate"):
+            async with open_server(fake.url):
+                pass
+
+
+# The token.
+
+
+async def test_the_token_is_in_the_header_and_nowhere_else(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "the-secret-token"
+    monkeypatch.setenv("JUPYTER_TOKEN", secret)
+    shown: list[object] = []
+    async with open_fake_server(token=secret) as fake:
+        async with open_server(f"{fake.url}/lab") as server, server.open_kernel() as kernel:
+            async with kernel.open_channels() as ch:
+                shown += [server, kernel, ch, ch.statistics(), vars(server), vars(kernel)]
+                fake.refuse(403, f"not {secret}", times=2)
+                await fake.websockets()[0].reset()
+                with pytest.raises(KernelDied) as died:
+                    await ch.run("6 * 7")
+                shown.append(died.value)
+            fake.refuse(500, f"not {secret}")
+            with pytest.raises(ServerError) as caught:
+                await server.list_kernels()
+            shown += [caught.value, vars(caught.value)]
+        monkeypatch.delenv("JUPYTER_TOKEN")
+        async with open_server(f"{fake.url}/?token={secret}") as server:
+            shown += [server, await server.kernelspecs()]
+    assert all(secret not in path for _, path in fake.requests)
+    assert secret not in "".join(map(repr, shown)) + "".join(map(str, shown))
+    assert secret not in caplog.text

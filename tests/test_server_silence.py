@@ -1,0 +1,105 @@
+"""Servers and kernels that fall silent, on a clock on which time goes by faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import KernelDied, open_server
+from enchannel.testing import FakeKernel, open_fake_server, result, stream
+from virtual_clock import fast_backend  # noqa: F401
+
+pytestmark = pytest.mark.anyio
+
+
+def scripted(kernel: FakeKernel) -> None:
+    kernel.script("6 * 7", result("42"))
+
+
+async def test_a_connection_that_is_dead_and_open_is_noticed_and_made_anew() -> None:
+    async with (
+        open_fake_server() as fake,
+        open_server(fake.url) as server,
+        server.open_kernel() as kernel,
+        kernel.open_channels() as ch,
+    ):
+        gate = anyio.Event()
+
+        async def held(request: Any) -> None:
+            await gate.wait()
+
+        lines = [stream(f"{number}\n") for number in range(30)]
+        fake.kernels[kernel.id].script("lines", *lines[:10], held, *lines[10:])
+        async with ch.execute("lines") as execution:
+            while len(execution.outputs) < 1 or "9" not in execution.outputs[0]["text"]:
+                await execution.__anext__()
+            (websocket,) = fake.websockets()
+            websocket.freeze()
+            gate.set()
+            # What the server writes into the dead connection is lost, the reply too; it is asked behind.
+            with anyio.fail_after(600):
+                await ch.wait_idle()
+                with pytest.raises(Exception, match="connection") as caught:
+                    await execution.wait()
+        assert type(caught.value).__name__ in ("NoReply", "KernelDied")
+        assert ch.statistics().gaps == 1
+
+
+async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            (websocket,) = fake.websockets()
+            for pipe in websocket._transport.inbound.values():
+                pipe.stall()
+
+            async def mend() -> None:
+                await websocket.ended.wait()
+                for pipe in websocket._transport.inbound.values():
+                    pipe.resume()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mend)
+                with anyio.fail_after(600):
+                    assert (await ch.run("6 * 7")).status == "ok"
+            assert ch.statistics().outages == 1
+
+
+async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:
+    async with (
+        open_fake_server() as fake,
+        open_server(fake.url) as server,
+        server.open_kernel() as kernel,
+        kernel.open_channels() as ch,
+    ):
+        fake.forget(kernel.id)
+        with anyio.fail_after(600):
+            died = await ch.wait_lost()
+        assert died.reason == "exited"
+
+
+async def test_an_idle_connection_goes_on() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            await anyio.sleep(100)
+            assert ch.lost is None
+            assert (await ch.run("6 * 7")).status == "ok"
+            assert ch.statistics().outages == 0
+
+
+async def test_code_that_says_nothing_for_long_goes_on() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+
+        async def long(request: Any) -> None:
+            await anyio.sleep(200)
+
+        fake.on_start(lambda kernel: kernel.script("long", long))
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            assert (await ch.run("long")).status == "ok"
+            assert ch.statistics().outages == 0
+            with pytest.raises(KernelDied):
+                fake.forget(kernel.id)
+                await ch.run("long")
