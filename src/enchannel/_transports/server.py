@@ -202,9 +202,10 @@ class ServerTransport(FrameTransport):
 
     async def _write(self) -> None:
         try:
-            while self._socket is not None and self._socket.unsent and not self._socket.ended:
-                await self._socket.wait_writable()
-                self._socket.flush_nowait()
+            while (socket := self.socket) is not None and socket.unsent:
+                # It may be closed meanwhile, and another one in its place.
+                await socket.wait_writable()
+                socket.flush_nowait()
                 self._news.ring()
         finally:
             self._writing = False
