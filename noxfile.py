@@ -35,6 +35,9 @@ def installed_pythons() -> list[str]:
 
 PYTHONS = installed_pythons()
 
+ENTERPRISE_GATEWAY = ("jupyter_enterprise_gateway>=3.2", "ipykernel<7", "setuptools<81")
+"""It pins what is old, so it has an environment of its own."""
+
 WORKERS = str(2 * (os.cpu_count() or 2))
 """Of pytest-xdist: tests that wait for processes and clocks leave half of each processor free."""
 
@@ -59,7 +62,29 @@ def tests(session: nox.Session) -> None:
     without = ["-n", WORKERS, "tests", "--ignore=tests/integration", *half]
     session.run("pytest", *(session.posargs or without))
     if real and not session.posargs:
-        session.run("pytest", "-n", WORKERS, *real)
+        session.run("pytest", "-n", WORKERS, *real, env=enterprise_gateway(session))
+
+
+def enterprise_gateway(session: nox.Session) -> dict[str, str]:
+    """Where the tests find an Enterprise Gateway; nothing where none can be had, and then they are skipped."""
+    home = Path(session.cache_dir).absolute() / "enterprise-gateway"
+    programs = home / ("Scripts" if os.name == "nt" else "bin")
+    if not (programs / "jupyter-enterprisegateway").exists():
+        try:
+            session.run_install("python", "-m", "venv", "--clear", str(home), external=True)
+            session.run_install(
+                str(programs / "python"),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                *ENTERPRISE_GATEWAY,
+                external=True,
+            )
+        except nox.command.CommandFailed:
+            session.warn("no Enterprise Gateway: its tests are skipped")
+            return {}
+    return {"ENCHANNEL_ENTERPRISE_GATEWAY": str(programs)}
 
 
 @nox.session(python=PYTHONS[0])

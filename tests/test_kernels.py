@@ -585,3 +585,21 @@ async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
             while kernel.returncode is not None:
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("stanza", [{"provisioner_name": "yarn-provisioner", "config": {}}, None])
+async def test_a_kernel_that_somebody_else_starts_is_refused(
+    stanza: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stanza is None:
+        monkeypatch.setenv("JUPYTER_DEFAULT_PROVISIONER_NAME", "yarn-provisioner")
+    spec = attrs.evolve(scripted(), metadata={"kernel_provisioner": stanza})
+    with pytest.raises(KernelLaunchError, match=r"'yarn-provisioner'.*through a server") as caught:
+        open_kernel(spec)
+    assert caught.value.reason == "provisioner"
+
+
+@pytest.mark.parametrize("stanza", [{"provisioner_name": "local-provisioner"}, {}, [], "x", None])
+async def test_a_kernel_of_this_machine_is_not(stanza: Any) -> None:
+    async with open_kernel(attrs.evolve(scripted(), metadata={"kernel_provisioner": stanza})):
+        pass

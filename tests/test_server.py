@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import struct
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -664,6 +667,18 @@ async def test_tls() -> None:
         with pytest.raises(ServerError, match="certificate"):
             async with open_server(fake.url):
                 pass
+
+
+# What the documentation says.
+
+
+async def test_the_test_that_the_documentation_shows() -> None:
+    said = (Path(__file__).parents[1] / "docs" / "servers.rst").read_text()
+    blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", said, re.MULTILINE)
+    (shown,) = [textwrap.dedent(block) for block in blocks if "def test_" in block]
+    names: dict[str, Any] = {}
+    exec(shown, names)
+    await names["test_my_front_end"]()
 
 
 # The token.

@@ -56,15 +56,29 @@ def _positive(_: click.Context, __: click.Parameter, value: float | None) -> flo
     return value
 
 
+at_server = click.option(
+    "--server",
+    metavar="URL",
+    envvar="JUPYTER_SERVER_URL",
+    show_envvar=True,
+    help="A Jupyter Server, or a gateway, whose kernels are meant; its token is what JUPYTER_TOKEN says.",
+)
+
+
 @main.command()
 @click.argument("code", nargs=-1, required=True)
-@click.option("--kernel", metavar="NAME", show_default="python3", help="The kernelspec to launch.")
+@click.option(
+    "--kernel",
+    metavar="NAME",
+    help="The kernelspec to launch; by default python3, or what the server prefers.",
+)
 @click.option(
     "--existing",
     metavar="FILE",
     help="A running kernel instead: its connection file, or the name of one in Jupyter's runtime "
-    "directory, or a pattern such as 'kernel-12*'.",
+    "directory, or a pattern such as 'kernel-12*'; with --server its id.",
 )
+@at_server
 @click.option(
     "--timeout",
     type=float,
@@ -77,6 +91,7 @@ def run(
     code: tuple[str, ...],
     kernel: str | None,
     existing: str | None,
+    server: str | None,
     timeout: float | None,
     json_: bool,
 ) -> None:
@@ -104,6 +119,7 @@ def run(
       enchannel run "print('woo')"
       enchannel run setup.py "main()" --timeout 60
       enchannel run --existing 'kernel-12*' --json "x"
+      enchannel run --server http://localhost:8888 "print('there')"
       echo me | enchannel run "input('name? ')"
     """  # noqa: D301
     if kernel is not None and existing is not None:
@@ -116,7 +132,7 @@ def run(
         answers = None if STANDARD_INPUT in code else open_input(output)
         running = Run(
             cells,
-            Target(kernel or "python3", existing),
+            Target(kernel, existing, server),
             output=output,
             answers=answers,
             timeout=timeout,
@@ -125,8 +141,9 @@ def run(
 
 
 @main.command()
+@at_server
 @click.option("--json", "json_", is_flag=True, help="Print both as one JSON object.")
-def kernels(json_: bool) -> None:
+def kernels(server: str | None, json_: bool) -> None:
     """List the kernels that are installed and those that run.
 
     What is installed can be launched by its name, as with `enchannel run --kernel NAME`; what runs is
@@ -142,14 +159,18 @@ def kernels(json_: bool) -> None:
       0    they are listed, be it none
       2    they could not be found
     """  # noqa: D301
-    from ._cli.kernels import as_json, as_tables
+    from ._cli import kernels as listed
 
     with _failures():
-        installed = KernelSpec.installed()
-        running = trio.run(list_running_kernels)
-        show = as_json if json_ else as_tables
+        if server is not None:
+            there = trio.run(listed.ask_server, server)
+            shown = listed.server_as_json(*there) if json_ else listed.server_as_tables(*there)
+        else:
+            installed, running = KernelSpec.installed(), trio.run(list_running_kernels)
+            show = listed.as_json if json_ else listed.as_tables
+            shown = show(installed, running)
         try:
-            write(sys.stdout, show(installed, running))
+            write(sys.stdout, shown)
         except BrokenPipeError:
             _exit(1)
     _exit(0)

@@ -76,6 +76,7 @@ LaunchFailure: TypeAlias = Literal[
     "no kernelspec",
     "broken kernelspec",
     "no encryption",
+    "provisioner",
     "system",
     "address taken",
     "exited",
@@ -120,7 +121,8 @@ class KernelLaunchError(EnchannelError):
 
     Attributes:
         stderr: The tail of what the kernel wrote to its standard output and standard error.
-        reason: ``"no kernelspec"``, ``"broken kernelspec"``, ``"no encryption"`` (where it is required), ``"system"`` (which
+        reason: ``"no kernelspec"``, ``"broken kernelspec"``, ``"no encryption"`` (where it is required),
+            ``"provisioner"`` (it is another one's to start), ``"system"`` (which
             refused something: its program, its directory, an address), ``"address taken"`` (five times, or by somebody
             else where it was), ``"exited"`` or ``"not ready"`` (in time).
     """

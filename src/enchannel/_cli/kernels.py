@@ -15,13 +15,23 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from .. import KernelSpec, RunningKernel
+from .. import (
+    KernelModel,
+    KernelSpec,
+    RunningKernel,
+    ServerError,
+    ServerKernelSpec,
+    open_server,
+)
 from .output import is_terminal, printable
 
-__all__ = ["as_json", "as_tables"]
+__all__ = ["as_json", "as_tables", "ask_server", "server_as_json", "server_as_tables"]
 
 WIDE = 10_000
 """Columns of something that is no terminal."""
+
+FORBIDDEN = 403
+"""What a server says that does not list its kernels."""
 
 COLOURS = {"idle": "green", "busy": "yellow", "alive": "green", "dead": "red"}
 
@@ -52,12 +62,70 @@ def as_json(installed: Sequence[KernelSpec], running: Sequence[RunningKernel]) -
 
 def as_tables(installed: Sequence[KernelSpec], running: Sequence[RunningKernel]) -> str:
     """Both as tables for whatever standard output is."""
+    return _printed(Group(_installed(installed), "", _running(running)))
+
+
+async def ask_server(url: str) -> tuple[Sequence[ServerKernelSpec], Sequence[KernelModel] | None]:
+    """What a server has, and what it runs, where it says so: a gateway does not, unless it is configured to."""
+    async with open_server(url) as server:
+        specs = await server.kernelspecs()
+        try:
+            return specs, await server.list_kernels()
+        except ServerError as error:
+            if error.status != FORBIDDEN:
+                raise
+            return specs, None
+
+
+def server_as_json(specs: Sequence[ServerKernelSpec], running: Sequence[KernelModel] | None) -> str:
+    """Both as one JSON object; what runs is null where the server does not say."""
+    installed = [
+        {"name": spec.name, "display_name": spec.display_name, "language": spec.language}
+        for spec in specs
+    ]
+    kernels = None if running is None else [_model_as_json(model) for model in running]
+    return json.dumps({"installed": installed, "running": kernels}, indent=2) + "\n"
+
+
+def _model_as_json(model: KernelModel) -> dict[str, object]:
+    last = model.last_activity
+    return {
+        "id": model.id,
+        "kernel_name": model.name,
+        "execution_state": model.execution_state,
+        "last_activity": last.isoformat() if last is not None else None,
+        "connections": model.connections,
+    }
+
+
+def server_as_tables(
+    specs: Sequence[ServerKernelSpec], running: Sequence[KernelModel] | None
+) -> str:
+    """Both as tables for whatever standard output is."""
+    installed = _table("Name", "Display name", "Language")
+    for spec in specs:
+        _add(installed, spec.name, spec.display_name, spec.language)
+    parts: list[Group | Text] = [Group(_heading("Kernels of the server"), installed), Text()]
+    if running is None:
+        parts.append(Text("The server does not say what runs."))
+    elif not running:
+        parts.append(Text("No kernels are running."))
+    else:
+        table = _table("State", "Kernel", "Id", "Last activity")
+        for model in running:
+            cell = Text(model.execution_state or "-", style=COLOURS.get(model.execution_state, ""))
+            last = model.last_activity
+            _add(table, cell, model.name, model.id, f"{last:%Y-%m-%d %H:%M:%S}" if last else "")
+        parts.append(Group(_heading("Running kernels"), table))
+    return _printed(Group(*parts))
+
+
+def _printed(group: Group) -> str:
     terminal = is_terminal(sys.stdout)
     console = Console() if terminal else Console(width=WIDE, force_terminal=False, no_color=True)
     with console.capture() as capture:
-        console.print(Group(_installed(installed), "", _running(running)))
-    lines = capture.get().splitlines()
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+        console.print(group)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
 def _installed(specs: Sequence[KernelSpec]) -> Group:

@@ -40,6 +40,7 @@ from .. import (
     messages,
     open_kernel,
     open_kernel_channels,
+    open_server,
 )
 from .._signals import heard
 from .input import Input
@@ -67,17 +68,29 @@ class Cell:
 class Target:
     """Where code is run."""
 
-    kernel: str
+    kernel: str | None
     existing: str | None
+    server: str | None = None
 
     @asynccontextmanager
     async def open_channels(self) -> AsyncIterator[KernelChannels]:
         """The channels of the kernel, which is launched unless it runs already."""
-        if self.existing is not None:
+        if self.server is not None:
+            async with open_server(self.server) as server:
+                if self.existing is not None:
+                    there = server.attach(self.existing)
+                else:
+                    there = server.open_kernel(self.kernel)
+                async with there as kernel, kernel.open_channels() as ch:
+                    yield ch
+        elif self.existing is not None:
             async with open_kernel_channels(None, find_connection_file(self.existing)) as ch:
                 yield ch
         else:
-            async with open_kernel(self.kernel) as launched, launched.open_channels() as ch:
+            async with (
+                open_kernel(self.kernel or "python3") as launched,
+                launched.open_channels() as ch,
+            ):
                 yield ch
 
 

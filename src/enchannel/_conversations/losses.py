@@ -10,7 +10,8 @@ The facts it stands on:
 * Code of others asks, and its prompts go to them. What runs in a subshell of theirs may do so at any time, beside ours; so
   where somebody runs code there, nothing is known.
 * A number is taken for the value of an expression before it is known whether there is anything to show. One that shows
-  itself (``_ipython_display_``) leaves it unused. So where no ``execute_result`` came a single missing number is no loss.
+  itself (``_ipython_display_``) leaves it unused. So where no ``execute_result`` came a single missing number is no loss,
+  unless the connection was away meanwhile: then it is not known to be one, nor to be none.
 
 What is counted is looked at while executions are in flight, and costs nothing otherwise.
 """
@@ -48,6 +49,7 @@ class Numbers:
         msg_id: Its request's.
         session: Ours.
         refused: How many arrivals were dropped here so far.
+        outages: How often the connection was lost so far.
         elsewhere: The numbers of replies and prompts, by the request that is answered, or by the prompt's own id.
         shared: Whether somebody else runs code in a subshell.
     """
@@ -57,12 +59,15 @@ class Numbers:
         msg_id: str,
         session: str,
         refused: Callable[[], int],
+        outages: Callable[[], int],
         elsewhere: Mapping[str, tuple[str, int]],
         shared: Callable[[], bool],
     ) -> None:
         self._shared = shared
         self._refused = refused
         self._refused_before = self._refused_behind = refused()
+        self._outages = outages
+        self._outages_before = outages()
         self._msg_id = msg_id
         self._session = session
         self._sequence = ""
@@ -78,9 +83,15 @@ class Numbers:
         self._unsure = False
         self._shows_result = False
 
-    def begin(self, sequence: str, first: int) -> None:
-        """The kernel has begun, with that number."""
+    def begin(self, sequence: str, first: int, *, sure: bool) -> None:
+        """The kernel has begun, with that number, as far as that is sure."""
         self._sequence, self._first = sequence, first
+        self._unsure = self._was_away and not sure
+
+    @property
+    def _was_away(self) -> bool:
+        """Whether the connection was, meanwhile."""
+        return self._outages() > self._outages_before
 
     def see(self, message: Message, sequence: str, number: int) -> None:
         """Takes note of what is published while it runs."""
@@ -136,7 +147,9 @@ class Numbers:
         replies_elsewhere = self._others - self._elsewhere.keys()
         dropped_here = self._refused_behind - self._refused_before
         missing = last - self._first + 1 - seen - len(replies_elsewhere) - dropped_here
-        return 0 if missing < 2 - self._shows_result else missing
+        if missing >= 2 - self._shows_result:
+            return missing
+        return None if missing > 0 and self._was_away else 0
 
 
 class Losses:
@@ -161,6 +174,7 @@ class Losses:
             msg_id,
             core.session,
             lambda: transport.refused,
+            lambda: core.outage.losses,
             self._elsewhere,
             lambda: core.status.shared,
         )
@@ -221,8 +235,9 @@ class Losses:
 
     def _begin(self, msg_id: str, message: Message, sequence: str, number: int) -> None:
         # Each begins with its busy status; where that is lost, behind what came last.
-        first = number
-        if message.content.get("execution_state") != "busy":
+        first, sure = number, message.content.get("execution_state") == "busy"
+        if not sure:
+            sure = sequence in self._highest
             first = min(number, self._highest.get(sequence, number - 1) + 1)
         self._begun[msg_id] = self._followed[msg_id]
-        self._begun[msg_id].begin(sequence, first)
+        self._begun[msg_id].begin(sequence, first, sure=sure)

@@ -9,7 +9,7 @@ import attrs
 
 from .._exceptions import KernelLaunchError, LocalProtocolError
 from .._transports.zmq_open import has_curve
-from .specs import KernelSpec
+from .specs import LOCAL, KernelSpec
 
 __all__ = ["STARTUP_TIMEOUT", "Launch"]
 
@@ -57,6 +57,13 @@ class Launch:
                 f"name is that of a kernelspec, or a KernelSpec, not {type(name).__name__}"
             )
         spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
+        if spec.provisioner != LOCAL:
+            raise KernelLaunchError(
+                f"kernel {spec.name!r} is started by {spec.provisioner!r} (kernel_provisioner in its kernel.json, or "
+                "JUPYTER_DEFAULT_PROVISIONER_NAME), and not by a command on this machine. Start it through a server that has "
+                "that provisioner, such as an Enterprise Gateway: open_server(...).open_kernel(...)",
+                reason="provisioner",
+            )
         if transport == "auto":
             transport = "ipc" if spec.speaks_ipc else "tcp"
         encrypted = encryption == "required" or (

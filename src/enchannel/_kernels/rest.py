@@ -90,11 +90,20 @@ class Rest:
         except TimeoutError:
             raise ServerError(f"{self.url} has not answered within {timeout:g} s") from None
         except httpx2.HTTPError as error:
-            said = self.clean(str(error)) or type(error).__name__
-            raise ServerError(
-                f"no answer from {self.url}: {said}. Is it running, and is that its address?"
-            ) from None
+            raise self._unanswered(error) from None
         return self._read(response, path)
+
+    def _unanswered(self, error: BaseException) -> ServerError:
+        chain = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        said = next(
+            (text for each in chain if (text := self.clean(str(each)))), type(error).__name__
+        )
+        what = "Is it running, and is that its address?"
+        if any(isinstance(each, ssl.SSLError) for each in chain) or "SSL" in said:
+            what = "A certificate of one's own is trusted with ssl_context=ssl.create_default_context(cafile=...)"
+        return ServerError(f"no answer from {self.url}: {said}. {what}")
 
     def _target(self, path: str) -> str:
         return f"{self.url}/api{path}"

@@ -25,6 +25,9 @@ from .._log import logger
 
 __all__ = ["KernelSpec"]
 
+LOCAL = "local-provisioner"
+"""The provisioner that runs a kernel's command on this machine, as we do."""
+
 NATIVE = "python3"
 """What the kernel of our own Python is called."""
 
@@ -126,6 +129,14 @@ class KernelSpec:
         return isinstance(several, list) and "curve" in [
             str(one).strip().lower() for one in several
         ]
+
+    @property
+    def provisioner(self) -> str:
+        """Who starts it; ``"local-provisioner"`` where its command is run on this machine."""
+        stanza = self.metadata.get("kernel_provisioner")
+        name = stanza.get("provisioner_name") if isinstance(stanza, dict) else None
+        default = os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME")
+        return name if isinstance(name, str) and name else default or LOCAL
 
     def command(self, connection_file: Path) -> list[str]:
         """The argv with its placeholders filled."""

@@ -85,8 +85,8 @@ class Transport(ABC):
     """Whether a block of channels is open over it."""
 
     buffered: bool = False
-    """Whether somebody in between keeps what the kernel says while the connection is away: when it is back it leads to the
-    same kernel, and nothing in flight need be told before it is given up."""
+    """Whether somebody in between keeps what the kernel says while the connection is away. When it is back it leads to the
+    same kernel then, and nothing in flight need be told before it is given up."""
 
     session: str | None = None
     """The session that the header of all that is sent must have, where not any will do."""

@@ -431,6 +431,9 @@ class ServerTransport(FrameTransport):
                 self._seen = "it does not answer"
             except OSError as error:
                 self._seen = error.strerror or str(error)
+                if self._vigil.leaving:
+                    self._end(f"it has said that it exits, and its server is away ({self._seen})")
+                    return
             else:
                 try:
                     await self._look_for_others()

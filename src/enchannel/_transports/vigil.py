@@ -102,6 +102,11 @@ class Vigil:
         self._leaves_until = anyio.current_time() + LEAVING
         self._due.ring()
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the kernel has just said that it exits."""
+        return anyio.current_time() < self._leaves_until
+
     # What is done about it.
 
     async def ping(self) -> None:
@@ -127,7 +132,7 @@ class Vigil:
                 silence = self._due_since, self._spoke_at
                 pause = DUE if self._due_since < math.inf else PING
                 at = min(silence) + pause
-            leaving = anyio.current_time() < self._leaves_until
+            leaving = self.leaving
             if leaving:
                 at = anyio.current_time() + LEAVE
             with anyio.CancelScope(deadline=at):

@@ -1,0 +1,320 @@
+"""Kernels behind real servers: a Jupyter Server, a Kernel Gateway, an Enterprise Gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+
+from conversation import converse, prepare, text_of
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    KernelLaunchError,
+    Server,
+    ServerError,
+    ServerKernel,
+    open_kernel,
+    open_server,
+)
+from enchannel.testing import open_fake_kernel, open_fake_server
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "the-token-of-the-tests"
+
+COUNT = 100
+"""Executions one after the other."""
+
+JUPYTER_SERVER = (
+    "jupyter-server", "--allow-root", "--no-browser", "--ip=127.0.0.1", "--port={port}",
+    "--ServerApp.port_retries=0", "--IdentityProvider.token={token}",
+)  # fmt: skip
+KERNEL_GATEWAY = (
+    "jupyter-kernelgateway", "--KernelGatewayApp.ip=127.0.0.1", "--KernelGatewayApp.port={port}",
+    "--KernelGatewayApp.port_retries=0", "--KernelGatewayApp.auth_token={token}",
+)  # fmt: skip
+ENTERPRISE_GATEWAY = (
+    "jupyter-enterprisegateway", "--EnterpriseGatewayApp.ip=127.0.0.1",
+    "--EnterpriseGatewayApp.port={port}", "--EnterpriseGatewayApp.port_retries=0",
+    "--EnterpriseGatewayApp.auth_token={token}",
+)  # fmt: skip
+
+
+class Running:
+    """A server in a process of its own."""
+
+    def __init__(self, *command: str, home: str = "") -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        program, *options = (each.format(port=self.port, token=TOKEN) for each in command)
+        # The program of this environment, whatever the path says.
+        found = shutil.which(program, path=home or str(Path(sys.executable).parent))
+        if found is None:
+            pytest.skip(f"there is no {program}")
+        self.process = subprocess.Popen(
+            [found, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    async def wait_ready(self) -> None:
+        with anyio.fail_after(60):
+            while True:
+                with contextlib.suppress(ServerError):
+                    async with open_server(self.url, token=TOKEN, connect_timeout=2):
+                        return
+                assert self.process.poll() is None, "the server has exited"
+                await anyio.sleep(0.1)
+
+    def stop(self) -> None:
+        """Ends it and what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def running(*command: str, home: str = "") -> Iterator[Running]:
+    server = Running(*command, home=home)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def jupyter_server() -> Iterator[Running]:
+    with running(*JUPYTER_SERVER) as server:
+        yield server
+
+
+@asynccontextmanager
+async def opened(
+    server: Running, **options: Any
+) -> AsyncIterator[tuple[Server, ServerKernel, KernelChannels]]:
+    await server.wait_ready()
+    env = {"KERNEL_USERNAME": "ada"}
+    async with (
+        open_server(server.url, token=TOKEN) as client,
+        client.open_kernel("python3", env=env) as kernel,
+        kernel.open_channels(**options) as ch,
+    ):
+        yield client, kernel, ch
+
+
+# One program, however the kernel is reached.
+
+
+async def test_a_conversation_over_zeromq() -> None:
+    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
+        await converse(ch, kernel, COUNT)
+
+
+async def test_a_conversation_in_memory() -> None:
+    async with open_fake_kernel(subshells=True) as kernel, kernel.open_channels() as ch:
+        prepare(kernel, COUNT)
+        await converse(ch, kernel, COUNT)
+
+
+async def test_a_conversation_with_a_fake_server() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(lambda kernel: prepare(kernel, COUNT))
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            await converse(ch, kernel, COUNT)
+
+
+async def test_a_conversation_with_a_jupyter_server(jupyter_server: Running) -> None:
+    async with opened(jupyter_server) as (_, kernel, ch):
+        await converse(ch, kernel, COUNT)
+
+
+async def test_a_conversation_with_a_kernel_gateway() -> None:
+    with running(*KERNEL_GATEWAY) as gateway:
+        async with opened(gateway) as (server, kernel, ch):
+            await converse(ch, kernel, COUNT)
+            with pytest.raises(ServerError, match="does not list its kernels"):
+                await server.list_kernels()
+
+
+async def test_a_conversation_with_an_enterprise_gateway() -> None:
+    home = os.environ.get("ENCHANNEL_ENTERPRISE_GATEWAY")
+    if not home:
+        pytest.skip("ENCHANNEL_ENTERPRISE_GATEWAY names no directory of its programs")
+    with running(*ENTERPRISE_GATEWAY, home=home) as gateway:
+        async with opened(gateway) as (server, kernel, ch):
+            assert server.is_gateway
+            await converse(ch, kernel, COUNT)
+
+
+# What can happen to a kernel, and to the way to it.
+
+
+async def test_a_kernel_that_somebody_deletes(jupyter_server: Running) -> None:
+    async with opened(jupyter_server) as (server, kernel, ch):
+        async with ch.execute("import time\ntime.sleep(100)") as execution:
+            async with server.attach(kernel.id) as somebody:
+                await somebody.shut_down()
+            with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
+                await execution.wait()
+        assert caught.value.reason == "exited"
+
+
+async def test_a_kernel_that_somebody_restarts(jupyter_server: Running) -> None:
+    async with opened(jupyter_server) as (server, kernel, ch):
+        await ch.run("x = 1")
+        async with ch.execute("import time\ntime.sleep(100)") as execution:
+            async for said in execution:
+                if said.msg_type == "execute_input":
+                    break
+            async with server.attach(kernel.id) as somebody:
+                await somebody.restart()
+            # The old kernel may have been interrupted first, and said so.
+            with anyio.fail_after(20), contextlib.suppress(KernelDied):
+                assert (await execution.wait()).content["status"] == "error"
+        with anyio.fail_after(20):
+            done = await ch.run("'x' in globals()")
+        assert done.outputs[0]["data"]["text/plain"] == "False"
+        assert ch.statistics().restarts == 1
+
+
+async def test_a_kernel_that_is_killed_again_and_again(jupyter_server: Running) -> None:
+    async with opened(jupyter_server) as (_, _, ch):
+        with anyio.fail_after(100):
+            while ch.lost is None:
+                with contextlib.suppress(KernelDied):
+                    await ch.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        assert ch.lost.reason == "exited"
+        assert ch.statistics().restarts >= 4
+
+
+async def test_a_server_that_is_stopped() -> None:
+    with running(*JUPYTER_SERVER) as server:
+        with pytest.raises(KernelDied) as caught:
+            async with opened(server, reconnect_timeout=2) as (_, _, ch):
+                async with ch.execute("import time\ntime.sleep(100)") as execution:
+                    server.process.terminate()
+                    with anyio.fail_after(30):
+                        await execution.wait()
+        assert caught.value.reason in ("exited", "disconnected")
+
+
+async def test_a_kernel_that_cannot_start(jupyter_server: Running, tmp_path: Path) -> None:
+    await jupyter_server.wait_ready()
+    async with open_server(jupyter_server.url, token=TOKEN) as server:
+        with pytest.raises(ServerError, match="no kernelspec 'nothing'"):
+            async with server.open_kernel("nothing"):
+                pass
+    with pytest.raises(ServerError, match="refuses the token"):
+        async with open_server(jupyter_server.url, token="wrong") as server:
+            await server.list_kernels()
+    with pytest.raises(ServerError, match="base URL"):
+        async with open_server(f"{jupyter_server.url}/nowhere", token=TOKEN):
+            pass
+
+
+async def test_a_kernel_that_exits_at_once(tmp_path: Path) -> None:
+    directory = tmp_path / "kernels" / "exits"
+    directory.mkdir(parents=True)
+    (directory / "kernel.json").write_text('{"argv": ["false"], "display_name": "exits"}')
+    path = (
+        "--MultiKernelManager.kernel_spec_manager_class=jupyter_client.kernelspec.KernelSpecManager"
+    )
+    extra = f"--KernelSpecManager.kernel_dirs={tmp_path / 'kernels'}"
+    with running(*JUPYTER_SERVER, path, extra) as running_server:
+        await running_server.wait_ready()
+        async with open_server(running_server.url, token=TOKEN) as server:
+            if "exits" not in [spec.name for spec in await server.kernelspecs()]:
+                pytest.skip("the server does not look there for kernelspecs")
+            with anyio.fail_after(70), pytest.raises(KernelLaunchError, match="exited") as caught:
+                async with server.open_kernel("exits"):
+                    pass
+            assert caught.value.reason == "exited"
+
+
+class Proxy:
+    """Between the client and the server; cuts by reset, or holds everything back without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._pairs: set[tuple[anyio.abc.SocketStream, anyio.abc.SocketStream]] = set()
+
+    async def handle(self, client: anyio.abc.SocketStream) -> None:
+        async with client, await anyio.connect_tcp("127.0.0.1", self._port) as server:
+            pair = (client, server)
+            self._pairs.add(pair)
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._pump, client, server, tasks.cancel_scope)
+                    tasks.start_soon(self._pump, server, client, tasks.cancel_scope)
+            finally:
+                self._pairs.discard(pair)
+
+    async def _pump(self, source: Any, target: Any, scope: anyio.CancelScope) -> None:
+        with contextlib.suppress(
+            anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError
+        ):
+            while True:
+                await target.send(await source.receive())
+        scope.cancel()
+
+    async def reset(self) -> None:
+        for pair in tuple(self._pairs):
+            for stream in pair:
+                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+                with contextlib.suppress(OSError):
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                await stream.aclose()
+
+
+async def test_lines_over_a_connection_that_is_reset_at_random_moments(
+    jupyter_server: Running,
+) -> None:
+    await jupyter_server.wait_ready()
+    code = "import sys, time\nfor n in range(300):\n    print(n, flush=True); time.sleep(0.002)"
+    expected = "".join(f"{number}\n" for number in range(300))
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        proxy = Proxy(jupyter_server.port)
+        tasks.start_soon(listener.serve, proxy.handle)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        async with (
+            open_server(url, token=TOKEN) as server,
+            server.open_kernel("python3") as kernel,
+            kernel.open_channels() as ch,
+        ):
+            for _ in range(5):
+                with anyio.fail_after(60):
+                    async with ch.execute(code) as execution:
+                        await anyio.sleep(random.uniform(0, 0.8))
+                        await proxy.reset()
+                        reply = await execution.wait()
+                assert reply.content["status"] == "ok"
+                text = text_of(execution.outputs)
+                lines = [int(line) for line in text.split()]
+                assert lines == sorted(set(lines)), "lines are doubled, or out of order"
+                if text != expected:
+                    assert execution.missed != 0, "lines are missing, and nobody says so"
+        tasks.cancel_scope.cancel()
