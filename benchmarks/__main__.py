@@ -35,6 +35,7 @@ from .day import day
 from .instructions import SUBJECTS, instructions
 from .kernel import KEY, Driver, stand_in
 from .memory import memory
+from .server import server
 
 FLOOD = 10_000
 SLOW_FLOOD = 4_000
@@ -413,6 +414,9 @@ def main() -> None:
         "opening": opening,
         "many": lambda _: many_kernels(),
         "memory": lambda _: memory(),
+        "server": lambda repetitions: server(
+            repetitions, os.environ.get("JUPYTER_SERVER_URL"), os.environ.get("JUPYTER_TOKEN", "")
+        ),
         "day": lambda _: [day(backend=backend) for backend in BACKENDS],
         "instructions": lambda _: instructions(arguments.subjects),
     }

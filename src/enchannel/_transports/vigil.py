@@ -46,10 +46,12 @@ class Watched(Protocol):
     @property
     def socket(self) -> WebSocket | None:
         """The websocket, where there is one that has not ended."""
+        ...
 
     @property
     def stopped(self) -> bool:
         """Whether nothing is read, because too much waits."""
+        ...
 
     def silent(self) -> None:
         """Nothing came behind a ping."""

@@ -102,19 +102,30 @@ class WebSocket:
         """The messages that were read already."""
         messages: list[tuple[bytes | bytearray, bool]] = []
         for event in self._protocol.events_received():
-            if not isinstance(event, Frame) or event.opcode not in _DATA:
+            if not isinstance(event, Frame):
                 continue
-            if event.opcode is not Opcode.CONT:
-                self._text = event.opcode is Opcode.TEXT
-            if not event.fin:
-                self._pieces.append(event.data)
-                continue
-            whole = event.data
-            if self._pieces:
-                whole = b"".join([*self._pieces, event.data])
-                self._pieces = []
-            messages.append((whole if isinstance(whole, bytearray) else bytes(whole), self._text))
+            opcode, data = event.opcode, event.data
+            if opcode is _BINARY and event.fin:
+                # Most of them.
+                messages.append((data if isinstance(data, bytearray) else bytes(data), False))
+            elif opcode in _DATA:
+                self._take_piece(opcode, data, messages, whole=event.fin)
         return messages
+
+    def _take_piece(
+        self,
+        opcode: Opcode,
+        data: bytes | bytearray | memoryview,
+        into: list[tuple[bytes | bytearray, bool]],
+        *,
+        whole: bool,
+    ) -> None:
+        if opcode is not Opcode.CONT:
+            self._text = opcode is Opcode.TEXT
+        self._pieces.append(data)
+        if whole:
+            into.append((b"".join(self._pieces), self._text))
+            self._pieces = []
 
     # Sending.
 
@@ -210,6 +221,8 @@ class WebSocket:
         return bool(self.ended) and self._protocol.state is State.OPEN
 
 
+# Looked up once: an enumeration's class is asked for each of its members.
+_BINARY = Opcode.BINARY
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 

@@ -41,7 +41,7 @@ class FakeWebSocket:
         self, stream: anyio.abc.ByteStream, transport: MemoryTransport, session: str, *, v1: bool
     ) -> None:
         self.session = session
-        self.ended = anyio.Event()
+        self.ended: anyio.Event = anyio.Event()
         self._stream = stream
         self._transport = transport
         self._frozen = False
