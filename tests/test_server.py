@@ -598,6 +598,23 @@ async def test_a_handshake_that_hangs() -> None:
                 pass
 
 
+async def test_a_server_that_hangs_delays_no_other() -> None:
+    async with (
+        open_fake_server() as hanging,
+        open_server(hanging.url) as hung,
+        opened() as (_, _, _, ch),
+        anyio.create_task_group() as tasks,
+    ):
+        hanging.hangs = True
+        for _ in range(20):
+            tasks.start_soon(hung.list_kernels)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(5):
+            for _ in range(20):
+                assert (await ch.run("6 * 7")).status == "ok"
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_start_that_is_cancelled_leaves_no_kernel() -> None:
     async with open_fake_server() as fake, open_server(fake.url) as server:
         for steps in range(60):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -250,6 +251,40 @@ async def test_a_kernel_that_exits_at_once(tmp_path: Path) -> None:
                 async with server.open_kernel("exits"):
                     pass
             assert caught.value.reason == "exited"
+
+
+async def test_the_command_line(jupyter_server: Running) -> None:
+    await jupyter_server.wait_ready()
+    env = {**os.environ, "JUPYTER_TOKEN": TOKEN, "JUPYTER_SERVER_URL": jupyter_server.url}
+    program = [sys.executable, "-m", "enchannel"]
+
+    async def said(*arguments: str) -> tuple[int, str]:
+        done = await anyio.run_process(
+            [*program, *arguments], env=env, check=False, stderr=subprocess.STDOUT
+        )
+        return done.returncode, done.stdout.decode()
+
+    assert await said("run", "print(6 * 7)", "print('again')") == (0, "42\nagain\n")
+    assert (await said("run", "1/0"))[0] == 1
+    status, listed = await said("kernels", "--json")
+    assert status == 0
+    assert "python3" in [spec["name"] for spec in json.loads(listed)["installed"]]
+    async with (
+        open_server(jupyter_server.url, token=TOKEN) as server,
+        server.open_kernel() as kernel,
+    ):
+        status, listed = await said("kernels")
+        assert kernel.id in listed
+        assert await said("run", "--existing", kernel.id, "print('there')") == (0, "there\n")
+        endless = ("--existing", kernel.id, "--timeout", "1", "while True: pass")
+        assert (await said("run", *endless))[0] == 124
+    status, told = await said("run", "--server", "http://127.0.0.1:1", "1")
+    assert (status, "Is it running" in told) == (2, True)
+    async with await anyio.open_process(
+        [*program, "run", "input()"], env=env, stdin=subprocess.PIPE
+    ) as process:
+        assert TOKEN not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        process.terminate()
 
 
 class Proxy:

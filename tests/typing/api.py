@@ -19,13 +19,18 @@ from enchannel import (
     Kernel,
     KernelChannels,
     KernelDied,
+    KernelModel,
     Listener,
     Message,
+    Server,
+    ServerKernel,
+    ServerKernelSpec,
     messages,
     open_channels,
     open_iopub_channel,
     open_kernel,
     open_kernel_channels,
+    open_server,
     open_shell_channel,
     operators,
     raise_for_status,
@@ -115,3 +120,12 @@ async def the_others(config: str, shell: zmq.Socket[bytes]) -> None:
         assert_type(kernel, Kernel)
         assert_type(kernel.returncode, "int | None")
         assert_type(ch, KernelChannels)
+    async with open_server("http://localhost:8888", token="t") as server:
+        assert_type(server, Server)
+        assert_type(await server.kernelspecs(), list[ServerKernelSpec])
+        assert_type(await server.list_kernels(), list[KernelModel])
+        async with server.open_kernel("python3") as there, there.open_channels() as ch:
+            assert_type(there, ServerKernel)
+            assert_type(ch, KernelChannels)
+        async with open_channels(await server.connect("id"), owned=True) as ch:
+            assert_type(ch, KernelChannels)
