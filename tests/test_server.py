@@ -188,6 +188,18 @@ async def test_a_transport_alone() -> None:
             await server.connect("nowhere")
 
 
+async def test_a_transport_whose_kernel_is_gone() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        kernel_id = await fake.start_kernel()
+        transport = await server.connect(kernel_id)
+        fake.forget(kernel_id)
+        for _ in range(2):
+            with anyio.fail_after(9), pytest.raises(KernelDied, match="gone"):
+                async with open_channels(transport) as ch:
+                    await ch.request("kernel_info_request", {})
+        await transport.aclose()
+
+
 async def test_a_kernel_of_somebody_else_is_left_running() -> None:
     async with open_fake_server() as fake, open_server(fake.url) as server:
         fake.on_start(scripted)
@@ -340,6 +352,22 @@ async def test_a_kernel_that_says_that_it_exits_is_gone_soon() -> None:
         fake.forget(kernel.id)
         with anyio.fail_after(3):
             assert (await ch.wait_lost()).reason == "exited"
+
+
+async def test_a_restart_that_the_server_refuses_or_never_ends() -> None:
+    async with opened(reconnect_timeout=0.5) as (fake, _, kernel, ch):
+        fake.refuse(500, {"message": "Exception restarting kernel"})
+        with pytest.raises(ServerError, match="Exception restarting kernel"):
+            await kernel.restart()
+        with anyio.fail_after(10):
+            assert (await ch.run("6 * 7")).status == "ok"
+        fake.hangs = True
+        with anyio.move_on_after(0.2) as scope:
+            await kernel.restart()
+        assert scope.cancelled_caught
+        fake.resume()
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
 
 
 async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:

@@ -8,7 +8,13 @@ from .._exceptions import KernelDied
 from .core import Core
 from .life import Event
 
-__all__ = ["begin_restart", "end_of_kernel", "end_of_old_kernel"]
+__all__ = [
+    "begin_restart",
+    "end_of_kernel",
+    "end_of_old_kernel",
+    "is_led",
+    "other_kernel_behind_server",
+]
 
 
 def begin_restart(core: Core, death: KernelDied | None = None) -> None:
@@ -36,6 +42,20 @@ async def end_of_old_kernel(core: Core, last_words: float) -> None:
         await _disconnected(core)
     # What the old kernel has left behind may hold its sockets, and what it has not read is not for the next one.
     core.transport.reconnect(core.channels)
+    core.happen(Event.EXITED)
+
+
+def is_led(core: Core) -> None:
+    """Somebody in between restarts the kernel, and says so when he gives up: that is waited for longer."""
+    core.outage.led()
+    core.patience.deadline = core.outage.deadline(connected=False)
+
+
+def other_kernel_behind_server(core: Core) -> None:
+    """The restart that was begun is over, whatever came of it: the connection is made anew, and says what is there."""
+    core.outage.ours = False
+    core.transport.reconnect(core.channels)
+    is_led(core)
     core.happen(Event.EXITED)
 
 

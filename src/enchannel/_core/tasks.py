@@ -26,6 +26,7 @@ from .._transports.base import ConnectionEvent
 from .._trio import uncut
 from .core import Core
 from .deadlines import TICK
+from .exits import is_led
 from .life import Event, State
 from .proof import prove_iopub
 
@@ -137,7 +138,7 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
     elif event is ConnectionEvent.EXITED:
         core.lose(KernelDied(said, "exited"))
     elif event is ConnectionEvent.RESTARTED:
-        core.outage.led()
+        is_led(core)
         core.happen(Event.NEW_SESSION)
     core.changed.ring()
 

@@ -23,8 +23,7 @@ from anyio.lowlevel import checkpoint
 
 from .._channels import KernelChannels
 from .._core.core import Core
-from .._core.exits import begin_restart
-from .._core.life import Event
+from .._core.exits import begin_restart, other_kernel_behind_server
 from .._exceptions import (
     EnchannelError,
     KernelConnectError,
@@ -300,12 +299,8 @@ class ServerKernel:
             try:
                 await self._ask("POST", "/restart", RESTART_DEADLINE)
             finally:
-                # Whatever became of it: the websockets are made anew, and say what is there.
                 for core in concerned:
-                    core.outage.ours = False
-                    core.outage.led()
-                    core.transport.reconnect(core.channels)
-                    core.happen(Event.EXITED)
+                    other_kernel_behind_server(core)
             with anyio.move_on_after(RECONNECT_DEADLINE):
                 async with unwrapping_task_group() as tasks:
                     for core in concerned:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import anyio
 import attrs
 
+from .._exceptions import ServerError
+from .._groups import unwrapping_task_group
 from .websocket import WebSocket
 
-__all__ = ["Presence", "Reach"]
+__all__ = ["Presence", "Reach", "open_while_there"]
+
+LOOK = 2.0
+"""Seconds between two looks whether the kernel is there, beside a handshake that takes its time."""
 
 
 @attrs.frozen
@@ -44,3 +50,37 @@ class Reach:
     async def look(self) -> Presence | None:
         """What the server says of the kernel; ``None`` where it cannot be asked. Bounded, and never raises."""
         raise NotImplementedError
+
+
+async def open_while_there(reach: Reach, session: str) -> WebSocket:
+    """Opens a websocket, for as long as the server knows the kernel: the handshake of one that is gone may never end.
+
+    Cancelled, it leaves nothing open.
+
+    Raises:
+        ServerError: The server refuses it, or the kernel is gone.
+        OSError: It cannot be reached.
+    """
+    opened: WebSocket | None = None
+    gone: list[Presence] = []
+    try:
+        async with unwrapping_task_group() as tasks:
+
+            async def look() -> None:
+                while not gone:
+                    await anyio.sleep(LOOK)
+                    presence = await reach.look()
+                    if presence is not None and not presence.there:
+                        gone.append(presence)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(look)
+            opened = await reach.connect(session)
+            tasks.cancel_scope.cancel()
+    except BaseException:
+        if opened is not None:
+            opened.close()
+        raise
+    if opened is None:
+        raise ServerError(f"there is no such kernel any more: {gone[0].said}", 404)
+    return opened

@@ -31,7 +31,6 @@ from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
 from .._exceptions import ServerError
-from .._groups import unwrapping_task_group
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, MalformedMessage
@@ -40,8 +39,8 @@ from .._protocol.server_wire import pack, unpack
 from .._protocol.wire import Frame, Wire
 from .arrivals import Arrivals
 from .base import ConnectionEvent, FrameTransport, Start, Tell
-from .reach import Presence, Reach
-from .vigil import DUE, Vigil
+from .reach import Reach, open_while_there
+from .vigil import Vigil
 from .websocket import WebSocket
 
 __all__ = ["ServerTransport"]
@@ -98,7 +97,7 @@ class ServerTransport(FrameTransport):
         self._max_sent_size = max_sent_size
         self._socket: WebSocket | None = None
         self._seen = "not connected yet"
-        self._gone = ""
+        self._gone, self._how_gone = "", ConnectionEvent.GONE
         self._abandoned = False
         self._scopes: set[anyio.CancelScope] = set()
         self._arrivals = Arrivals(channels)
@@ -234,33 +233,7 @@ class ServerTransport(FrameTransport):
             ServerError: The server refuses it, or the kernel is gone.
             OSError: It cannot be reached.
         """
-        self._take_over(await self._open())
-
-    async def _open(self) -> WebSocket:
-        """Opens a websocket, and asks for the kernel beside it: the handshake of one that is gone may never end."""
-        opened: WebSocket | None = None
-        gone: list[Presence] = []
-        try:
-            async with unwrapping_task_group() as tasks:
-
-                async def look() -> None:
-                    while not gone:
-                        await anyio.sleep(DUE)
-                        presence = await self._reach.look()
-                        if presence is not None and not presence.there:
-                            gone.append(presence)
-                    tasks.cancel_scope.cancel()
-
-                tasks.start_soon(look)
-                opened = await self._reach.connect(self.session or "")
-                tasks.cancel_scope.cancel()
-        except BaseException:
-            if opened is not None:
-                opened.close()
-            raise
-        if opened is None:
-            raise ServerError(f"there is no such kernel any more: {gone[0].said}", 404)
-        return opened
+        self._take_over(await open_while_there(self._reach, self.session or ""))
 
     def _take_over(self, socket: WebSocket) -> None:
         if self._socket is not None:
@@ -317,7 +290,7 @@ class ServerTransport(FrameTransport):
 
     def _end(self, said: str, event: ConnectionEvent = ConnectionEvent.EXITED) -> None:
         if not self._gone:
-            self._gone = said
+            self._gone, self._how_gone = said, event
             self._say(event, said)
 
     def _say(self, event: ConnectionEvent, said: str) -> None:
@@ -380,6 +353,9 @@ class ServerTransport(FrameTransport):
 
     async def _pump(self) -> None:
         """Reads one websocket after the other."""
+        if self._gone:
+            # It was told in a block before this one.
+            self._say(self._how_gone, self._gone)
         while not self._gone:
             if self._socket is None:
                 await self._come_back()
@@ -429,7 +405,7 @@ class ServerTransport(FrameTransport):
         while not self._gone:
             try:
                 with anyio.fail_after(START if self._starting else ATTEMPT):
-                    socket = await self._open()
+                    socket = await open_while_there(self._reach, self.session or "")
             except ServerError as error:
                 if error.status in FINAL:
                     said = f"the server does not let us back: {error}"

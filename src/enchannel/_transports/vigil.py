@@ -19,7 +19,7 @@ from .._bell import Bell
 from .reach import Presence
 from .websocket import WebSocket
 
-__all__ = ["DUE", "Vigil"]
+__all__ = ["Vigil"]
 
 PING = 20.0
 """Seconds between two pings; proxies end what is silent for 60."""
@@ -132,8 +132,9 @@ class Vigil:
         while True:
             if silence != (self._due_since, self._spoke_at):
                 silence = self._due_since, self._spoke_at
-                pause = DUE if self._due_since < math.inf else PING
-                at = min(silence) + pause
+                due = self._due_since < math.inf
+                pause = DUE if due else PING
+                at = (self._due_since if due else self._spoke_at) + pause
             leaving = self.leaving
             if leaving:
                 at = anyio.current_time() + LEAVE

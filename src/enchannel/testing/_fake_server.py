@@ -70,7 +70,7 @@ class FakeServer:
         kernelspecs: Its kernelspecs by name, each as a ``kernel.json`` says it.
         requests: The method and path of each request so far.
         restarts_kernels: Whether it starts a kernel again that has died.
-        hangs: Whether it answers no request, and no handshake.
+        hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
         failure: An error of what one of its kernels was told to do, raised when the block of the server is left.
     """
 
@@ -135,6 +135,11 @@ class FakeServer:
         """Answers the next requests, handshakes among them, with `status`."""
         said = body if isinstance(body, str) else json.dumps(body)
         self._refusals += [(status, said, headers or {})] * times
+
+    def resume(self) -> None:
+        """Answers again, what has come meanwhile as well."""
+        self.hangs = False
+        self._news.ring()
 
     def forget(self, kernel_id: str) -> None:
         """A kernel is gone: REST does not know it, and its websockets stay open, and silent."""
