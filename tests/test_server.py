@@ -6,15 +6,20 @@ import logging
 import re
 import ssl
 import struct
+import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
 import trustme
+from websockets.frames import Frame, Opcode
+from websockets.server import ServerProtocol
 
 from enchannel import (
     KernelChannels,
@@ -33,6 +38,7 @@ from enchannel import (
 )
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
+from enchannel._transports.byte_stream import connect_bytes
 from enchannel.testing import (
     FakeKernel,
     FakeServer,
@@ -227,6 +233,40 @@ async def test_only_the_channels_that_are_wanted() -> None:
                     pass
 
 
+async def test_without_a_quick_acknowledgement_a_pong_carries_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("byte_stream", "websocket"):
+        monkeypatch.setattr(f"enchannel._transports.{module}.QUICKACK", None)
+    seen: list[Opcode] = []
+    receive = ServerProtocol.recv_frame
+
+    def look(self: ServerProtocol, frame: Frame) -> None:
+        seen.append(frame.opcode)
+        receive(self, frame)
+
+    monkeypatch.setattr(ServerProtocol, "recv_frame", look)
+    async with opened() as (_, _, _, ch):
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert Opcode.PONG in seen
+
+
+async def test_every_address_of_a_host_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(host: str) -> list[str]:
+        # One that refuses, and one that says nothing.
+        return ["::1", "127.0.0.1"] if host == "two.example" else ["127.0.0.9"]
+
+    monkeypatch.setattr("enchannel._transports.byte_stream.resolve", resolve)
+    async with open_fake_server() as fake:
+        port = urlsplit(fake.url).port
+        assert port is not None
+        stream = await connect_bytes("two.example", port, None)
+        stream.close()
+        stream.close()
+        with pytest.raises(OSError, match="refused"):
+            await connect_bytes("another.example", port, None)
+
+
 # The connection goes.
 
 Cut = Callable[[Any], Awaitable[None]]
@@ -375,7 +415,7 @@ async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:
         async with ch.execute("sleep") as execution:
             await published.receive()
             fake.kernels[kernel.id].die()
-            with anyio.fail_after(5), pytest.raises(KernelDied, match="restarted") as caught:
+            with anyio.fail_after(5), pytest.raises(KernelDied, match="starts it again") as caught:
                 await execution.wait()
         assert caught.value.reason == "restarted"
         with anyio.fail_after(10):
@@ -400,6 +440,50 @@ async def test_a_kernel_that_dies_again_and_again_is_dead() -> None:
             died = await ch.wait_lost()
         assert died.reason == "exited"
         assert "dead" in str(died)
+
+
+async def test_a_kernel_that_cannot_be_deleted_just_now_is_in_a_moment() -> None:
+    async with opened() as (fake, _, kernel, _):
+        fake.refuse(500, {"message": "Unhandled error"}, times=2)
+        await kernel.shut_down()
+        assert fake.kernels == {}
+
+
+async def test_a_command_to_a_websocket_that_has_ended() -> None:
+    async with opened() as (fake, _, _, ch):
+        (websocket,) = fake.websockets()
+        await websocket.reset()
+        await back(ch)
+        with pytest.raises(LocalProtocolError, match="has ended"):
+            await websocket.reset()
+        with pytest.raises(LocalProtocolError, match="has ended"):
+            await websocket.say_rate_limit()
+
+
+async def test_a_block_that_is_left_while_the_server_says_that_the_kernel_is_dead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for way in ("dead", "forgotten"):
+        async with opened() as (fake, _, kernel, ch):
+            async with ch.execute("sleep") as execution:
+                if way == "dead":
+                    await fake.websockets()[0].say_status("dead")
+                else:
+                    await ch.shell.send(
+                        {"header": {"msg_type": "x"}, "buffers": [b"1" * 9_000_000]}
+                    )
+                    fake.forget(kernel.id)
+                with anyio.fail_after(30), pytest.raises(KernelDied):
+                    await execution.wait()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_options_that_mean_nothing_there() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        async with server.open_kernel() as kernel:
+            with pytest.raises(TypeError, match="no option 'subscription'; there are username"):
+                async with kernel.open_channels(subscription=b""):  # type: ignore[call-arg]
+                    pass
 
 
 async def test_waiting_for_the_end_of_a_kernel() -> None:
@@ -624,6 +708,25 @@ async def test_a_handshake_that_hangs() -> None:
         with anyio.fail_after(5), pytest.raises(ServerError, match="has not answered within 0.3 s"):
             async with open_server(fake.url, connect_timeout=0.3):
                 pass
+
+
+def test_what_needs_the_extra_says_so_and_nothing_else_needs_it() -> None:
+    program = """
+import sys
+sys.modules["websockets"] = sys.modules["httpx2"] = None
+from enchannel import *
+from enchannel.testing import *
+import enchannel, enchannel.__main__, inspect
+inspect.getmembers(enchannel)
+for call in (lambda: enchannel.open_server("http://host"), open_fake_server):
+    try:
+        call()
+    except LocalProtocolError as error:
+        assert 'pip install "enchannel[server]"' in str(error)
+    else:
+        raise AssertionError(call)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 async def test_a_server_that_hangs_delays_no_other() -> None:

@@ -61,7 +61,8 @@ _at_server = click.option(
     metavar="URL",
     envvar="JUPYTER_SERVER_URL",
     show_envvar=True,
-    help="A Jupyter Server, or a gateway, whose kernels are meant; its token is what JUPYTER_TOKEN says.",
+    help="A Jupyter Server, or a gateway, whose kernels are meant; its token is what JUPYTER_TOKEN says. "
+    "An empty one is this machine, whatever the variable says.",
 )
 
 
@@ -126,13 +127,18 @@ def run(
         raise click.UsageError(
             "--kernel launches a kernel, --existing takes a running one: not both."
         )
+    if server and existing is not None and re.search(r"[/*?]|\.json$", existing):
+        raise click.UsageError(
+            f"--existing {existing} is a connection file, and --server (or JUPYTER_SERVER_URL) wants the id of a kernel; "
+            "--server '' is this machine."
+        )
     with _failures():
         cells = _cells(code)
         output = JsonOutput() if json_ else Output()
         answers = None if STANDARD_INPUT in code else open_input(output)
         running = Run(
             cells,
-            Target(kernel, existing, server),
+            Target(kernel, existing, server or None),
             output=output,
             answers=answers,
             timeout=timeout,
@@ -162,7 +168,7 @@ def kernels(server: str | None, json_: bool) -> None:
     from ._cli import kernels as listed
 
     with _failures():
-        if server is not None:
+        if server:
             there = trio.run(listed.ask_server, server)
             shown = listed.server_as_json(*there) if json_ else listed.server_as_tables(*there)
         else:

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from logging import Logger
 
 
+def silent_logger() -> Logger:
+    """A logger that says nothing, for who would log what is secret."""
+    import logging
+
+    return logging.Logger("enchannel.silent", logging.CRITICAL + 1)  # noqa: LOG001
+
+
 def logger() -> Logger:
     """The logger called ``enchannel``."""
     import logging

@@ -19,6 +19,7 @@ SIGTERM, SIGHUP                    143, 129
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -80,7 +81,9 @@ class Target:
                 if self.existing is not None:
                     there = server.attach(self.existing)
                 else:
-                    there = server.open_kernel(self.kernel)
+                    # A gateway wants to know who starts a kernel, and takes that and more from these.
+                    env = {k: v for k, v in os.environ.items() if k.startswith("KERNEL_")}
+                    there = server.open_kernel(self.kernel, env=env)
                 async with there as kernel, kernel.open_channels() as ch:
                     yield ch
         elif self.existing is not None:

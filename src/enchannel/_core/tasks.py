@@ -139,6 +139,7 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
         core.lose(KernelDied(said, "exited"))
     elif event is ConnectionEvent.RESTARTED:
         is_led(core)
+        core.outage.death = KernelDied(said, "restarted")
         core.happen(Event.NEW_SESSION)
     core.changed.ring()
 

@@ -59,7 +59,7 @@ class Launch:
         spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
         if spec.provisioner != LOCAL:
             raise KernelLaunchError(
-                f"kernel {spec.name!r} is started by {spec.provisioner!r} (kernel_provisioner in its kernel.json, or "
+                f"kernel {spec.name!r} is started by {spec.provisioner!r} (kernel_provisioner or process_proxy in its kernel.json, or "
                 "JUPYTER_DEFAULT_PROVISIONER_NAME), and not by a command on this machine. Start it through a server that has "
                 "that provisioner, such as an Enterprise Gateway: open_server(...).open_kernel(...)",
                 reason="provisioner",

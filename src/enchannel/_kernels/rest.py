@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import anyio
 
-from .._exceptions import ServerError
+from .._exceptions import LocalProtocolError, ServerError
 from .._groups import shielded
 from .._protocol.server_url import ServerUrl
 
@@ -29,15 +29,29 @@ if TYPE_CHECKING:
 
     import httpx2
 
-__all__ = ["Rest", "refusal"]
+__all__ = ["Rest", "refusal", "require_extra"]
 
 WORDS = 500
 """Characters of what a server says that are told."""
+
+SHORT = 8
+"""Characters of a token that may be part of a word by chance."""
 
 CLOSE_DEADLINE = 2.0
 """Seconds that letting go of the connections may take."""
 
 REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def require_extra() -> None:
+    """Raises ``LocalProtocolError`` where what kernels behind a server need is not installed."""
+    try:
+        import httpx2  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise LocalProtocolError(
+            'kernels behind a server need websockets and httpx2: pip install "enchannel[server]"'
+        ) from error
 
 
 class Rest:
@@ -88,7 +102,8 @@ class Rest:
             with anyio.fail_after(timeout):
                 response = await self._open().request(method, self._target(path), json=body)
         except TimeoutError:
-            raise ServerError(f"{self.url} has not answered within {timeout:g} s") from None
+            what = ": does it speak https?" if self.url.secure else ""
+            raise ServerError(f"{self.url} has not answered within {timeout:g} s{what}") from None
         except httpx2.HTTPError as error:
             raise self._unanswered(error) from None
         return self._read(response, path)
@@ -150,9 +165,10 @@ class Rest:
 
     def clean(self, text: str) -> str:
         """`text` without the token."""
-        for secret in (self.token, quote(self.token or "", safe="")):
-            if secret:
-                text = text.replace(secret, "[token]")
+        for secret in filter(None, (self.token, quote(self.token or "", safe=""))):
+            found = re.escape(secret)
+            # A short one is in many a word.
+            text = re.sub(found if len(secret) > SHORT else rf"\b{found}\b", "[token]", text)
         return text
 
     async def aclose(self) -> None:
@@ -177,7 +193,8 @@ def refusal(
         has_token: Whether a token was sent.
     """
     words, is_page = words_of(text)
-    said = f" ({words})" if words else ""
+    # What a server says of cookies, where it has seen no token, leads nowhere.
+    said = f" ({words})" if words and "_xsrf" not in words else ""
     if status in REDIRECTS:
         where = urlsplit(location)
         message = (

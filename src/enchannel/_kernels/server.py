@@ -39,7 +39,7 @@ from .._protocol.server_url import ServerUrl
 from .._protocol.wire import is_number
 from .._transports.base import Transport
 from .launch import STARTUP_TIMEOUT
-from .rest import Rest
+from .rest import Rest, require_extra
 from .server_kernel import MAX_SENT_SIZE, ServerKernel, connect_kernel, kernel_path
 from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
 
@@ -95,13 +95,7 @@ def open_server(
         raise LocalProtocolError(f"ssl_context is an ssl.SSLContext, not {given!r}")
     if not is_number(connect_timeout) or not connect_timeout > 0:
         raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
-    try:
-        import httpx2  # noqa: F401
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise LocalProtocolError(
-            'kernels behind a server need websockets and httpx2: pip install "enchannel[server]"'
-        ) from error
+    require_extra()
     return _opened(Rest(parsed, token or None, ssl_context), connect_timeout)
 
 
@@ -117,6 +111,8 @@ async def _opened(rest: Rest, connect_timeout: float) -> AsyncIterator[Server]:
         said = await rest.get("", timeout=connect_timeout)
         if not isinstance(said, dict) or "version" not in said:
             rest.not_the_api(200)
+        # A Jupyter Server says its version to anybody.
+        await rest.get("/kernelspecs", timeout=connect_timeout)
         yield Server(rest, said)
     finally:
         await rest.aclose()
@@ -164,8 +160,7 @@ class Server:
             if error.status != 403:
                 raise
             raise ServerError(
-                f"{self.url} does not list its kernels, which a gateway does where it is configured to (list_kernels=True): "
-                f"{error}",
+                f"{self.url} does not list its kernels; a gateway does where it is configured to (list_kernels=True)",
                 403,
                 error.said,
             ) from None

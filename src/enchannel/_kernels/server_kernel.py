@@ -38,12 +38,12 @@ from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire, checked_size, is_number
 from .._transports.reach import Presence, Reach
 from .._transports.server import ServerTransport
-from .._transports.websocket import Refused, WebSocket, open_websocket
 from .rest import Rest
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .._transports.websocket import WebSocket
     from .server_models import ServerKernelSpec
 
 __all__ = ["ServerChannelOptions", "ServerKernel", "connect_kernel"]
@@ -62,6 +62,9 @@ INTERRUPT_DEADLINE, RESTART_DEADLINE, DELETE_DEADLINE = 10.0, 70.0, 20.0
 
 RECONNECT_DEADLINE = 15.0
 """Seconds for the open channels to be connected once a restarted kernel is ready."""
+
+FAILED, AGAIN = 500, 0.5
+"""The status from which on it is the server's own failure, and seconds until it is asked again."""
 
 POLL = 2.0
 """Seconds between two questions whether a kernel is there that somebody waits for."""
@@ -93,6 +96,9 @@ class _KernelReach(Reach):
 
     async def connect(self, session: str) -> WebSocket:
         """Opens a websocket; see :meth:`Reach.connect <enchannel._transports.server.Reach.connect>`."""
+        # By who has it: the classes are there without.
+        from .._transports.websocket import Refused, open_websocket
+
         rest = self._rest
         try:
             return await open_websocket(
@@ -231,7 +237,9 @@ class ServerKernel:
                 and more than 64 MiB, ends the websocket.
             max_sent_size: Bytes that the server takes in one message, by default 10 MiB. What is larger would end the
                 websocket, and raises ``LocalProtocolError`` instead.
-            options: Those of :func:`~enchannel.open_kernel_channels` that have a meaning here.
+            options: Those of :func:`~enchannel.open_kernel_channels` that have a meaning here: ``username``,
+                ``connect_timeout``, ``reconnect_timeout``, ``max_buffer_size``, ``max_buffer_bytes``, ``max_backlog_size``,
+                ``max_backlog_bytes``.
 
         Raises:
             ServerError: The server refuses it.
@@ -239,6 +247,12 @@ class ServerKernel:
             KernelDied: The kernel was shut down.
         """
         self._raise_if_over()
+        unknown = options.keys() - ServerChannelOptions.__annotations__.keys()
+        if unknown:
+            known = ", ".join(ServerChannelOptions.__annotations__)
+            raise TypeError(
+                f"behind a server there is no option {min(unknown)!r}; there are {known}"
+            )
         made: list[Core] = []
 
         def on_made(core: Core) -> None:
@@ -318,8 +332,21 @@ class ServerKernel:
             if self._over:
                 return
             with contextlib.suppress(KernelDied):
-                await self._ask("DELETE", "", DELETE_DEADLINE)
+                await self._delete()
             self._end("was shut down")
+
+    async def _delete(self) -> None:
+        """Tried again where the server fails: it does while it starts a kernel again that has died."""
+        until = anyio.current_time() + DELETE_DEADLINE
+        while True:
+            try:
+                await self._ask("DELETE", "", DELETE_DEADLINE)
+            except ServerError as error:
+                if error.status < FAILED or anyio.current_time() >= until:
+                    raise
+            else:
+                return
+            await anyio.sleep(AGAIN)
 
     async def wait(self) -> None:
         """Waits until the kernel is gone, and its channels know. A restart goes unnoticed.

@@ -133,8 +133,12 @@ class KernelSpec:
     @property
     def provisioner(self) -> str:
         """Who starts it; ``"local-provisioner"`` where its command is run on this machine."""
-        stanza = self.metadata.get("kernel_provisioner")
+        stanza, older = self.metadata.get("kernel_provisioner"), self.metadata.get("process_proxy")
         name = stanza.get("provisioner_name") if isinstance(stanza, dict) else None
+        proxy = older.get("class_name") if isinstance(older, dict) else None
+        if isinstance(proxy, str) and not proxy.endswith("LocalProcessProxy"):
+            # Of an Enterprise Gateway.
+            name = name or proxy
         default = os.environ.get("JUPYTER_DEFAULT_PROVISIONER_NAME")
         return name if isinstance(name, str) and name else default or LOCAL
 

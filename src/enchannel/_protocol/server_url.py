@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ServerUrl"]
 
-_PAGES = re.compile(r"/(lab|tree)(/.*)?$")
+_PAGES = re.compile(r"/((lab|tree|notebooks|edit|consoles|doc|login)(/.*)?|api(/kernels.*)?)$")
 """What a browser shows behind the base URL."""
 
 

@@ -15,6 +15,7 @@ import ssl
 from collections import deque
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from .._groups import unwrapping_task_group
 from .addresses import resolve
@@ -111,12 +112,18 @@ class ByteStream:
     async def wait_readable(self) -> None:
         """Waits until something has arrived, or the stream has ended, or it is closed. Cancellation changes nothing."""
         with contextlib.suppress(anyio.ClosedResourceError):
-            await anyio.wait_readable(self._sock)
+            if self._sock.fileno() < 0:
+                await checkpoint()
+            else:
+                await anyio.wait_readable(self._sock)
 
     async def wait_writable(self) -> None:
         """Waits until the system takes something, or it is closed. Cancellation changes nothing."""
         with contextlib.suppress(anyio.ClosedResourceError):
-            await anyio.wait_writable(self._sock)
+            if self._sock.fileno() < 0:
+                await checkpoint()
+            else:
+                await anyio.wait_writable(self._sock)
 
     async def shake_hands(self) -> None:
         """Does what TLS needs before anything else.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 import attrs
 
 from .._exceptions import ServerError
 from .._groups import unwrapping_task_group
-from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
 
 __all__ = ["Presence", "Reach", "open_while_there"]
 

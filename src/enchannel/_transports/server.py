@@ -25,6 +25,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -41,7 +42,9 @@ from .arrivals import Arrivals
 from .base import ConnectionEvent, FrameTransport, Start, Tell
 from .reach import Reach, open_while_there
 from .vigil import Vigil
-from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
 
 __all__ = ["ServerTransport"]
 
@@ -179,8 +182,9 @@ class ServerTransport(FrameTransport):
 
     def _restarts(self) -> None:
         self._starting = True
-        self._lose("the server restarts the kernel")
-        self._say(ConnectionEvent.RESTARTED, "the server restarts the kernel")
+        said = "the kernel died, and the server starts it again"
+        self._lose(said)
+        self._say(ConnectionEvent.RESTARTED, said)
 
     def _note_rate_limit(self, said: str) -> None:
         self.rate_limited += 1
@@ -198,7 +202,7 @@ class ServerTransport(FrameTransport):
         data, text = pack(channel, frames, socket.subprotocol)
         if len(data) > self._max_sent_size:
             raise LocalProtocolError(
-                f"{len(data)} bytes are more than a server takes in one message, which is {self._max_sent_size:g}; for one "
+                f"{len(data)} bytes are more than a server takes in one message, which is {self._max_sent_size:.0f}; for one "
                 "that is configured to take more, say so with max_sent_size"
             )
         socket.send_nowait(data, text=text)

@@ -11,7 +11,6 @@ Source: RFC 6455.
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from .._log import silent_logger
 from .._protocol.server_url import ServerUrl
 from .._protocol.server_wire import V1
 from .byte_stream import QUICKACK, ByteStream, connect_bytes
@@ -30,13 +30,10 @@ from .byte_stream import QUICKACK, ByteStream, connect_bytes
 if TYPE_CHECKING:
     from websockets.http11 import Response
 
-__all__ = ["SILENT", "Refused", "WebSocket", "open_websocket"]
+__all__ = ["Refused", "WebSocket", "open_websocket"]
 
 LINGER = 1.0
 """Seconds for what was sent to go out, and for the server to take leave."""
-
-SILENT = logging.Logger("enchannel.websocket", logging.CRITICAL + 1)  # noqa: LOG001
-"""A logger that says nothing."""
 
 
 class Refused(Exception):
@@ -70,6 +67,8 @@ class WebSocket:
         self._protocol = protocol
         self._pieces: list[bytes | bytearray | memoryview] = []
         self._text = False
+        # Whether nothing more can come or go.
+        self._over = False
 
     # Receiving.
 
@@ -83,12 +82,13 @@ class WebSocket:
             self._feed(self._stream.receive_nowait())
             self._say()
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error)
         return self.take_messages()
 
     def _feed(self, data: bytes) -> None:
         protocol = self._protocol
         if not data:
+            self._over = True
             protocol.receive_eof()
         elif not self.ended:
             protocol.receive_data(data)
@@ -154,14 +154,14 @@ class WebSocket:
         try:
             self._stream.flush_nowait()
         except OSError as error:
-            self._end(error.strerror or str(error))
+            self._break(error)
 
     def _try_to_say(self) -> None:
         try:
             self._say()
         except OSError as error:
             # What had arrived before is still to be read, and the end with it.
-            self._end(error.strerror or str(error))
+            self._break(error)
 
     def _say(self) -> None:
         for data in self._protocol.data_to_send():
@@ -185,12 +185,17 @@ class WebSocket:
     def _end(self, how: str) -> None:
         self.ended = self.ended or how
 
+    def _break(self, error: OSError) -> None:
+        self._over = True
+        self._end(error.strerror or str(error))
+
     def close(self, *, hard: bool = False) -> None:
         """Closes it then and there.
 
         Args:
             hard: Whether the other end is told by a reset.
         """
+        self._over = True
         self._end("closed here")
         self._stream.close(hard=hard)
 
@@ -206,7 +211,7 @@ class WebSocket:
         try:
             with anyio.move_on_after(LINGER):
                 # To close while something has arrived would be a reset, which destroys what is under way.
-                while self._protocol.state is not State.CLOSED and not self._broken():
+                while not self._over:
                     if self.unsent:
                         await self.wait_writable()
                         self.flush_nowait()
@@ -216,9 +221,6 @@ class WebSocket:
                             self.receive_nowait()
         finally:
             self.close()
-
-    def _broken(self) -> bool:
-        return bool(self.ended) and self._protocol.state is State.OPEN
 
 
 # Looked up once: an enumeration's class is asked for each of its members.
@@ -259,7 +261,9 @@ async def open_websocket(
     """
     resource, _, query = path.partition("?")
     uri = WebSocketURI(url.secure, url.host, url.port, resource, query)
-    protocol = ClientProtocol(uri, subprotocols=[Subprotocol(V1)], max_size=max_size, logger=SILENT)
+    protocol = ClientProtocol(
+        uri, subprotocols=[Subprotocol(V1)], max_size=max_size, logger=silent_logger()
+    )
     request = protocol.connect()
     if token is not None:
         request.headers["Authorization"] = f"token {token}"

@@ -24,6 +24,7 @@ from anyio.streams.tls import TLSListener
 from .._bell import Bell
 from .._exceptions import LocalProtocolError
 from .._groups import BlockTasks, block_task_group
+from .._kernels.rest import require_extra
 from ._fake_kernel import FakeKernel
 from ._fake_websocket import FakeWebSocket
 from ._memory import MemoryKernelEnd, MemoryTransport
@@ -69,7 +70,7 @@ class FakeServer:
         token: What it wants to see; empty for none.
         kernelspecs: Its kernelspecs by name, each as a ``kernel.json`` says it.
         requests: The method and path of each request so far.
-        restarts_kernels: Whether it starts a kernel again that has died.
+        restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody hears of its death.
         hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
         failure: An error of what one of its kernels was told to do, raised when the block of the server is left.
     """
@@ -376,6 +377,7 @@ def open_fake_server(
     """
     if base and not (base.startswith("/") and not base.endswith("/")):
         raise LocalProtocolError(f"base begins with a slash, and does not end in one, not {base!r}")
+    require_extra()
     return _opened(token, base, ssl_context, v1=v1)
 
 

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 from anyio.lowlevel import checkpoint
-from websockets.exceptions import InvalidHandshake
-from websockets.frames import Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from .._bell import Bell
+from .._exceptions import LocalProtocolError
 from .._groups import unwrapping_task_group
+from .._log import silent_logger
 from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.message import Message, new_id, prepare
 from .._protocol.server_wire import V1, pack, unpack
 from .._protocol.wire import DELIMITER, Wire
-from .._transports.websocket import SILENT
 from ._memory import MemoryTransport
+
+if TYPE_CHECKING:
+    from websockets.exceptions import InvalidHandshake
+    from websockets.frames import Frame, Opcode
+    from websockets.protocol import State
+    from websockets.server import ServerProtocol
+    from websockets.typing import Subprotocol
+else:
+    # The class is there without; who opens a fake server is told.
+    with contextlib.suppress(ImportError):
+        from websockets.exceptions import InvalidHandshake
+        from websockets.frames import Frame, Opcode
+        from websockets.protocol import State
+        from websockets.server import ServerProtocol
+        from websockets.typing import Subprotocol
 
 __all__ = ["FakeWebSocket"]
 
@@ -30,7 +41,8 @@ _UNSIGNED = Wire(b"")
 
 
 class FakeWebSocket:
-    """One websocket that a client of a :class:`FakeServer` has opened.
+    """One websocket that a client of a :class:`FakeServer` has opened; told to do something behind its end, it raises
+    ``LocalProtocolError``.
 
     Attributes:
         session: What it was opened with.
@@ -50,20 +62,31 @@ class FakeWebSocket:
         self._scope = anyio.CancelScope()
         self._sending = anyio.Lock()
         self._protocol = ServerProtocol(
-            subprotocols=[Subprotocol(V1)] if v1 else None, max_size=10 << 20, logger=SILENT
+            subprotocols=[Subprotocol(V1)] if v1 else None,
+            max_size=10 << 20,
+            logger=silent_logger(),
         )
 
     def __repr__(self) -> str:
         return f"<FakeWebSocket {self.session}{' ended' if self.ended.is_set() else ''}>"
 
+    def _check_open(self) -> None:
+        if self.ended.is_set():
+            raise LocalProtocolError(
+                "this websocket has ended, and nothing more happens to it. A kernel that is opened has one of its own first, to "
+                "see that it is ready; FakeServer.websockets() are those that are open"
+            )
+
     # Faults.
 
     def freeze(self) -> None:
         """From now on nothing goes through, in either direction, and nobody is told."""
+        self._check_open()
         self._frozen = True
 
     async def reset(self) -> None:
         """Ends it with a reset."""
+        self._check_open()
         raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610
         with contextlib.suppress(OSError):
             import socket
@@ -73,6 +96,7 @@ class FakeWebSocket:
 
     async def cut(self) -> None:
         """Ends it without a word, behind what the kernel has said."""
+        self._check_open()
         while not self._frozen and self._has_more_to_say():
             await checkpoint()
         await self._end()
@@ -90,6 +114,7 @@ class FakeWebSocket:
 
     async def send_raw(self, data: bytes, *, text: bool = False) -> None:
         """Sends `data` as one message, whatever it is."""
+        self._check_open()
         (self._protocol.send_text if text else self._protocol.send_binary)(data)
         await self._flush()
 
@@ -152,7 +177,11 @@ class FakeWebSocket:
                 await self._news.wait()
             self._protocol.receive_data(data)
             for event in self._protocol.events_received():
-                if isinstance(event, Frame) and event.opcode in _DATA:
+                if isinstance(event, Frame) and event.opcode in (
+                    Opcode.TEXT,
+                    Opcode.BINARY,
+                    Opcode.CONT,
+                ):
                     pieces += event.data
                     if event.fin:
                         self._take(pieces, text=event.opcode is Opcode.TEXT)
@@ -209,5 +238,3 @@ class FakeWebSocket:
 
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 """What the end of the connection raises."""
-
-_DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
