@@ -22,7 +22,7 @@ class ServerKernelSpec:
     display_name: str = ""
     language: str = ""
     interrupt_mode: str = "signal"
-    """How the server interrupts its kernels: ``"signal"`` or ``"message"``."""
+    """``"signal"`` or ``"message"``; the server does it as it says."""
     is_default: bool = False
     """Whether it is what is started where none is named."""
     metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
