@@ -27,6 +27,7 @@ EDGES = {
     (State.RESTARTED, State.LIVE),
     *((state, State.LOST) for state in ALIVE),
     *((state, State.LEFT) for state in (*ALIVE, State.LOST)),
+    (State.RESTARTING, State.LIVE),
 }
 """Where one state leads to another."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import ssl
@@ -28,6 +29,7 @@ from enchannel import (
     KernelLaunchError,
     LocalProtocolError,
     Message,
+    NoReply,
     Server,
     ServerError,
     ServerKernel,
@@ -394,7 +396,62 @@ async def test_a_kernel_that_says_that_it_exits_is_gone_soon() -> None:
             assert (await ch.wait_lost()).reason == "exited"
 
 
-async def test_a_restart_that_the_server_refuses_or_never_ends() -> None:
+async def test_a_restart_that_the_server_refuses_is_none() -> None:
+    async with opened() as (fake, _, kernel, ch), ch.execute("sleep") as execution:
+        async for said in execution:
+            if said.msg_type == "execute_input":
+                break
+        fake.refuse(403, {"message": "not today"})
+        with pytest.raises(ServerError, match="not today"):
+            await kernel.restart()
+        await ch.interrupt()
+        with anyio.fail_after(10):
+            assert (await execution.wait()).content["ename"] == "KeyboardInterrupt"
+        assert ch.statistics().restarts == 0
+
+
+async def test_what_a_server_keeps_of_the_kernel_before_is_dropped() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        before = fake.websockets()[0]._transport
+        await kernel.restart()
+        await fake.wait_websockets(1)
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert fake.websockets()[0]._transport is not before
+        assert fake.websockets()[0].session == ch._core.session
+
+
+async def test_a_server_that_takes_every_websocket_and_ends_it_is_not_stormed() -> None:
+    async with opened() as (fake, _, _, ch):
+        fake.ends_websockets = True
+        handshakes = len([path for _, path in fake.requests if path.endswith("/channels")])
+        await fake.websockets()[0].close()
+        await anyio.sleep(2)
+        more = len([path for _, path in fake.requests if path.endswith("/channels")]) - handshakes
+        assert 2 <= more <= 12
+        fake.ends_websockets = False
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
+
+
+async def test_a_lost_request_is_told_however_often_the_websocket_goes() -> None:
+    async with opened() as (fake, _, _, ch), anyio.create_task_group() as tasks:
+        fake.websockets()[0]._transport.outbound["shell"].drop()
+
+        async def ask() -> None:
+            with pytest.raises(NoReply):
+                await ch.request("inspect_request", {"code": "", "cursor_pos": 0})
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            while True:
+                await fake.wait_websockets(1)
+                await fake.websockets()[0].reset()
+                await anyio.sleep(0.4)
+
+
+async def test_a_restart_that_the_server_fails_at_or_never_ends() -> None:
     async with opened(reconnect_timeout=0.5) as (fake, _, kernel, ch):
         fake.refuse(500, {"message": "Exception restarting kernel"})
         with pytest.raises(ServerError, match="Exception restarting kernel"):
@@ -447,6 +504,106 @@ async def test_a_kernel_that_cannot_be_deleted_just_now_is_in_a_moment() -> None
         fake.refuse(500, {"message": "Unhandled error"}, times=2)
         await kernel.shut_down()
         assert fake.kernels == {}
+
+
+async def test_waiting_for_a_kernel_whose_channels_know_that_it_is_gone() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        await fake.websockets()[0].say_status("dead")
+        await ch.wait_lost()
+        asked = len(fake.requests)
+        with anyio.fail_after(5):
+            await kernel.wait()
+        assert len(fake.requests) - asked <= 2
+
+
+async def test_leaving_the_block_of_a_kernel_tells_the_channels_of_others() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        told = anyio.Event()
+
+        async def read(ch: KernelChannels) -> None:
+            with pytest.raises(KernelDied, match="was shut down"):
+                await ch.shell.receive()
+            told.set()
+
+        async def use(kernel: ServerKernel, opened: anyio.Event) -> None:
+            async with kernel.open_channels() as ch:
+                opened.set()
+                await read(ch)
+
+        async with anyio.create_task_group() as tasks:
+            async with server.open_kernel() as kernel:
+                opening = anyio.Event()
+                tasks.start_soon(use, kernel, opening)
+                await opening.wait()
+            with anyio.fail_after(5):
+                await told.wait()
+        assert "was shut down" in repr(kernel)
+        with pytest.raises(KernelDied):
+            await kernel.restart()
+
+
+async def test_a_server_behind_its_block() -> None:
+    async with open_fake_server() as fake:
+        async with open_server(fake.url) as server:
+            pass
+        with pytest.raises(anyio.ClosedResourceError, match="the block of the server was left"):
+            await server.list_kernels()
+
+
+ODD: dict[str, Any] = {
+    "null": "null",
+    "number": "5",
+    "list": "[1]",
+    "deep": "[" * 100_000,
+    "types": '{"id": 5, "name": [], "kernelspecs": 3, "version": {}}',
+    "bytes": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("status", [200, 404, 500])
+async def test_odd_answers(case: str, status: int) -> None:
+    body = ODD[case] if isinstance(ODD[case], str) else ODD[case].decode("latin-1")
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        for call in (
+            server.kernelspecs,
+            server.list_kernels,
+            lambda: server.open_kernel().__aenter__(),
+            lambda: server.attach("an-id").__aenter__(),
+        ):
+            fake.refuse(status, body, times=2, headers={"Location": "http://[bad"})
+            with contextlib.suppress(ServerError, KernelLaunchError):
+                await call()
+            fake._refusals.clear()
+
+
+async def test_what_leaves_the_body_is_the_bodys() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        with pytest.raises(ZeroDivisionError):
+            async with server.open_kernel():
+                fake.refuse(301, "", headers={"Location": "http://[bad"})
+                raise ZeroDivisionError
+        with pytest.raises(LocalProtocolError, match="path is text"):
+            async with server.open_kernel(path="\udcff"):
+                pass
+        for wrong in (5, None, "", "..", "a/b", "\udcff", "x" * 5_000):
+            with pytest.raises(LocalProtocolError, match="id of a kernel"):
+                await server.connect(wrong)  # type: ignore[arg-type]
+        with pytest.raises(LocalProtocolError, match="connect_timeout"):
+            await server.connect("an-id", connect_timeout=-1)
+
+
+async def test_a_close_that_comes_with_the_end_of_the_handshake() -> None:
+    async with opened() as (fake, _, _, ch):
+        fake.ends_websockets = True
+        handshakes = len(fake.requests)
+        await fake.websockets()[0].close()
+        with anyio.fail_after(10):
+            while len(fake.requests) < handshakes + 4:
+                await anyio.sleep(0.01)
+        fake.ends_websockets = False
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
 
 
 async def test_a_command_to_a_websocket_that_has_ended() -> None:
@@ -848,13 +1005,26 @@ async def test_the_token_is_in_the_header_and_nowhere_else(
                 with pytest.raises(KernelDied) as died:
                     await ch.run("6 * 7")
                 shown.append(died.value)
-            fake.refuse(500, f"not {secret}")
-            with pytest.raises(ServerError) as caught:
-                await server.list_kernels()
-            shown += [caught.value, vars(caught.value)]
+            fake._refusals.clear()
+            escaped = secret.replace("s", "\\u0073")
+            for status, body, location in (
+                (500, f"not {secret}", ""),
+                (500, f'{{"message": "not {escaped}"}}', ""),
+                (200, f"<html>{secret}", ""),
+                (302, "", f"http://hub/{secret}/login"),
+            ):
+                if location:
+                    # httpcore logs what a server says, and this one says it.
+                    logged = caplog.text
+                fake.refuse(status, body, headers={"Location": location})
+                with pytest.raises(ServerError) as caught:
+                    await server.list_kernels()
+                shown += [caught.value, vars(caught.value), repr(caught.value.__context__)]
+                assert caught.value.__context__ is None
+            caplog.clear()
         monkeypatch.delenv("JUPYTER_TOKEN")
         async with open_server(f"{fake.url}/?token={secret}") as server:
             shown += [server, await server.kernelspecs()]
     assert all(secret not in path for _, path in fake.requests)
     assert secret not in "".join(map(repr, shown)) + "".join(map(str, shown))
-    assert secret not in caplog.text
+    assert secret not in logged + caplog.text

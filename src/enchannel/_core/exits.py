@@ -14,6 +14,7 @@ __all__ = [
     "end_of_old_kernel",
     "is_led",
     "other_kernel_behind_server",
+    "restart_refused",
 ]
 
 
@@ -57,6 +58,14 @@ def other_kernel_behind_server(core: Core) -> None:
     core.transport.reconnect(core.channels)
     is_led(core)
     core.happen(Event.EXITED)
+
+
+def restart_refused(core: Core) -> None:
+    """The restart that was begun does not take place: everything goes on with the kernel that is there."""
+    core.happen(Event.RESTART_REFUSED)
+    if core.transport.unconnected():
+        core.outage.note(core.channels)
+        core.happen(Event.DISCONNECTED)
 
 
 async def end_of_kernel(core: Core, died: KernelDied, last_words: float) -> None:

@@ -102,12 +102,14 @@ class Flight:
 
     def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
         """The connection of some channels was away for a moment; see :meth:`~enchannel._core.requests.Requests.doubt`."""
+        known = self.in_doubt
         if self.channel in lost:
             self.hit |= {"disconnected"}
             running = self.request.msg_id in busy and "iopub" not in lost
             self.in_doubt = self.reply is None and not running
         self.question_lost |= "stdin" in lost and self.request.content.get("allow_stdin") is True
-        self.stirred, self.inquiry = True, None
+        # One outage may follow the other: patience begins with the first.
+        self.stirred, self.inquiry = self.stirred or not known, None
 
     def take_over(self, other: Flight) -> None:
         """What is known of `other`, which is the same request and not over, is known of this one."""

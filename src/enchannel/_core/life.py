@@ -21,8 +21,8 @@ Rule 5: what a state does not expect changes nothing; the table says so, pair by
 ::
 
     opening ──► live ◄──► outage ──► lost ──► left
-                  │ ▲        │         ▲        ▲
-                  ▼ │        ▼         │        │
+                ▲ │ ▲        │         ▲        ▲
+                │ ▼ │        ▼         │        │
              restarting ► restarted ───┘   (from any)
 """
 
@@ -71,6 +71,8 @@ class Event(Enum):
     """The kernel says another session than before."""
     RESTART_BEGINS = auto()
     """Whoever launched the kernel begins to restart it."""
+    RESTART_REFUSED = auto()
+    """Whoever was to restart it does not."""
     EXITED = auto()
     """The kernel that is being restarted has exited."""
     GONE = auto()
@@ -130,6 +132,8 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (_S.OUTAGE, _E.RESTART_BEGINS): (_S.RESTARTING, ()),
     # The old kernel may come back before it goes; that ends nothing.
     (_S.RESTARTING, _E.EXITED): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
+    # It does not go.
+    (_S.RESTARTING, _E.RESTART_REFUSED): (_S.LIVE, (_F.RESUME,)),
     (_S.RESTARTING, _E.RESTART_BEGINS): (_S.RESTARTING, ()),
     (_S.RESTARTING, _E.DISCONNECTED): (_S.RESTARTING, ()),
     # It was told, so what comes back is told no more.

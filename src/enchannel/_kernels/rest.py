@@ -11,6 +11,7 @@ Source: the REST API of Jupyter Server; Kernel Gateway; Enterprise Gateway; Jupy
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import ssl
@@ -68,6 +69,7 @@ class Rest:
         self.token = token
         self._tls = tls
         self._client: httpx2.AsyncClient | None = None
+        self._closed = False
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -98,15 +100,19 @@ class Rest:
         """
         import httpx2
 
+        client = self._open()
         try:
             with anyio.fail_after(timeout):
-                response = await self._open().request(method, self._target(path), json=body)
+                response = await client.request(method, self._target(path), json=body)
         except TimeoutError:
             what = ": does it speak https?" if self.url.secure else ""
-            raise ServerError(f"{self.url} has not answered within {timeout:g} s{what}") from None
-        except httpx2.HTTPError as error:
-            raise self._unanswered(error) from None
-        return self._read(response, path)
+            failure = ServerError(f"{self.url} has not answered within {timeout:g} s{what}")
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+            failure = self._unanswered(error)
+        else:
+            return self._read(response, path)
+        # Not with the request as its context, which has the token.
+        raise failure
 
     def _unanswered(self, error: BaseException) -> ServerError:
         chain = [error]
@@ -124,6 +130,8 @@ class Rest:
         return f"{self.url}/api{path}"
 
     def _open(self) -> httpx2.AsyncClient:
+        if self._closed:
+            raise anyio.ClosedResourceError("the block of the server was left")
         if self._client is None:
             import httpx2
 
@@ -141,13 +149,14 @@ class Rest:
         status = response.status_code
         if not 200 <= status < 300:
             location = response.headers.get("location", "")
-            raise self.refused(status, response.text, location, path)
+            text = response.content.decode("utf-8", "replace")
+            raise self.refused(status, text, location, path)
         if status == 204 or not response.content:
             return None
-        try:
+        # What is no JSON may hold the token, and is no context of what is raised.
+        with contextlib.suppress(ValueError, RecursionError):
             return json.loads(response.content)
-        except ValueError:
-            self.not_the_api(status)
+        return self.not_the_api(status)
 
     def not_the_api(self, status: int) -> NoReturn:
         """Raises what is said of a server that is another one."""
@@ -159,21 +168,22 @@ class Rest:
 
     def refused(self, status: int, text: str, location: str = "", path: str = "") -> ServerError:
         """What is raised of an answer that is a refusal."""
-        return refusal(
-            str(self.url), status, self.clean(text), location, path, has_token=bool(self.token)
-        )
+        has_token = bool(self.token)
+        error = refusal(str(self.url), status, text, location, path, has_token=has_token)
+        return ServerError(self.clean(str(error)), status, self.clean(error.said))
 
     def clean(self, text: str) -> str:
         """`text` without the token."""
         for secret in filter(None, (self.token, quote(self.token or "", safe=""))):
             found = re.escape(secret)
             # A short one is in many a word.
-            text = re.sub(found if len(secret) > SHORT else rf"\b{found}\b", "[token]", text)
+            alone = rf"(?<![A-Za-z0-9]){found}(?![A-Za-z0-9])"
+            text = re.sub(found if len(secret) >= SHORT else alone, "[token]", text)
         return text
 
     async def aclose(self) -> None:
         """Lets go of its connections."""
-        client, self._client = self._client, None
+        client, self._client, self._closed = self._client, None, True
         if client is not None:
             with shielded(), anyio.move_on_after(CLOSE_DEADLINE):
                 await client.aclose()
@@ -196,9 +206,8 @@ def refusal(
     # What a server says of cookies, where it has seen no token, leads nowhere.
     said = f" ({words})" if words and "_xsrf" not in words else ""
     if status in REDIRECTS:
-        where = urlsplit(location)
         message = (
-            f"{url} redirects to {where.netloc}{where.path}: is its base URL right? A JupyterHub redirects to its login "
+            f"{url} redirects to {_place_of(location)}: is its base URL right? A JupyterHub redirects to its login "
             "where the user's server does not run"
         )
     elif status == 401 or (status == 403 and _is_about_tokens(words)):
@@ -222,6 +231,14 @@ def refusal(
     return ServerError(message, status, words)
 
 
+def _place_of(location: str) -> str:
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return "nowhere"
+    return f"{parts.netloc}{parts.path}"
+
+
 def _is_about_tokens(words: str) -> bool:
     return not words or words == "Forbidden" or "_xsrf" in words or "token" in words.lower()
 
@@ -230,7 +247,7 @@ def words_of(text: str) -> tuple[str, bool]:
     """What a server's answer says; and whether it is a page for a browser."""
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if re.match(r"\s*<", text):
             title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
             return (" ".join(title[1].split())[:WORDS] if title else ""), True

@@ -13,6 +13,7 @@ Source: the REST API of Jupyter Server, JupyterLab's services.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import ssl
@@ -23,15 +24,16 @@ from typing import Any
 
 import anyio
 
+from .._channels import KernelChannels
 from .._exceptions import (
-    EnchannelError,
     KernelConnectError,
     KernelDied,
     KernelLaunchError,
     LocalProtocolError,
+    NoReply,
     ServerError,
 )
-from .._groups import block_task_group, shielded
+from .._groups import block_task_group, shielded, unwrapping_task_group
 from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
@@ -40,7 +42,13 @@ from .._protocol.wire import is_number
 from .._transports.base import Transport
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
-from .server_kernel import MAX_SENT_SIZE, ServerKernel, connect_kernel, kernel_path
+from .server_kernel import (
+    MAX_SENT_SIZE,
+    ServerKernel,
+    check_kernel_id,
+    connect_kernel,
+    kernel_path,
+)
 from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
 
 __all__ = ["Server", "open_server"]
@@ -159,11 +167,10 @@ class Server:
         except ServerError as error:
             if error.status != 403:
                 raise
-            raise ServerError(
+            error.args = (
                 f"{self.url} does not list its kernels; a gateway does where it is configured to (list_kernels=True)",
-                403,
-                error.said,
-            ) from None
+            )
+            raise
         return [model_of(mapping(each)) for each in (said if isinstance(said, list) else [])]
 
     @asynccontextmanager
@@ -199,17 +206,17 @@ class Server:
         if env:
             body["env"] = dict(env)
         deadline = anyio.current_time() + startup_timeout
-        started = _Start(self._rest, body, startup_timeout)
+        started = _Start(self._rest, body, spec, startup_timeout)
         async with block_task_group("the kernel of a server") as tasks:
+            # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
+            tasks.start_soon(started.host, name="enchannel kernel of a server")
             try:
-                tasks.start_soon(started.ask, name="enchannel kernel of a server")
                 await started.answered.wait()
-                model = started.model()
-                kernel = ServerKernel(self._rest, model.id, model.name or (name or ""), spec)
+                kernel = started.kernel()
                 await _ready(kernel, deadline, startup_timeout)
                 yield kernel
             finally:
-                await started.undo()
+                started.left.set()
 
     async def _find(self, name: str | None) -> ServerKernelSpec | None:
         """The kernelspec called `name`: of one that it does not have a server says nothing but 500."""
@@ -238,9 +245,7 @@ class Server:
         Raises:
             ServerError: There is none, or the server refuses.
         """
-        given: object = kernel_id
-        if not isinstance(given, str) or not given:
-            raise LocalProtocolError(f"the id of a kernel is text, not {kernel_id!r}")
+        check_kernel_id(kernel_id)
         try:
             said = await self._rest.get(kernel_path(kernel_id), timeout=ANSWER_DEADLINE)
         except ServerError as error:
@@ -248,6 +253,8 @@ class Server:
                 raise
             raise ServerError(f"{self.url} has no kernel {kernel_id}", 404, error.said) from None
         model = model_of(mapping(said))
+        if model.id != kernel_id:
+            raise ServerError(f"{self.url} does not say what the kernel {kernel_id} is")
         try:
             spec = await self._find(model.name)
         except ServerError:
@@ -289,63 +296,83 @@ class Server:
 
 
 class _Start:
-    """The start of a kernel, which goes on where whoever asked for it is cancelled."""
+    """The start of a kernel, and its end; both go on where whoever asked for it is cancelled.
 
-    def __init__(self, rest: Rest, body: Mapping[str, Any], timeout: float) -> None:
+    Attributes:
+        answered: Set when the server has answered.
+        left: To be set when the block of the kernel is left.
+    """
+
+    def __init__(
+        self, rest: Rest, body: Mapping[str, Any], spec: ServerKernelSpec | None, timeout: float
+    ) -> None:
         self._rest = rest
         self._body = body
+        self._spec = spec
         self._timeout = timeout
-        self._said: Any = None
+        self._kernel: ServerKernel | None = None
         self._failure: ServerError | None = None
-        self._scope = anyio.CancelScope()
         self.answered = anyio.Event()
+        self.left = anyio.Event()
 
-    async def ask(self) -> None:
-        """Has the server start it."""
+    async def host(self) -> None:
+        """Has the server start it, and delete it when its block is left. Shielded, and never raises."""
         with shielded():
-            try:
-                with self._scope:
-                    self._said = await self._rest.ask(
-                        "POST", "/kernels", self._body, timeout=self._timeout
-                    )
-            except ServerError as error:
-                self._failure = error
-            finally:
-                self.answered.set()
+            async with unwrapping_task_group() as tasks:
+                tasks.start_soon(self._give_up, tasks.cancel_scope)
+                await self._ask()
+                tasks.cancel_scope.cancel()
+            self.answered.set()
+            await self.left.wait()
+            await self._delete()
 
-    def model(self) -> KernelModel:
+    async def _give_up(self, scope: anyio.CancelScope) -> None:
+        """A start whose block is left may go on for a moment, to say what it has started."""
+        await self.left.wait()
+        await anyio.sleep(STOPPED_START)
+        scope.cancel()
+
+    async def _ask(self) -> None:
+        try:
+            said = await self._rest.ask("POST", "/kernels", self._body, timeout=self._timeout)
+        except ServerError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001
+            self._failure = ServerError(f"the kernel could not be started: {error!r}")
+        else:
+            model = model_of(mapping(said))
+            name = model.name or self._body.get("name", "")
+            self._kernel = ServerKernel(self._rest, model.id, name, self._spec)
+
+    def kernel(self) -> ServerKernel:
         """What it has started.
 
         Raises:
             ServerError: It has started nothing.
         """
-        if self._failure is not None:
-            error = self._failure
-            if error.status == 500 and not error.said:
-                raise ServerError(
-                    f"{error}: the kernel's program may be missing there; the server's log says more",
-                    500,
-                )
+        error = self._failure
+        if error is not None and error.status == 500 and not error.said:
+            raise ServerError(
+                f"{error}: the kernel's program may be missing there; the server's log says more",
+                500,
+            )
+        if error is not None:
             raise error
-        model = model_of(mapping(self._said))
-        if not model.id:
+        if self._kernel is None or not self._kernel.id:
             raise ServerError(f"{self._rest.url} has started a kernel and does not say which")
-        return model
+        return self._kernel
 
-    async def undo(self) -> None:
-        """Has the server delete what it has started, or was about to. Shielded, bounded, and never raises."""
-        with shielded():
-            with anyio.move_on_after(STOPPED_START):
-                await self.answered.wait()
-            self._scope.cancel()
-            if self._failure is not None and self._failure.status:
-                return
-            said = mapping(self._said).get("id") or self._body["kernel_id"]
-            kernel = ServerKernel(self._rest, text_of(said), "", None)
-            try:
-                await kernel.shut_down()
-            except EnchannelError as error:
-                logger().warning("the kernel %s could not be deleted: %s", kernel.id, error)
+    async def _delete(self) -> None:
+        if self._failure is not None and self._failure.status:
+            return
+        kernel = self._kernel
+        if kernel is None or not kernel.id:
+            # It may have been started as we have asked.
+            kernel = ServerKernel(self._rest, self._body["kernel_id"], "", None)
+        try:
+            await kernel.shut_down()
+        except Exception as error:  # noqa: BLE001
+            logger().warning("the kernel %s could not be deleted: %s", kernel.id, error)
 
 
 async def _ready(kernel: ServerKernel, deadline: float, timeout: float) -> None:
@@ -354,7 +381,7 @@ async def _ready(kernel: ServerKernel, deadline: float, timeout: float) -> None:
     try:
         with anyio.fail_after(left):
             async with kernel.open_channels(connect_timeout=left) as ch:
-                await ch.kernel_info()
+                await _answered(ch)
     except (TimeoutError, KernelConnectError) as error:
         said = f"the kernel {kernel.name!r} was not ready within {timeout:g} s"
         raise KernelLaunchError(said, reason="not ready") from error
@@ -365,14 +392,31 @@ async def _ready(kernel: ServerKernel, deadline: float, timeout: float) -> None:
         raise KernelLaunchError(said, reason="exited") from error
 
 
+async def _answered(ch: KernelChannels) -> None:
+    while True:
+        # Its question may be lost with a websocket.
+        with contextlib.suppress(NoReply):
+            await ch.kernel_info()
+            return
+
+
 def _check_start(name: object, path: object, env: object, startup_timeout: float) -> None:
     for what, text in (("name", name), ("path", path)):
-        if text is not None and not (isinstance(text, str) and text and "\0" not in text):
+        if text is not None and not (text and _is_sendable(text)):
             raise LocalProtocolError(f"{what} is text that is not empty, or None, not {text!r}")
     if env is not None and not (
-        isinstance(env, Mapping)
-        and all(isinstance(each, str) and "\0" not in each for each in (*env, *env.values()))
+        isinstance(env, Mapping) and all(map(_is_sendable, (*env, *env.values())))
     ):
         raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
     if not is_number(startup_timeout) or not startup_timeout > 0:
         raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
+
+
+def _is_sendable(text: object) -> bool:
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from anyio.lowlevel import checkpoint
 
 from .._channels import KernelChannels
 from .._core.core import Core
-from .._core.exits import begin_restart, other_kernel_behind_server
+from .._core.exits import begin_restart, other_kernel_behind_server, restart_refused
 from .._exceptions import (
     EnchannelError,
     KernelConnectError,
@@ -108,17 +109,20 @@ class _KernelReach(Reach):
                 tls=rest.tls,
                 max_size=self._limit,
             )
-        except Refused as refused:
-            if refused.status == 404:
-                raise ServerError(f"{rest.url} has no kernel {self._id}", 404) from None
-            raise rest.refused(
-                refused.status, refused.said, refused.location, f"/kernels/{self._id}/channels"
-            ) from None
+        except Refused as error:
+            refused = error
+        # Not with what the server said as its context: there may be a token in it.
+        if refused.status == 404:
+            raise ServerError(f"{rest.url} has no kernel {self._id}", 404)
+        path = f"/kernels/{self._id}/channels"
+        raise rest.refused(refused.status, refused.said, refused.location, path)
 
     async def look(self) -> Presence | None:
         """What the server says of the kernel."""
         try:
             model = await self._rest.get(kernel_path(self._id), timeout=LOOK_DEADLINE)
+        except anyio.ClosedResourceError:
+            return None
         except ServerError as error:
             if error.status == 404:
                 return Presence(there=False, said=error.said or "the server does not know it")
@@ -131,6 +135,16 @@ class _KernelReach(Reach):
             state=state if isinstance(state, str) else "",
             connections=connections if isinstance(connections, int) else None,
         )
+
+
+def check_kernel_id(kernel_id: object) -> None:
+    """Raises ``LocalProtocolError`` where `kernel_id` is none."""
+    if not (isinstance(kernel_id, str) and re.fullmatch(r"[\w.~-]{1,200}", kernel_id, re.ASCII)):
+        raise LocalProtocolError(
+            f"the id of a kernel is text such as a uuid, not {kernel_id!r:.80}"
+        )
+    if not kernel_id.strip("."):
+        raise LocalProtocolError(f"{kernel_id!r} is no id of a kernel")
 
 
 def kernel_path(kernel_id: str) -> str:
@@ -149,6 +163,8 @@ async def connect_kernel(
     max_sent_size: float = MAX_SENT_SIZE,
 ) -> ServerTransport:
     """The channels of a kernel as a transport; see :meth:`Server.connect <enchannel.Server.connect>`."""
+    if not is_number(connect_timeout) or not connect_timeout > 0:
+        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
     transport = make_transport(rest, kernel_id, session, channels, max_message_size, max_sent_size)
     try:
         with anyio.fail_after(connect_timeout):
@@ -178,6 +194,7 @@ def make_transport(
     max_sent_size: float,
 ) -> ServerTransport:
     """A transport that is not connected yet, with its arguments checked."""
+    check_kernel_id(kernel_id)
     carried = sockets_for(channels)
     names: list[ChannelName] = [name for name in CHANNELS if name in carried]
     if not is_number(max_sent_size) or not max_sent_size >= 1:
@@ -310,11 +327,17 @@ class ServerKernel:
             concerned = tuple(self._open)
             for core in concerned:
                 begin_restart(core)
+            over = other_kernel_behind_server
             try:
                 await self._ask("POST", "/restart", RESTART_DEADLINE)
+            except ServerError as error:
+                if 400 <= error.status < FAILED:
+                    # It has not, and the kernel is the same.
+                    over = restart_refused
+                raise
             finally:
                 for core in concerned:
-                    other_kernel_behind_server(core)
+                    over(core)
             with anyio.move_on_after(RECONNECT_DEADLINE):
                 async with unwrapping_task_group() as tasks:
                     for core in concerned:
@@ -323,7 +346,7 @@ class ServerKernel:
             raise ServerError("the kernel was restarted, and its channels found no way to it")
 
     async def shut_down(self) -> None:
-        """Has the server end the kernel; its channels raise ``KernelDied``. A checkpoint; cancelled, it goes on by itself.
+        """Has the server end the kernel; its channels raise ``KernelDied``. A checkpoint; cancelled, the server may do so.
 
         Raises:
             ServerError: The server could not.
@@ -355,6 +378,9 @@ class ServerKernel:
         """
         await checkpoint()
         while not self._over:
+            if any(core.lost is not None and core.lost.reason == "exited" for core in self._open):
+                self._end("is gone")
+                return
             try:
                 await self._rest.get(kernel_path(self.id), timeout=LOOK_DEADLINE)
             except ServerError as error:

@@ -24,6 +24,12 @@ __all__ = ["ServerUrl"]
 _PAGES = re.compile(r"/((lab|tree|notebooks|edit|consoles|doc|login)(/.*)?|api(/kernels.*)?)$")
 """What a browser shows behind the base URL."""
 
+_USER = re.compile(r"(.*/user/[^/]+)(/.*)?$")
+"""Where a JupyterHub user's server is, whatever the user is called."""
+
+LONGEST = 4_000
+"""Characters of a URL."""
+
 
 @attrs.frozen
 class ServerUrl:
@@ -50,6 +56,9 @@ class ServerUrl:
         try:
             parts = urlsplit(url.strip())
             port = parts.port
+            path = quote(_base_of(parts.path.rstrip("/")), safe="/%:@!$&'()*+,;=~")
+            # As a name of the network: its parts are neither empty nor too long.
+            (parts.hostname or "").encode("idna")
         except ValueError:
             # Not with its text, which may hold a token.
             raise LocalProtocolError(
@@ -59,6 +68,8 @@ class ServerUrl:
             raise LocalProtocolError(
                 "the URL of a server begins with http:// or https:// and a host, such as http://localhost:8888"
             )
+        if port == 0 or len(url) > LONGEST:
+            raise LocalProtocolError("the URL of a server has no port 0, and is not that long")
         if parts.username is not None:
             raise LocalProtocolError(
                 "a user and password in the URL of a server are not sent: give its token"
@@ -66,7 +77,6 @@ class ServerUrl:
         if any(ord(character) < 33 for character in url.strip()):
             raise LocalProtocolError("the URL of a server has no blanks and no control characters")
         secure = parts.scheme == "https"
-        path = quote(_PAGES.sub("", parts.path.rstrip("/")), safe="/%:@!$&'()*+,;=~")
         token = parse_qs(parts.query).get("token", [None])[-1]
         return cls(secure, parts.hostname, port or (443 if secure else 80), path, token)
 
@@ -84,3 +94,10 @@ class ServerUrl:
         """The path, and the query, of the websocket of a kernel."""
         kernel, ours = quote(kernel_id, safe=""), quote(session, safe="")
         return f"{self.base}/api/kernels/{kernel}/channels?session_id={ours}"
+
+
+def _base_of(path: str) -> str:
+    """`path` without what a browser shows there."""
+    found = _USER.match(path)
+    base, rest = (found[1], found[2] or "") if found else ("", path)
+    return base + _PAGES.sub("", rest)

@@ -208,5 +208,5 @@ def _members_leniently(data: bytes) -> tuple[Any, list[bytes]]:
 def _channel(name: bytes) -> ChannelName:
     channel = _CHANNELS.get(name)
     if channel is None:
-        raise MalformedMessage(f"there is no channel {name[:20]!r}")
+        raise MalformedMessage("there is no such channel")
     return channel

@@ -21,7 +21,6 @@ Source: Jupyter Server's websocket handlers, and JupyterLab's services, which th
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -31,7 +30,6 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
-from .._exceptions import ServerError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, MalformedMessage
@@ -42,6 +40,7 @@ from .arrivals import Arrivals
 from .base import ConnectionEvent, FrameTransport, Start, Tell
 from .reach import Reach, open_while_there
 from .vigil import Vigil
+from .way_back import NoWayBack, WayBack
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -50,19 +49,6 @@ __all__ = ["ServerTransport"]
 
 UNSENT = 1 << 20
 """Bytes that may wait to go out before no more is taken over."""
-
-AGAIN, LAST_AGAIN = 0.1, 5.0
-"""Seconds until the server is tried again: at first, and at the longest; a random part of each, for others come as well."""
-
-ATTEMPT, START = 6.0, 60.0
-"""Seconds that an attempt may take: Enterprise Gateway waits 5 for the websocket that was there before; and for a kernel
-that starts anew."""
-
-OTHERS = 1.0
-"""Seconds for the server to say who else is connected to the kernel."""
-
-FINAL = (301, 302, 303, 307, 308, 401, 403, 404)
-"""What a server answers that is not tried again."""
 
 ASKED: tuple[ChannelName, ...] = ("shell", "control")
 """Where what we sent may be lost with a websocket, however it ended."""
@@ -111,7 +97,8 @@ class ServerTransport(FrameTransport):
         self._start: Start | None = None
         self._vigil = Vigil(self, reach.look)
         self._doubtful: Sequence[ChannelName] = ()
-        self._starting = False
+        self._way_back = WayBack(reach, session)
+        self._deaf = False
 
     # Receiving.
 
@@ -183,6 +170,7 @@ class ServerTransport(FrameTransport):
     def _restarts(self) -> None:
         self._starting = True
         said = "the kernel died, and the server starts it again"
+        self._way_back.want_anew()
         self._lose(said)
         self._say(ConnectionEvent.RESTARTED, said)
 
@@ -243,7 +231,6 @@ class ServerTransport(FrameTransport):
         if self._socket is not None:
             self._socket.close()
         self._socket = socket
-        self._starting = False
         self._vigil.connected()
 
     def begin(self) -> None:
@@ -277,7 +264,7 @@ class ServerTransport(FrameTransport):
         return self._doubtful
 
     def reconnect(self, channels: Sequence[ChannelName]) -> None:
-        self._starting = True
+        self._way_back.want_anew()
         self._lose("connected anew")
 
     def _lose(
@@ -347,6 +334,10 @@ class ServerTransport(FrameTransport):
 
     def deaf(self) -> None:
         """The server has lost the way to the kernel."""
+        # The first time what it keeps may be what was due.
+        if self._deaf:
+            self._way_back.want_anew()
+        self._deaf = not self._deaf
         self._lose("the kernel is idle, and its answer does not come", self.channels)
 
     def gone(self, said: str) -> None:
@@ -386,6 +377,8 @@ class ServerTransport(FrameTransport):
             messages = socket.receive_nowait()
         except anyio.WouldBlock:
             return
+        if messages:
+            self._way_back.spoke()
         self._vigil.heard(messages=bool(messages))
         self._sort(messages)
         self._write_on()
@@ -405,42 +398,15 @@ class ServerTransport(FrameTransport):
 
     async def _come_back(self) -> None:
         """Connects again, whatever it takes."""
-        pause = AGAIN
-        while not self._gone:
-            try:
-                with anyio.fail_after(START if self._starting else ATTEMPT):
-                    socket = await open_while_there(self._reach, self.session or "")
-            except ServerError as error:
-                if error.status in FINAL:
-                    said = f"the server does not let us back: {error}"
-                    self._end(
-                        said,
-                        ConnectionEvent.EXITED if error.status == 404 else ConnectionEvent.GONE,
-                    )
-                    return
-                self._seen = str(error)
-            except TimeoutError:
-                self._seen = "it does not answer"
-            except OSError as error:
-                self._seen = error.strerror or str(error)
-                if self._vigil.leaving:
-                    self._end(f"it has said that it exits, and its server is away ({self._seen})")
-                    return
-            else:
-                try:
-                    await self._look_for_others()
-                except BaseException:
-                    socket.close()
-                    raise
-                self._take_over(socket)
-                self._say(ConnectionEvent.CONNECTED, "connected again")
-                return
-            await anyio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
-            pause = min(2 * pause, LAST_AGAIN)
-
-    async def _look_for_others(self) -> None:
-        presence = None
-        with anyio.move_on_after(OTHERS):
-            presence = await self._reach.look()
-        if presence is not None and (presence.connections or 0) > 1:
+        try:
+            socket, alone = await self._way_back.connect(self._saw, lambda: self._vigil.leaving)
+        except NoWayBack as error:
+            self._end(str(error), ConnectionEvent.EXITED if error.exited else ConnectionEvent.GONE)
+            return
+        if not alone:
             self._doubtful = self.channels
+        self._take_over(socket)
+        self._say(ConnectionEvent.CONNECTED, "connected again")
+
+    def _saw(self, seen: str) -> None:
+        self._seen = seen

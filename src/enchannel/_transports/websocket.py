@@ -69,6 +69,10 @@ class WebSocket:
         self._text = False
         # Whether nothing more can come or go.
         self._over = False
+        if protocol.state is not State.OPEN:
+            # It came with the end of the handshake.
+            self._end(_how_closed(protocol))
+            self._try_to_say()
 
     # Receiving.
 

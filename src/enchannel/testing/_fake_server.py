@@ -72,6 +72,7 @@ class FakeServer:
         requests: The method and path of each request so far.
         restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody hears of its death.
         hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
+        ends_websockets: Whether it ends each websocket as soon as it is open.
         failure: An error of what one of its kernels was told to do, raised when the block of the server is left.
     """
 
@@ -86,6 +87,7 @@ class FakeServer:
         self.requests: list[tuple[str, str]] = []
         self.restarts_kernels: bool = True
         self.hangs: bool = False
+        self.ends_websockets: bool = False
         self._tasks = tasks
         self._base = base
         self._v1 = v1
@@ -308,7 +310,7 @@ class FakeServer:
         hosted.websockets.append(websocket)
         self._news.ring()
         try:
-            await websocket.run(head)
+            await websocket.run(head, ends=self.ends_websockets)
         finally:
             hosted.websockets.remove(websocket)
             if hosted.websockets:

@@ -37,6 +37,9 @@ else:
 
 __all__ = ["FakeWebSocket"]
 
+NOTICED = 10
+"""Turns of the event loop behind which a client in it has noticed the end: what it sends then is not lost with it."""
+
 _UNSIGNED = Wire(b"")
 
 
@@ -148,12 +151,20 @@ class FakeWebSocket:
 
     # Its life.
 
-    async def run(self, head: bytes) -> None:
-        """Shakes hands, and carries messages until it ends; `head` is what was read already."""
+    async def run(self, head: bytes, *, ends: bool = False) -> None:
+        """Shakes hands, and carries messages until it ends; `head` is what was read already.
+
+        Where it `ends` at once, that is said in one breath with the handshake.
+        """
         try:
             with self._scope, contextlib.suppress(*_GONE):
                 self._protocol.receive_data(head)
-                await self._answer_handshake()
+                self._answer_handshake()
+                if ends:
+                    self._protocol.send_close(1001)
+                await self._flush()
+                if ends:
+                    return
                 async with unwrapping_task_group() as tasks:
                     for channel in CHANNELS:
                         tasks.start_soon(self._forward, channel)
@@ -163,11 +174,10 @@ class FakeWebSocket:
         finally:
             self.ended.set()
 
-    async def _answer_handshake(self) -> None:
+    def _answer_handshake(self) -> None:
         for request in self._protocol.events_received():
             with contextlib.suppress(InvalidHandshake):
                 self._protocol.send_response(self._protocol.accept(request))  # type: ignore[arg-type]
-        await self._flush()
 
     async def _read(self) -> None:
         pieces = b""
@@ -234,6 +244,8 @@ class FakeWebSocket:
         await self._stream.aclose()
         self._scope.cancel()
         await self.ended.wait()
+        for _ in range(NOTICED):
+            await checkpoint()
 
 
 _GONE = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)

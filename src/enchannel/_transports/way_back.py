@@ -1,0 +1,147 @@
+"""How a lost websocket is had back.
+
+* The server is tried again and again, less and less often; a websocket that brings nothing before it ends is no success.
+* What a server keeps for a session is handed to whoever comes with it. Where that is of another kernel, or leads nowhere,
+  somebody else comes first, and it is dropped.
+* What was asked for anew while a websocket was being connected, counts for that one too.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._exceptions import ServerError
+from .reach import Reach, open_while_there
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+__all__ = ["NoWayBack", "WayBack"]
+
+AGAIN, LAST_AGAIN = 0.1, 5.0
+"""Seconds until the server is tried again: at first, and at the longest; a random part of each, for others come as well."""
+
+ATTEMPT, START = 6.0, 60.0
+"""Seconds that an attempt may take: Enterprise Gateway waits 5 for the websocket that was there before; and for a kernel
+that starts anew."""
+
+FLAPPING = 30.0
+"""Seconds for which every websocket may end before anything comes through it, until that is no outage any more."""
+
+OTHERS = 1.0
+"""Seconds for the server to say who else is connected to the kernel."""
+
+FINAL = (301, 302, 303, 307, 308, 401, 403, 404)
+"""What a server answers that is not tried again."""
+
+GONE = 404
+"""Among them: there is no such kernel."""
+
+
+class NoWayBack(Exception):
+    """There is none any more.
+
+    Attributes:
+        exited: Whether it is the kernel that is gone.
+    """
+
+    def __init__(self, said: str, *, exited: bool) -> None:
+        super().__init__(said)
+        self.exited = exited
+
+
+class WayBack:
+    """The way back of one connection.
+
+    Args:
+        reach: How its server is reached.
+        session: What it comes back with.
+    """
+
+    def __init__(self, reach: Reach, session: str) -> None:
+        self._reach = reach
+        self._session = session
+        # How often nothing of what was connected before would do, and how often that was put right.
+        self._wanted = self._renewed = 0
+        self._pause = AGAIN
+        self._speechless_since = math.inf
+
+    def want_anew(self) -> None:
+        """What the server keeps is of another kernel, or leads nowhere: also of what is being connected just now."""
+        self._wanted += 1
+
+    def spoke(self) -> None:
+        """Something came through the websocket."""
+        self._pause, self._speechless_since = AGAIN, math.inf
+
+    async def connect(
+        self, saw: Callable[[str], None], leaving: Callable[[], bool]
+    ) -> tuple[WebSocket, bool]:
+        """Connects; and whether nobody else is connected to the kernel, as far as that is known.
+
+        Args:
+            saw: Told what became of each attempt.
+            leaving: Whether the kernel has said that it exits.
+
+        Raises:
+            NoWayBack: There is no hope.
+        """
+        if self._speechless_since < math.inf:
+            if anyio.current_time() - self._speechless_since > FLAPPING:
+                raise NoWayBack(
+                    "each websocket ends before anything comes through it", exited=False
+                )
+            await self._wait()
+        self._speechless_since = min(self._speechless_since, anyio.current_time())
+        while True:
+            wanted = self._wanted
+            try:
+                with anyio.fail_after(START if wanted > self._renewed else ATTEMPT):
+                    socket, alone = await self._attempt(drop=wanted > self._renewed)
+            except ServerError as error:
+                self._raise_if_final(error)
+                saw(str(error))
+            except TimeoutError:
+                saw("it does not answer")
+            except OSError as error:
+                seen = error.strerror or str(error)
+                if leaving():
+                    said = f"it has said that it exits, and its server is away ({seen})"
+                    raise NoWayBack(said, exited=True) from error
+                saw(seen)
+            else:
+                if wanted == self._wanted:
+                    self._renewed = wanted
+                    return socket, alone
+                socket.close()
+                continue
+            await self._wait()
+
+    @staticmethod
+    def _raise_if_final(error: ServerError) -> None:
+        if error.status in FINAL:
+            said = f"the server does not let us back: {error}"
+            raise NoWayBack(said, exited=error.status == GONE) from error
+
+    async def _wait(self) -> None:
+        await anyio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311
+        self._pause = min(2 * self._pause, LAST_AGAIN)
+
+    async def _attempt(self, *, drop: bool) -> tuple[WebSocket, bool]:
+        if drop:
+            (await open_while_there(self._reach, str(uuid.uuid4()))).close()
+        socket = await open_while_there(self._reach, self._session)
+        try:
+            presence = None
+            with anyio.move_on_after(OTHERS):
+                presence = await self._reach.look()
+        except BaseException:
+            socket.close()
+            raise
+        return socket, presence is None or (presence.connections or 0) <= 1
