@@ -241,7 +241,8 @@ class KernelPool:
         if len(self._members) < self._max_kernels:
             return True
         unused = [member for member in self._members if not member.users]
-        if unused and not any(member.closing for member in self._members):
+        # One that is closing, or has died, makes room by itself.
+        if unused and all(member.usable for member in self._members):
             min(unused, key=lambda member: member.used_at).close()
         return False
 
