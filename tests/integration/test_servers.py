@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ ENTERPRISE_GATEWAY = (
 class Running:
     """A server in a process of its own."""
 
-    def __init__(self, *command: str, home: str = "") -> None:
+    def __init__(self, *command: str, home: str = "", env: Mapping[str, str] | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,6 +69,7 @@ class Running:
             pytest.skip(f"there is no {program}")
         self.process = subprocess.Popen(
             [found, *options],
+            env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -96,8 +97,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*command: str, home: str = "") -> Iterator[Running]:
-    server = Running(*command, home=home)
+def running(
+    *command: str, home: str = "", env: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    server = Running(*command, home=home, env=env)
     try:
         yield server
     finally:
@@ -235,22 +238,22 @@ async def test_a_kernel_that_cannot_start(jupyter_server: Running, tmp_path: Pat
 
 
 async def test_a_kernel_that_exits_at_once(tmp_path: Path) -> None:
-    directory = tmp_path / "kernels" / "exits"
-    directory.mkdir(parents=True)
-    (directory / "kernel.json").write_text('{"argv": ["false"], "display_name": "exits"}')
-    path = (
-        "--MultiKernelManager.kernel_spec_manager_class=jupyter_client.kernelspec.KernelSpecManager"
-    )
-    extra = f"--KernelSpecManager.kernel_dirs={tmp_path / 'kernels'}"
-    with running(*JUPYTER_SERVER, path, extra) as running_server:
-        await running_server.wait_ready()
-        async with open_server(running_server.url, token=TOKEN) as server:
-            if "exits" not in [spec.name for spec in await server.kernelspecs()]:
-                pytest.skip("the server does not look there for kernelspecs")
+    for name, program in (("exits", "false"), ("missing", "no-such-program")):
+        directory = tmp_path / "kernels" / name
+        directory.mkdir(parents=True)
+        spec = {"argv": [program], "display_name": name}
+        (directory / "kernel.json").write_text(json.dumps(spec))
+    with running(*JUPYTER_SERVER, env={"JUPYTER_PATH": str(tmp_path)}) as server:
+        await server.wait_ready()
+        async with open_server(server.url, token=TOKEN) as client:
+            assert "exits" in [spec.name for spec in await client.kernelspecs()]
             with anyio.fail_after(70), pytest.raises(KernelLaunchError, match="exited") as caught:
-                async with server.open_kernel("exits"):
+                async with client.open_kernel("exits"):
                     pass
             assert caught.value.reason == "exited"
+            with anyio.fail_after(70), pytest.raises(ServerError, match="program may be missing"):
+                async with client.open_kernel("missing"):
+                    pass
 
 
 async def test_the_command_line(jupyter_server: Running) -> None:

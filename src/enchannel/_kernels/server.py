@@ -56,6 +56,9 @@ __all__ = ["Server", "open_server"]
 ANSWER_DEADLINE = 30.0
 """Seconds for what a server has at hand."""
 
+NO_WORDS = ("", "Unhandled error", "Internal Server Error")
+"""What a server says of a start that has failed, where it says nothing."""
+
 STOPPED_START = 10.0
 """Seconds that a start which was cancelled may take to say what it has started."""
 
@@ -351,7 +354,7 @@ class _Start:
             ServerError: It has started nothing.
         """
         error = self._failure
-        if error is not None and error.status == 500 and not error.said:
+        if error is not None and error.status == 500 and error.said in NO_WORDS:
             raise ServerError(
                 f"{error}: the kernel's program may be missing there; the server's log says more",
                 500,

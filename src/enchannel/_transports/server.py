@@ -11,7 +11,7 @@ The rules:
   hard and comes back. The kernel is asked for over REST where something is due and nothing comes, and now and then while
   it is silent: a server leaves the websocket of a kernel that is gone open.
 * Behind each restart the server's own sockets may lead nowhere. Only a handshake proves that they do not, so the
-  websocket is made anew then.
+  websocket is made anew then, and what the server had kept for it is dropped.
 * What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears our
   own session. It is the transport's to understand, and no output.
 
@@ -98,7 +98,7 @@ class ServerTransport(FrameTransport):
         self._vigil = Vigil(self, reach.look)
         self._doubtful: Sequence[ChannelName] = ()
         self._way_back = WayBack(reach, session)
-        self._deaf = False
+        self._deaf = self._spoke = False
 
     # Receiving.
 
@@ -168,7 +168,6 @@ class ServerTransport(FrameTransport):
         return None
 
     def _restarts(self) -> None:
-        self._starting = True
         said = "the kernel died, and the server starts it again"
         self._way_back.want_anew()
         self._lose(said)
@@ -231,6 +230,7 @@ class ServerTransport(FrameTransport):
         if self._socket is not None:
             self._socket.close()
         self._socket = socket
+        self._spoke = False
         self._vigil.connected()
 
     def begin(self) -> None:
@@ -276,7 +276,9 @@ class ServerTransport(FrameTransport):
             return
         socket.close(hard=hard)
         self._seen = how
-        self._doubtful = [name for name in self.channels if name in doubtful]
+        # One may follow the other before anything has come.
+        before = () if self._spoke else self._doubtful
+        self._doubtful = [name for name in self.channels if name in (*before, *doubtful)]
         self._say(ConnectionEvent.DISCONNECTED, how)
 
     def _end(self, said: str, event: ConnectionEvent = ConnectionEvent.EXITED) -> None:
@@ -378,6 +380,7 @@ class ServerTransport(FrameTransport):
         except anyio.WouldBlock:
             return
         if messages:
+            self._spoke = True
             self._way_back.spoke()
         self._vigil.heard(messages=bool(messages))
         self._sort(messages)
