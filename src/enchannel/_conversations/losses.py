@@ -149,7 +149,8 @@ class Numbers:
         missing = last - self._first + 1 - seen - len(replies_elsewhere) - dropped_here
         if missing >= 2 - self._shows_result:
             return missing
-        return None if missing > 0 and self._was_away else 0
+        # Of others, one reply each is taken for granted; beside an outage that may hide a loss.
+        return None if self._was_away and (missing or replies_elsewhere) else 0
 
 
 class Losses:
