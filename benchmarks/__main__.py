@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from enchannel._protocol.wire import Wire
 from . import clients
 from .clients import Client, Config
 from .day import day
+from .figures import spread
 from .instructions import SUBJECTS, instructions
 from .kernel import KEY, Driver, stand_in
 from .memory import memory
@@ -45,11 +46,6 @@ KERNELS = 10
 """Processes among which the channels of many kernels are spread."""
 
 BACKENDS = ("trio", "asyncio")
-
-
-def spread(values: Sequence[float], unit: str = "x") -> str:
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):6.2f} {unit:3} ({low:.2f} to {high:.2f})"
 
 
 def flood(repetitions: int, *, waiting: bool) -> None:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import importlib.util
 import json
-import os
 import resource
 import socket
 import statistics
@@ -31,6 +30,9 @@ from websockets.uri import parse_uri
 from enchannel import KernelChannels, Message, open_server
 from enchannel._protocol.server_wire import V1, pack, unpack
 from enchannel._protocol.wire import Wire
+
+from .figures import spread
+from .memory import look
 
 FLOOD = 20_000
 WIRE = Wire()
@@ -184,7 +186,7 @@ def flood(repetitions: int) -> None:
                 rate = anyio.run(ours, port, FLOOD, backend=backend)
                 found.append(max(before, bare(port, FLOOD)) / rate)
     for backend, found in ratios.items():
-        print(f"  {backend:8} takes {_spread(found, 'x')} the time of a bare sans-IO loop")
+        print(f"  {backend:8} takes {spread(found, 'x')} the time of a bare sans-IO loop")
 
 
 async def round_trips(ch: KernelChannels) -> list[float]:
@@ -236,12 +238,7 @@ def trips(url: str, token: str, repetitions: int) -> None:
             found["jupyter-kernel-client"].append(statistics.median(trips_of_the_peer(url, token)))
     for name, medians in found.items():
         if medians:
-            print(f"  {name:22} round trip p50 {_spread(medians, 'ms')}")
-
-
-def _memory() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+            print(f"  {name:22} round trip p50 {spread(medians, 'ms')}")
 
 
 async def many(ports: Sequence[int], counts: Sequence[int], busy: int) -> None:
@@ -268,7 +265,7 @@ async def many(ports: Sequence[int], counts: Sequence[int], busy: int) -> None:
 
         async with anyio.create_task_group() as tasks:
             limiter = anyio.CapacityLimiter(50)
-            start_memory, start_files = 0, 0
+            start_memory, start_files = 0.0, 0.0
             for count in counts:
                 start = time.perf_counter()
                 for number in range(len(held), count):
@@ -277,7 +274,7 @@ async def many(ports: Sequence[int], counts: Sequence[int], busy: int) -> None:
                     await anyio.sleep(0.05)
                 opened = time.perf_counter() - start
                 if not start_files:
-                    start_memory, start_files = _memory(), len(os.listdir("/proc/self/fd"))
+                    start_memory, start_files, _ = look()
                 taken: list[float] = []
 
                 async def ask(ch: KernelChannels, taken: list[float] = taken) -> None:
@@ -288,10 +285,11 @@ async def many(ports: Sequence[int], counts: Sequence[int], busy: int) -> None:
                     for ch in held[:busy]:
                         asking.start_soon(ask, ch)
                 more = max(len(held) - counts[0], 1)
+                memory, files, _ = look()
                 print(
                     f"  {count:5} websockets: opened in {opened:5.1f} s, "
-                    f"{(_memory() - start_memory) / more / 1e3:6.1f} kB and "
-                    f"{(len(os.listdir('/proc/self/fd')) - start_files) / more:4.1f} descriptors each more; round trip p50 "
+                    f"{1.024 * (memory - start_memory) / more:6.1f} kB and "
+                    f"{(files - start_files) / more:4.1f} descriptors each more; round trip p50 "
                     f"{statistics.median(one):.2f} ms alone, {statistics.median(taken):.2f} ms with {min(busy, count)} busy"
                 )
             done.set()
@@ -303,10 +301,6 @@ def websockets(backend: str) -> None:
     with stand_in() as one, stand_in() as other:
         anyio.run(many, (one, other), (10, 100, 1000), 50, backend=backend)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def _spread(values: Sequence[float], unit: str) -> str:
-    return f"{statistics.median(values):6.2f} {unit} ({min(values):.2f} to {max(values):.2f})"
 
 
 def server(repetitions: int, url: str | None, token: str) -> None:

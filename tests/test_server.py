@@ -22,6 +22,7 @@ import trustme
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
+from conversation import text_of
 from enchannel import (
     KernelChannels,
     KernelConnectError,
@@ -89,22 +90,12 @@ def v1(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-def text_of(outputs: Any) -> str:
-    return "".join(output.get("text", "") for output in outputs)
-
-
 ALL_LINES = "".join(f"{number}\n" for number in range(LINES))
 
 
-async def restarted(ch: KernelChannels, times: int = 1) -> None:
+async def counted(ch: KernelChannels, what: str, times: int = 1) -> None:
     with anyio.fail_after(10):
-        while ch.statistics().restarts < times:
-            await anyio.sleep(0.005)
-
-
-async def back(ch: KernelChannels, times: int = 1) -> None:
-    with anyio.fail_after(10):
-        while ch.statistics().outages < times:
+        while getattr(ch.statistics(), what) < times:
             await anyio.sleep(0.005)
 
 
@@ -322,7 +313,7 @@ async def test_where_somebody_else_was_connected_something_may_be_lost() -> None
         await other.run("6 * 7")
         mine = next(each for each in fake.websockets() if each.session == ch._core.session)
         await mine.close()
-        await back(ch)
+        await counted(ch, "outages")
         assert ch.statistics().gaps == 1
         assert (await ch.run("6 * 7")).status == "ok"
 
@@ -489,7 +480,7 @@ async def test_a_kernel_that_dies_again_and_again_is_dead() -> None:
     async with opened() as (fake, _, kernel, ch):
         for times in range(1, 6):
             fake.kernels[kernel.id].die()
-            await restarted(ch, times)
+            await counted(ch, "restarts", times)
             with anyio.fail_after(10):
                 assert (await ch.run("6 * 7")).status == "ok"
         fake.kernels[kernel.id].die()
@@ -610,7 +601,7 @@ async def test_a_command_to_a_websocket_that_has_ended() -> None:
     async with opened() as (fake, _, _, ch):
         (websocket,) = fake.websockets()
         await websocket.reset()
-        await back(ch)
+        await counted(ch, "outages")
         with pytest.raises(LocalProtocolError, match="has ended"):
             await websocket.reset()
         with pytest.raises(LocalProtocolError, match="has ended"):
@@ -734,7 +725,7 @@ def _packed(frames: Any, v1: bool) -> tuple[bytes]:
 async def test_a_connection_that_is_no_websocket_any_more_is_made_anew() -> None:
     async with opened() as (fake, _, _, ch):
         await fake.websockets()[0].send_bytes(b"\xff\xff\xff\xff\xff")
-        await back(ch)
+        await counted(ch, "outages")
         assert (await ch.run("6 * 7")).status == "ok"
 
 
@@ -751,7 +742,7 @@ async def test_a_message_in_pieces_and_one_that_is_cut() -> None:
                 pass
         await websocket.send_bytes(bytes([0x02, len(first)]) + first)
         await websocket.cut()
-        await back(ch)
+        await counted(ch, "outages")
         assert (await ch.run("6 * 7")).status == "ok"
         assert ch.statistics().dropped == {}
 

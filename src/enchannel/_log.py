@@ -6,12 +6,14 @@ imported with the first one.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from logging import Logger
 
 
+@cache
 def silent_logger() -> Logger:
     """A logger that says nothing, for who would log what is secret."""
     import logging

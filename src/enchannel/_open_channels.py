@@ -23,7 +23,7 @@ from ._exceptions import LocalProtocolError
 from ._log import logger
 from ._protocol.connection_info import Config, ConnectionInfo, sockets_for
 from ._protocol.message import CHANNELS, ChannelName, Message
-from ._protocol.wire import checked_size, is_number
+from ._protocol.wire import check_seconds, checked_size, is_number
 from ._streams import Channel
 from ._transports.base import Transport
 from ._transports.zmq_open import connect_zmq
@@ -43,7 +43,7 @@ __all__ = [
     "open_stdin_channel",
 ]
 
-RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 10.0, 30.0
+CONNECT_TIMEOUT, RECONNECT_TIMEOUT, HEARTBEAT_TIMEOUT = 10.0, 10.0, 30.0
 """The defaults, in seconds."""
 
 BACKLOG_SIZE, BACKLOG_BYTES = 100_000, 64 << 20
@@ -71,7 +71,7 @@ def open_kernel_channels(
     session: str | None = None,
     username: str | None = None,
     subscription: Topics = b"",
-    connect_timeout: float = 10.0,
+    connect_timeout: float = CONNECT_TIMEOUT,
     max_buffer_size: float = math.inf,
     max_buffer_bytes: float = math.inf,
     max_backlog_size: float = BACKLOG_SIZE,
@@ -152,7 +152,7 @@ def open_channels(
     *,
     session: str | None = None,
     username: str | None = None,
-    connect_timeout: float = 10.0,
+    connect_timeout: float = CONNECT_TIMEOUT,
     max_buffer_size: float = math.inf,
     max_buffer_bytes: float = math.inf,
     max_backlog_size: float = BACKLOG_SIZE,
@@ -205,18 +205,23 @@ def open_channels(
     )
 
 
-class OneChannelOptions(TypedDict, total=False):
-    """The keyword arguments that every opener takes; see :func:`open_kernel_channels`."""
+class CommonOptions(TypedDict, total=False):
+    """The keyword arguments that have a meaning over any transport; see :func:`open_kernel_channels`."""
 
-    session: str | None
     username: str | None
     connect_timeout: float
     max_buffer_size: float
     max_buffer_bytes: float
     max_backlog_size: float
     max_backlog_bytes: float
-    max_message_size: float
     reconnect_timeout: float
+
+
+class OneChannelOptions(CommonOptions, total=False):
+    """The keyword arguments that every opener takes; see :func:`open_kernel_channels`."""
+
+    session: str | None
+    max_message_size: float
     context: zmq.Context[zmq.Socket[bytes]] | None
 
 
@@ -331,21 +336,14 @@ def _open_zmq(
             max_buffer_size=options.get("max_buffer_size", math.inf),
             max_buffer_bytes=options.get("max_buffer_bytes", math.inf),
             max_message_size=max_message_size,
-            connect_timeout=options.get("connect_timeout", 10.0),
+            connect_timeout=options.get("connect_timeout", CONNECT_TIMEOUT),
         )
 
     return open_made_channels(connect, owned=True, on_made=on_made, **options)
 
 
-class _ChannelOptions(TypedDict, total=False):
+class _ChannelOptions(CommonOptions, total=False):
     session: str | None
-    username: str | None
-    connect_timeout: float
-    max_buffer_size: float
-    max_buffer_bytes: float
-    max_backlog_size: float
-    max_backlog_bytes: float
-    reconnect_timeout: float
     heartbeat_timeout: float
 
 
@@ -354,7 +352,7 @@ def open_made_channels(
     *,
     session: str | None = None,
     username: str | None = None,
-    connect_timeout: float = 10.0,
+    connect_timeout: float = CONNECT_TIMEOUT,
     max_buffer_size: float = math.inf,
     max_buffer_bytes: float = math.inf,
     max_backlog_size: float = BACKLOG_SIZE,
@@ -373,8 +371,7 @@ def open_made_channels(
         ("reconnect_timeout", reconnect_timeout),
         ("heartbeat_timeout", heartbeat_timeout),
     ):
-        if not is_number(seconds) or not seconds > 0:
-            raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
+        check_seconds(name, seconds)
     for name, limit, least, unit in (
         ("max_buffer_size", max_buffer_size, 1, "messages"),
         ("max_buffer_bytes", max_buffer_bytes, 1, "bytes"),

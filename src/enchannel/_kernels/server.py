@@ -35,10 +35,11 @@ from .._exceptions import (
 )
 from .._groups import block_task_group, shielded, unwrapping_task_group
 from .._log import logger
+from .._open_channels import CONNECT_TIMEOUT
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.server_url import ServerUrl
-from .._protocol.wire import is_number
+from .._protocol.wire import check_seconds
 from .._transports.base import Transport
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
@@ -68,7 +69,7 @@ def open_server(
     *,
     token: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
-    connect_timeout: float = 10.0,
+    connect_timeout: float = CONNECT_TIMEOUT,
 ) -> AbstractAsyncContextManager[Server]:
     """A server of kernels, as an async context manager that gives a :class:`Server`.
 
@@ -104,8 +105,7 @@ def open_server(
     given: object = ssl_context
     if given is not None and not isinstance(given, ssl.SSLContext):
         raise LocalProtocolError(f"ssl_context is an ssl.SSLContext, not {given!r}")
-    if not is_number(connect_timeout) or not connect_timeout > 0:
-        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
+    check_seconds("connect_timeout", connect_timeout)
     require_extra()
     return _opened(Rest(parsed, token or None, ssl_context), connect_timeout)
 
@@ -270,7 +270,7 @@ class Server:
         *,
         session: str | None = None,
         channels: Sequence[ChannelName] = CHANNELS,
-        connect_timeout: float = 10.0,
+        connect_timeout: float = CONNECT_TIMEOUT,
         max_message_size: float = math.inf,
         max_sent_size: float = MAX_SENT_SIZE,
     ) -> Transport:
@@ -411,8 +411,7 @@ def _check_start(name: object, path: object, env: object, startup_timeout: float
         isinstance(env, Mapping) and all(map(_is_sendable, (*env, *env.values())))
     ):
         raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
-    if not is_number(startup_timeout) or not startup_timeout > 0:
-        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
+    check_seconds("startup_timeout", startup_timeout)
 
 
 def _is_sendable(text: object) -> bool:

@@ -16,7 +16,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import anyio
@@ -33,21 +33,21 @@ from .._exceptions import (
     ServerError,
 )
 from .._groups import unwrapping_task_group
-from .._open_channels import open_made_channels
+from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
 from .._protocol.connection_info import sockets_for
 from .._protocol.message import CHANNELS, ChannelName
-from .._protocol.wire import Wire, checked_size, is_number
+from .._protocol.wire import Wire, check_seconds, checked_size, is_number
 from .._transports.reach import Presence, Reach
 from .._transports.server import ServerTransport
 from .rest import Rest
+from .server_models import ServerKernelSpec, mapping, model_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from .._transports.websocket import WebSocket
-    from .server_models import ServerKernelSpec
 
-__all__ = ["ServerChannelOptions", "ServerKernel", "connect_kernel"]
+__all__ = ["ServerKernel", "connect_kernel"]
 
 MAX_SENT_SIZE = 10 << 20
 """Bytes that a server takes in one message, where it is not configured to take more."""
@@ -67,20 +67,11 @@ RECONNECT_DEADLINE = 15.0
 FAILED, AGAIN = 500, 0.5
 """The status from which on it is the server's own failure, and seconds until it is asked again."""
 
+UNKNOWN = "is gone: the server does not know it any more"
+"""What is said of a kernel behind a 404."""
+
 POLL = 2.0
 """Seconds between two questions whether a kernel is there that somebody waits for."""
-
-
-class ServerChannelOptions(TypedDict, total=False):
-    """The options of channels behind a server; see :func:`~enchannel.open_kernel_channels`."""
-
-    username: str | None
-    connect_timeout: float
-    max_buffer_size: float
-    max_buffer_bytes: float
-    max_backlog_size: float
-    max_backlog_bytes: float
-    reconnect_timeout: float
 
 
 class _KernelReach(Reach):
@@ -120,21 +111,15 @@ class _KernelReach(Reach):
     async def look(self) -> Presence | None:
         """What the server says of the kernel."""
         try:
-            model = await self._rest.get(kernel_path(self._id), timeout=LOOK_DEADLINE)
+            said = await self._rest.get(kernel_path(self._id), timeout=LOOK_DEADLINE)
         except anyio.ClosedResourceError:
             return None
         except ServerError as error:
             if error.status == 404:
                 return Presence(there=False, said=error.said or "the server does not know it")
             return None
-        if not isinstance(model, dict):
-            return None
-        state, connections = model.get("execution_state"), model.get("connections")
-        return Presence(
-            there=True,
-            state=state if isinstance(state, str) else "",
-            connections=connections if isinstance(connections, int) else None,
-        )
+        model = model_of(mapping(said))
+        return Presence(there=True, state=model.execution_state, connections=model.connections)
 
 
 def check_kernel_id(kernel_id: object) -> None:
@@ -156,16 +141,15 @@ async def connect_kernel(
     rest: Rest,
     kernel_id: str,
     *,
-    session: str | None = None,
-    channels: Sequence[ChannelName] = CHANNELS,
-    connect_timeout: float = 10.0,
-    max_message_size: float = math.inf,
-    max_sent_size: float = MAX_SENT_SIZE,
+    session: str | None,
+    channels: Sequence[ChannelName],
+    connect_timeout: float,
+    max_message_size: float,
+    max_sent_size: float,
 ) -> ServerTransport:
     """The channels of a kernel as a transport; see :meth:`Server.connect <enchannel.Server.connect>`."""
-    if not is_number(connect_timeout) or not connect_timeout > 0:
-        raise LocalProtocolError(f"connect_timeout is seconds, above 0, not {connect_timeout!r}")
-    transport = make_transport(rest, kernel_id, session, channels, max_message_size, max_sent_size)
+    check_seconds("connect_timeout", connect_timeout)
+    transport = _make_transport(rest, kernel_id, session, channels, max_message_size, max_sent_size)
     try:
         with anyio.fail_after(connect_timeout):
             await transport.connect()
@@ -185,7 +169,7 @@ def _unconnected(transport: ServerTransport, said: str) -> KernelConnectError:
     return KernelConnectError(f"{said}: {where}", unconnected)
 
 
-def make_transport(
+def _make_transport(
     rest: Rest,
     kernel_id: str,
     session: str | None,
@@ -240,7 +224,7 @@ class ServerKernel:
         channels: Sequence[ChannelName] = CHANNELS,
         max_message_size: float = math.inf,
         max_sent_size: float = MAX_SENT_SIZE,
-        **options: Unpack[ServerChannelOptions],
+        **options: Unpack[CommonOptions],
     ) -> AsyncIterator[KernelChannels]:
         """Opens the channels of this kernel, any number of times.
 
@@ -264,9 +248,9 @@ class ServerKernel:
             KernelDied: The kernel was shut down.
         """
         self._raise_if_over()
-        unknown = options.keys() - ServerChannelOptions.__annotations__.keys()
+        unknown = options.keys() - CommonOptions.__annotations__.keys()
         if unknown:
-            known = ", ".join(ServerChannelOptions.__annotations__)
+            known = ", ".join(CommonOptions.__annotations__)
             raise TypeError(
                 f"behind a server there is no option {min(unknown)!r}; there are {known}"
             )
@@ -284,7 +268,7 @@ class ServerKernel:
                 self.id,
                 session=session,
                 channels=channels,
-                connect_timeout=options.get("connect_timeout", 10.0),
+                connect_timeout=options.get("connect_timeout", CONNECT_TIMEOUT),
                 max_message_size=max_message_size,
                 max_sent_size=max_sent_size,
             )
@@ -385,7 +369,7 @@ class ServerKernel:
                 await self._rest.get(kernel_path(self.id), timeout=LOOK_DEADLINE)
             except ServerError as error:
                 if error.status == 404:
-                    self._end("is gone: the server does not know it any more")
+                    self._end(UNKNOWN)
                     return
             with anyio.move_on_after(POLL):
                 async with unwrapping_task_group() as tasks:
@@ -399,7 +383,7 @@ class ServerKernel:
         except ServerError as error:
             if error.status != 404:
                 raise
-            self._end("is gone: the server does not know it any more")
+            self._end(UNKNOWN)
             self._raise_if_over()
 
     def _end(self, how: str) -> None:

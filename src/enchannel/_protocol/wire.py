@@ -207,6 +207,12 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def check_seconds(name: str, seconds: object) -> None:
+    """Raises ``LocalProtocolError`` where `seconds`, the argument called `name`, are none that something may take."""
+    if not (is_number(seconds) and seconds > 0):  # type: ignore[operator]
+        raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
+
+
 def checked_size(max_message_size: float) -> float:
     """`max_message_size`, where it is a number of bytes."""
     if not is_number(max_message_size) or not max_message_size >= 1:

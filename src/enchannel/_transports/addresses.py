@@ -17,7 +17,7 @@ from socket import AF_INET, AF_INET6, SO_LINGER, SOCK_STREAM, SOL_SOCKET, getadd
 import anyio
 import anyio.to_thread
 
-__all__ = ["connection_id", "is_its_own_peer", "resolve"]
+__all__ = ["connection_id", "is_its_own_peer", "reset_when_closed", "resolve"]
 
 LINGER = "hh" if sys.platform == "win32" else "ii"
 """The layout of C's ``struct linger``."""
@@ -67,8 +67,17 @@ def is_its_own_peer(descriptor: int) -> bool:
                 and connection.getsockname() == connection.getpeername()
             ):
                 # Otherwise the system keeps the port for a minute, and no kernel can bind it.
-                connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack(LINGER, 1, 0))
+                reset_when_closed(connection)
                 return True
         finally:
             connection.detach()
     return False
+
+
+def reset_when_closed(connection: socket) -> None:
+    """Closed, the other end of `connection` is told by a reset, and nothing of it is kept.
+
+    Raises:
+        OSError: It is closed already.
+    """
+    connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack(LINGER, 1, 0))

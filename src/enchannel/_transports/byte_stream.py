@@ -18,7 +18,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._groups import unwrapping_task_group
-from .addresses import resolve
+from .addresses import reset_when_closed, resolve
 
 __all__ = ["QUICKACK", "ByteStream", "connect_bytes"]
 
@@ -54,10 +54,7 @@ class ByteStream:
             anyio.WouldBlock: Nothing has.
             OSError: The connection is broken.
         """
-        try:
-            data = self._sock.recv(PIECE)
-        except (BlockingIOError, InterruptedError):
-            raise anyio.WouldBlock from None
+        data = self._take()
         if QUICKACK is not None:
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
@@ -112,18 +109,16 @@ class ByteStream:
     async def wait_readable(self) -> None:
         """Waits until something has arrived, or the stream has ended, or it is closed. Cancellation changes nothing."""
         with contextlib.suppress(anyio.ClosedResourceError):
-            if self._sock.fileno() < 0:
-                await checkpoint()
-            else:
-                await anyio.wait_readable(self._sock)
+            await (checkpoint() if self._closed else anyio.wait_readable(self._sock))
 
     async def wait_writable(self) -> None:
         """Waits until the system takes something, or it is closed. Cancellation changes nothing."""
         with contextlib.suppress(anyio.ClosedResourceError):
-            if self._sock.fileno() < 0:
-                await checkpoint()
-            else:
-                await anyio.wait_writable(self._sock)
+            await (checkpoint() if self._closed else anyio.wait_writable(self._sock))
+
+    @property
+    def _closed(self) -> bool:
+        return self._sock.fileno() < 0
 
     async def shake_hands(self) -> None:
         """Does what TLS needs before anything else.
@@ -140,12 +135,12 @@ class ByteStream:
                 self.flush_nowait()
             await self.wait_readable()
             with contextlib.suppress(anyio.WouldBlock):
-                self._take_handshake(self._tls)
+                self._tls.feed(self._take())
         self._push()
 
-    def _take_handshake(self, tls: _Tls) -> None:
+    def _take(self) -> bytes:
         try:
-            tls.feed(self._sock.recv(PIECE))
+            return self._sock.recv(PIECE)
         except (BlockingIOError, InterruptedError):
             raise anyio.WouldBlock from None
 
@@ -155,11 +150,11 @@ class ByteStream:
         Args:
             hard: Whether the other end is told by a reset, so that it lets go at once.
         """
-        if self._sock.fileno() < 0:
+        if self._closed:
             return
         if hard:
             with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                reset_when_closed(self._sock)
         anyio.notify_closing(self._sock)
         self._sock.close()
         self._unsent.clear()

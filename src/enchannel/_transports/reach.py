@@ -27,8 +27,8 @@ class Presence:
     """Whether it knows the kernel."""
     state: str = ""
     """The kernel's, as far as the server knows it."""
-    connections: int | None = None
-    """How many websockets lead to it."""
+    connections: int = 0
+    """How many websockets lead to it; 0 where the server does not say."""
     said: str = ""
     """Why it is not there."""
 

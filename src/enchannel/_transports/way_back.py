@@ -144,4 +144,4 @@ class WayBack:
         except BaseException:
             socket.close()
             raise
-        return socket, presence is None or (presence.connections or 0) <= 1
+        return socket, presence is None or presence.connections <= 1

@@ -10,7 +10,6 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import checkpoint
 
-from .._bell import Bell
 from .._exceptions import LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._log import silent_logger
@@ -18,6 +17,7 @@ from .._protocol.connection_info import CHANNELS, ChannelName
 from .._protocol.message import Message, new_id, prepare
 from .._protocol.server_wire import V1, pack, unpack
 from .._protocol.wire import DELIMITER, Wire
+from .._transports.addresses import reset_when_closed
 from ._memory import MemoryTransport
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ class FakeWebSocket:
         self._transport = transport
         self._frozen = False
         self._under_way = 0
-        self._news = Bell()
         self._scope = anyio.CancelScope()
         self._sending = anyio.Lock()
         self._protocol = ServerProtocol(
@@ -92,9 +91,7 @@ class FakeWebSocket:
         self._check_open()
         raw = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610
         with contextlib.suppress(OSError):
-            import socket
-
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            reset_when_closed(raw)
         await self._end()
 
     async def cut(self) -> None:
@@ -183,8 +180,8 @@ class FakeWebSocket:
         pieces = b""
         while self._protocol.state is State.OPEN:
             data = await self._stream.receive()
-            while self._frozen:
-                await self._news.wait()
+            if self._frozen:
+                await anyio.sleep_forever()
             self._protocol.receive_data(data)
             for event in self._protocol.events_received():
                 if isinstance(event, Frame) and event.opcode in (
