@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from enchannel import (
     KernelLaunchError,
     KernelPool,
     LocalProtocolError,
+    Subscription,
     open_kernel_pool,
 )
 from helpers import is_there, scripted
@@ -120,18 +120,25 @@ async def test_a_discarded_one_is_closed() -> None:
         assert await pid_of(pool, "key") != first
 
 
+async def begun(published: Subscription) -> None:
+    """Waits until code that says so has begun: what is interrupted before has no error."""
+    async for _, said in published:
+        if said.msg_type == "stream":
+            return
+
+
 async def test_who_uses_a_discarded_one_is_told_that_it_is_gone() -> None:
     async with (
         open_kernel_pool(scripted(), max_kernels=1) as pool,
         pool.lease("key") as lease,
+        lease.channels.subscribe("iopub") as published,
         anyio.create_task_group() as tasks,
     ):
         running = start(tasks, lease.channels.run, "run")
-        await anyio.wait_all_tasks_blocked()
+        await begun(published)
         await pool.discard("key")
-        # It was interrupted first, as a kernel is that is shut down, if it had begun.
-        with contextlib.suppress(KernelDied):
-            assert (await running.result()).status == "error"
+        # It was interrupted first, as a kernel is that is shut down.
+        assert (await running.result()).status == "error"
         with pytest.raises(KernelDied):
             await lease.channels.run("pid")
         with pytest.raises(LocalProtocolError, match="a key has a hash, which list has not"):
@@ -238,9 +245,15 @@ async def test_leaving_closes_all_and_tells_who_waits() -> None:
             held = anyio.Event()
 
             async def hold() -> Any:
-                async with pool.lease("held") as lease:
+                async with (
+                    pool.lease("held") as lease,
+                    lease.channels.subscribe("iopub") as published,
+                    anyio.create_task_group() as running,
+                ):
+                    run = start(running, lease.channels.run, "run")
+                    await begun(published)
                     held.set()
-                    return await lease.channels.run("run")
+                    return await run.result()
 
             holding = start(tasks, hold)
             await held.wait()
