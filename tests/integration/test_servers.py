@@ -22,9 +22,11 @@ import pytest
 
 from conversation import converse, prepare, text_of
 from enchannel import (
+    Execution,
     KernelChannels,
     KernelDied,
     KernelLaunchError,
+    NoReply,
     Server,
     ServerError,
     ServerKernel,
@@ -173,29 +175,47 @@ async def test_a_conversation_with_an_enterprise_gateway() -> None:
 
 # What can happen to a kernel, and to the way to it.
 
+BUSY = "print(1); import time; time.sleep(100)"
+
+
+async def begun(execution: Execution) -> None:
+    async for said in execution:
+        if said.msg_type == "stream":
+            return
+
+
+async def ended(execution: Execution) -> None:
+    """Waits for the end of what runs in a kernel that its server ends.
+
+    The server interrupts it first. So the cell may have been told to be interrupted, by its reply
+    or (where the kernel ended before that was sent) by its last status alone.
+    """
+    with anyio.fail_after(30), contextlib.suppress(NoReply):
+        assert (await execution.wait()).content["status"] == "error"
+
 
 async def test_a_kernel_that_somebody_deletes(jupyter_server: Running) -> None:
     async with opened(jupyter_server) as (server, kernel, ch):
-        async with ch.execute("import time\ntime.sleep(100)") as execution:
+        async with ch.execute(BUSY) as execution:
+            await begun(execution)
             async with server.attach(kernel.id) as somebody:
                 await somebody.shut_down()
-            with anyio.fail_after(10), pytest.raises(KernelDied) as caught:
-                await execution.wait()
+            with pytest.raises(KernelDied) as caught:
+                await ended(execution)
+                with anyio.fail_after(10):
+                    await ch.run("1")
         assert caught.value.reason == "exited"
 
 
 async def test_a_kernel_that_somebody_restarts(jupyter_server: Running) -> None:
     async with opened(jupyter_server) as (server, kernel, ch):
         await ch.run("x = 1")
-        async with ch.execute("import time\ntime.sleep(100)") as execution:
-            async for said in execution:
-                if said.msg_type == "execute_input":
-                    break
+        async with ch.execute(BUSY) as execution:
+            await begun(execution)
             async with server.attach(kernel.id) as somebody:
                 await somebody.restart()
-            # The old kernel may have been interrupted first, and said so.
-            with anyio.fail_after(20), contextlib.suppress(KernelDied):
-                assert (await execution.wait()).content["status"] == "error"
+            with contextlib.suppress(KernelDied):
+                await ended(execution)
         with anyio.fail_after(20):
             done = await ch.run("'x' in globals()")
         assert done.outputs[0]["data"]["text/plain"] == "False"
@@ -216,10 +236,12 @@ async def test_a_server_that_is_stopped() -> None:
     with running(*JUPYTER_SERVER) as server:
         with pytest.raises(KernelDied) as caught:
             async with opened(server, reconnect_timeout=2) as (_, _, ch):
-                async with ch.execute("import time\ntime.sleep(100)") as execution:
+                async with ch.execute(BUSY) as execution:
+                    await begun(execution)
                     server.process.terminate()
+                    await ended(execution)
                     with anyio.fail_after(30):
-                        await execution.wait()
+                        await ch.run("1")
         assert caught.value.reason in ("exited", "disconnected")
 
 
