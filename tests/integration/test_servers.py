@@ -217,6 +217,9 @@ async def test_a_kernel_that_somebody_restarts(jupyter_server: Running) -> None:
             with contextlib.suppress(KernelDied):
                 await ended(execution)
         with anyio.fail_after(20):
+            # What is sent before the restart was seen here is told of it as well.
+            with contextlib.suppress(KernelDied):
+                await ch.run("1")
             done = await ch.run("'x' in globals()")
         assert done.outputs[0]["data"]["text/plain"] == "False"
         assert ch.statistics().restarts == 1
