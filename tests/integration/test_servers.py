@@ -229,7 +229,8 @@ async def test_a_kernel_that_is_killed_again_and_again(jupyter_server: Running) 
     async with opened(jupyter_server) as (_, _, ch):
         with anyio.fail_after(100):
             while ch.lost is None:
-                with contextlib.suppress(KernelDied):
+                # A server that restarts a kernel may lose what is sent to it at that moment.
+                with contextlib.suppress(KernelDied, NoReply):
                     await ch.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
         assert ch.lost.reason == "exited"
         assert ch.statistics().restarts >= 4
