@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from enchannel.__main__ import main
+from enchannel._cli.output import as_line
 
 SCRIPT = Path(__file__).with_name("scripted_kernel.py")
 
@@ -76,6 +77,15 @@ def test_messages_are_lines_of_json(run: Call) -> None:
     types = [each["msg_type"] for each in messages]
     assert types.count("stream") == types.count("execute_reply") == 1
     assert {"one"} == {each["content"]["text"] for each in messages if each["msg_type"] == "stream"}
+
+
+def test_what_is_no_number_is_none_in_json() -> None:
+    content = {"x": float("nan"), "y": [float("inf"), 1.5, {"z": -float("inf")}], "text": "NaN"}
+    assert json.loads(as_line(content), parse_constant=pytest.fail) == {
+        "x": None,
+        "y": [None, 1.5, {"z": None}],
+        "text": "NaN",
+    }
 
 
 def test_code_that_fails_is_the_last(run: Call) -> None:

@@ -111,6 +111,7 @@ class KernelChannels:
         msg_id: str | None = None,
         subshell_id: str | None = None,
         channel: RequestChannel = "shell",
+        keep_outputs: bool = True,
     ) -> AbstractAsyncContextManager[Execution]:
         """Runs `code`, as an async context manager that gives an :class:`Execution`.
 
@@ -142,6 +143,8 @@ class KernelChannels:
             msg_id: The request's id, by default a fresh one.
             subshell_id: The subshell that runs it.
             channel: ``"shell"``, or ``"control"`` for kernels that execute there.
+            keep_outputs: Whether :attr:`Execution.outputs` are kept. Not for code that prints more than fits into the memory,
+                and whose messages are iterated.
 
         Raises:
             LocalProtocolError: At the call, for arguments that are none.
@@ -161,6 +164,7 @@ class KernelChannels:
             msg_id=msg_id,
             subshell_id=subshell_id,
             channel=channel,
+            keep_outputs=keep_outputs,
         )
 
     async def run(

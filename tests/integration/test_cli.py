@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import pytest
@@ -25,114 +20,14 @@ import trio.testing
 
 from enchannel import open_kernel
 from enchannel.testing import FakeKernel, Request, open_fake_kernel, stream
+from terminal import DEADLINE, Terminal, enchannel, is_gone, wait_for
 
 pytestmark = pytest.mark.anyio
 
 on_trio = pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
 """What the command runs on is its own affair."""
 
-DEADLINE = 60
-"""Seconds after which a test fails whatever it waits for."""
-
 T = TypeVar("T")
-
-
-def enchannel(
-    *arguments: str, stdin: str | IO[str] = "", **options: Any
-) -> subprocess.CompletedProcess[str]:
-    given: dict[str, Any] = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
-    return subprocess.run(
-        [sys.executable, "-m", "enchannel", *arguments],
-        **given,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-        **options,
-    )
-
-
-class Terminal:
-    """The command in a terminal of its own, and somebody who types there."""
-
-    # A session leader takes its terminal; a Ctrl-C that is typed reaches whoever has it, and who logs in ignores
-    # none, as a program in the background may.
-    LOGIN = (
-        "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-        "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
-        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    )
-
-    def __init__(self, *arguments: str, **options: Any) -> None:
-        self.fd, slave = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.LOGIN, "-m", "enchannel", *arguments],
-            **{"stdin": slave, "stdout": slave, "stderr": slave, **options},
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.shown = ""
-        self._seen = 0
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        for end in (self.fd, self.process.stdout, self.process.stderr):
-            if isinstance(end, int):
-                os.close(end)
-            elif end is not None:
-                end.close()
-
-    def expect(self, pattern: str) -> re.Match[str]:
-        """Waits for what is shown next to match; between two lines the progress line may come and go."""
-        deadline = time.monotonic() + DEADLINE
-        while (match := re.search(pattern, self.shown[self._seen :])) is None:
-            assert self._read(deadline), f"{pattern!r} was never shown, but {self.shown[-2000:]!r}"
-        self._seen += match.end()
-        return match
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def wait(self) -> int:
-        """Waits for the command to end, and returns its exit status."""
-        deadline = time.monotonic() + DEADLINE
-        while self._read(deadline):
-            pass
-        return self.process.wait(DEADLINE)
-
-    def echoes(self) -> bool:
-        return bool(termios.tcgetattr(self.fd)[3] & termios.ECHO)
-
-    def _read(self, deadline: float) -> bool:
-        readable, _, _ = select.select([self.fd], [], [], deadline - time.monotonic())
-        assert readable, f"nothing more was shown after {self.shown[-500:]!r}"
-        try:
-            chunk = os.read(self.fd, 65_536)
-        except OSError:  # Linux says so when the other end is closed
-            return False
-        self.shown += chunk.decode(errors="replace")
-        return bool(chunk)
-
-
-def is_gone(pid: str) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(int(pid), 0)
-        return False
-    return True
-
-
-def wait_for(path: Path) -> str:
-    """What somebody else writes into a file."""
-    deadline = time.monotonic() + DEADLINE
-    while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline, f"{path} was never written"
-        time.sleep(0.01)
-    return path.read_text()
 
 
 # What comes out.
@@ -289,7 +184,7 @@ def test_a_kernel_that_dies_is_said() -> None:
 
 def test_help_and_version() -> None:
     help_ = enchannel("run", "--help").stdout
-    assert "Run CODE in a kernel" in help_
+    assert "Run CODE, or a notebook, in a kernel" in help_
     assert "124" in help_
     assert "Exit status" in enchannel("kernels", "--help").stdout
     assert enchannel("--version").stdout.startswith("enchannel, version ")
@@ -305,7 +200,7 @@ def test_what_the_command_line_needs_is_said(missing: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     needed = 'the command line needs click and rich: pip install "enchannel[cli]"\n'
-    assert (result.stderr, result.returncode) == (needed, 1)
+    assert (result.stderr, result.returncode) == (needed, 2)
 
 
 # What the code asks for.
@@ -691,23 +586,22 @@ def test_the_progress_line_is_never_in_the_way(monkeypatch: pytest.MonkeyPatch) 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(output.draw_progress)
             assert await after(5) == ""  # nothing runs
-            output.begin("cell.py")
+            output.begin("running cell.py", "Ctrl-C interrupts")
             assert await after(0.8) == ""
             assert re.search(
                 r"[⠋-⠿] running cell[.]py, 1 s \(Ctrl-C interrupts\)", await after(0.5)
             )
-            output.note("a line")
-            assert screen.take().endswith("\x1b[2Ka line\n")
+            await output.note("a line")
+            assert screen.take() == "\r\x1b[2K\x1b[?25ha line\n"
             assert "running cell.py, 6 s" in await after(5)
-            output.open_prompt("name? ")
+            await output.open_prompt("name? ")
             assert screen.take().endswith("name? ")
             assert await after(5) == ""
-            output.close_prompt(echoed=False)
+            await output.close_prompt(echoed=False)
             assert "running cell.py" in await after(2)
-            output.interrupted()
-            assert screen.take().endswith("\x1b[2K")
-            assert "Ctrl-C again stops" in await after(2)
-            output.end()
+            output.say("Ctrl-C again stops")
+            assert "(Ctrl-C again stops)" in await after(0.2)
+            await output.end()
             screen.take()
             assert await after(5) == ""
             nursery.cancel_scope.cancel()
@@ -720,7 +614,7 @@ def test_no_progress_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
     async def main() -> None:
         output = Output()
-        output.begin("cell.py")
+        output.begin("running cell.py", "Ctrl-C interrupts")
         with trio.move_on_after(100):
             await output.draw_progress()
 

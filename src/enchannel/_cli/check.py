@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+import trio
+
 from .. import LocalProtocolError
-from .._signals import exit_on_signals
-from ..testing import CheckResult, KernelReport, KernelSamples, check_kernel
-from .output import printable, write
+from .._groups import unwrapping_task_group
+from ..testing import CheckResult, KernelSamples, check_kernel
+from .output import printable
+from .writer import Writer
 
 __all__ = ["Check", "read_samples"]
 
 
 class Check:
-    """One run of the command; called by trio it returns the exit status.
+    """One run of the command; called, it returns the exit status.
 
     Args:
         kernel: The name of a kernelspec.
@@ -43,27 +47,31 @@ class Check:
         self._as_json = as_json
 
     async def __call__(self) -> int:
-        async with exit_on_signals():
-            report = await check_kernel(
-                self._kernel,
-                samples=self._samples,
-                only=self._only,
-                patience=self._patience,
-                on_result=None if self._as_json else _tell,
-            )
-            self._end(report)
+        stdout = Writer(sys.stdout)
+        # What is said of a check waits for its reader, and the next check does not.
+        tell, told = trio.open_memory_channel[CheckResult](math.inf)
+        async with unwrapping_task_group() as tasks:
+            tasks.start_soon(_tell, told, stdout)
+            with tell:
+                report = await check_kernel(
+                    self._kernel,
+                    samples=self._samples,
+                    only=self._only,
+                    patience=self._patience,
+                    on_result=None if self._as_json else tell.send_nowait,
+                )
+        if self._as_json:
+            await stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
+        else:
+            await stdout.write(f"{printable(report.summary)}\n")
         return 1 if report.failed else 0
 
-    def _end(self, report: KernelReport) -> None:
-        if self._as_json:
-            write(sys.stdout, json.dumps(report.to_dict(), indent=2) + "\n")
-        else:
-            write(sys.stdout, f"{printable(report.summary)}\n")
 
-
-def _tell(result: CheckResult) -> None:
-    # What was seen is the kernel's word, and no control sequence for somebody's terminal.
-    write(sys.stdout, "".join(f"{printable(line)}\n" for line in str(result).splitlines()))
+async def _tell(results: trio.MemoryReceiveChannel[CheckResult], stdout: Writer) -> None:
+    async for result in results:
+        # What was seen is the kernel's word, and no control sequence for somebody's terminal.
+        lines = [f"{printable(line)}\n" for line in str(result).splitlines()]
+        await stdout.write("".join(lines))
 
 
 def read_samples(path: Path) -> KernelSamples:

@@ -13,8 +13,9 @@ import os
 import stat
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import trio
 
@@ -52,17 +53,21 @@ class Lines:
         return self._take(end + 1)
 
     async def _read(self) -> bytes:
-        if self._waits:
-            await trio.lowlevel.wait_readable(self._fd)
-        else:
-            await trio.lowlevel.checkpoint()
-        try:
-            return os.read(self._fd, READ_SIZE)
-        except OSError as error:
-            # A terminal that was closed.
-            if error.errno == errno.EIO:
-                return b""
-            raise
+        while True:
+            if self._waits:
+                await trio.lowlevel.wait_readable(self._fd)
+            else:
+                await trio.lowlevel.checkpoint()
+            try:
+                return os.read(self._fd, READ_SIZE)
+            except BlockingIOError:
+                # Somebody else who has it was faster.
+                continue
+            except OSError as error:
+                # A terminal that was closed.
+                if error.errno == errno.EIO:
+                    return b""
+                raise
 
     def _take(self, size: int) -> str:
         line = bytes(self._buffer[:size])
@@ -85,6 +90,12 @@ class Input:
         """What answers `prompt`; ``None`` when standard input has ended."""
         return await self._lines.receive()
 
+    def stand_back(self) -> None:
+        """Somebody else has the terminal."""
+
+    def come_back(self) -> None:
+        """He has it no more."""
+
 
 class TerminalInput(Input):
     """Answers by whoever sits at the terminal."""
@@ -93,33 +104,50 @@ class TerminalInput(Input):
         super().__init__(lines)
         self._fd = fd
         self._output = output
+        # What the terminal is set to, while that is changed.
+        self._before: list[Any] | None = None
 
     async def answer(self, prompt: str, password: bool) -> str | None:
         """Shows `prompt` and reads the line that is typed, a password without echo."""
         await trio.sleep(PROMPT_GRACE)
         line = None
-        with no_echo(self._fd) if password else nullcontext():
-            self._output.open_prompt(prompt)
+        with self._no_echo() if password else nullcontext():
             try:
+                await self._output.open_prompt(prompt)
                 line = await self._lines.receive()
             finally:
                 # The terminal has echoed the end of a line that was typed in the open.
-                self._output.close_prompt(echoed=line is not None and not password)
+                await self._output.close_prompt(echoed=line is not None and not password)
         return line
 
+    def stand_back(self) -> None:
+        """Leaves the terminal as it was, for whoever has it next."""
+        if self._before is not None:
+            # Nothing waits for what was written to be shown, which a terminal may have been told to stop.
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
-@contextmanager
-def no_echo(fd: int) -> Iterator[None]:
-    """A terminal that does not show what is typed."""
-    before = termios.tcgetattr(fd)
-    silent = list(before)
-    silent[3] &= ~termios.ECHO
-    # What was typed ahead was seen, and is no password.
-    termios.tcsetattr(fd, termios.TCSAFLUSH, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+    def come_back(self) -> None:
+        """Takes it back."""
+        if self._before is not None:
+            self._silence(self._before)
+
+    @contextmanager
+    def _no_echo(self) -> Iterator[None]:
+        """A terminal that does not show what is typed."""
+        self._before = termios.tcgetattr(self._fd)
+        self._silence(self._before)
+        try:
+            yield
+        finally:
+            self.stand_back()
+            self._before = None
+
+    def _silence(self, before: Sequence[Any]) -> None:
+        silent = list(before)
+        silent[3] &= ~termios.ECHO
+        # What was typed ahead was seen, and is no password.
+        termios.tcflush(self._fd, termios.TCIFLUSH)
+        termios.tcsetattr(self._fd, termios.TCSANOW, silent)
 
 
 def open_input(output: Output) -> Input:

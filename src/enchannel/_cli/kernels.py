@@ -21,11 +21,13 @@ from .. import (
     RunningKernel,
     ServerError,
     ServerKernelSpec,
+    list_running_kernels,
     open_server,
 )
-from .output import is_terminal, printable
+from .output import printable
+from .writer import Writer, is_terminal
 
-__all__ = ["as_json", "as_tables", "ask_server", "server_as_json", "server_as_tables"]
+__all__ = ["Listing", "as_json", "as_tables"]
 
 WIDE = 10_000
 """Columns of something that is no terminal."""
@@ -34,6 +36,30 @@ FORBIDDEN = 403
 """What a server says that does not list its kernels."""
 
 COLOURS = {"idle": "green", "busy": "yellow", "alive": "green", "dead": "red"}
+
+
+class Listing:
+    """One run of the command; called, it returns the exit status.
+
+    Args:
+        server: Whose kernels are meant; this machine's where it is ``None``.
+        as_json: Whether to print one JSON object.
+    """
+
+    def __init__(self, server: str | None, *, as_json: bool) -> None:
+        self._server = server
+        self._as_json = as_json
+
+    async def __call__(self) -> int:
+        await Writer(sys.stdout).write(await self._shown())
+        return 0
+
+    async def _shown(self) -> str:
+        if self._server is not None:
+            there = await ask_server(self._server)
+            return server_as_json(*there) if self._as_json else server_as_tables(*there)
+        here = KernelSpec.installed(), await list_running_kernels()
+        return as_json(*here) if self._as_json else as_tables(*here)
 
 
 def as_json(installed: Sequence[KernelSpec], running: Sequence[RunningKernel]) -> str:

@@ -1,29 +1,39 @@
-"""What the command line writes: the messages of a kernel, and a line about code that is quiet.
+"""What the command line shows of the messages of a kernel, and a line about code that is quiet.
 
 * What the code writes goes where the code wrote it, as it is, and at once.
 * The progress line is on standard error, where that is a terminal, and gone before anything else is
   written. It is never put behind output whose line has not ended, nor beside an open prompt.
-* It is drawn by a task: a thread would draw while something else is being written.
+* One thing is written at a time. What is read slowly holds up what goes the same way, and nothing else.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Mapping
+from typing import Any
 
 import click
 import trio
 
 from .. import Message
 from ..outputs import bundle_text
+from .progress import Progress
+from .writer import Writer
 
-if TYPE_CHECKING:
-    from rich.live import Live
-
-__all__ = ["JsonOutput", "Output", "Progress", "is_terminal", "printable", "write"]
+__all__ = [
+    "JsonOutput",
+    "Output",
+    "as_line",
+    "exit_status",
+    "json_of",
+    "printable",
+    "without_odd_numbers",
+]
 
 QUIET = 1.0
 """Seconds without output after which the progress line is shown."""
@@ -31,21 +41,14 @@ QUIET = 1.0
 REFRESH = 0.1
 """Seconds between two looks of it."""
 
-FRAMES, ASCII_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
+LAST_WORD = 1.0
+"""Seconds that the end of the command may wait for who reads it."""
 
+EXIT = "SystemExit"
+"""What Python calls the end of a program that wants to end."""
 
-def write(stream: TextIO | None, text: str) -> None:
-    """Writes `text` at once, with escapes for what `stream` has no encoding for."""
-    if stream is None:
-        # Closed by whoever started us, as by ">&-".
-        return
-    try:
-        stream.write(text)
-    except UnicodeEncodeError:
-        # A terminal without UTF-8, or a lone surrogate: show what can be shown.
-        encoding = stream.encoding or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    stream.flush()
+ERASE = "\r\x1b[2K"
+"""What clears a line of a terminal."""
 
 
 def printable(text: str) -> str:
@@ -53,163 +56,226 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
-class Progress:
-    """One transient line: what runs, and since when."""
+def exit_status(content: Mapping[str, Any]) -> int | None:
+    """The status that code with this error, or this reply, has ended its program with; ``None`` where it has not."""
+    if content.get("ename") == EXIT:
+        said = str(content.get("evalue") or "")
+        if said in ("", "None"):
+            return 0
+        return int(said) & 0xFF if re.fullmatch(r"[+-]?\d+", said, re.ASCII) else None
+    return 0 if any(each.get("source") == "ask_exit" for each in payloads(content)) else None
 
-    def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
 
-        self._console = Console(file=stream)
-        utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-        self._frames = FRAMES if utf8 else ASCII_FRAMES
-        self._live: Live | None = None
+def payloads(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a reply with this content wants its front end to do.
 
-    def show(self, text: str) -> None:
-        """Draws the line, or draws it anew."""
-        from rich.live import Live
-        from rich.text import Text
+    Source: "Payloads (DEPRECATED)" of the Jupyter messaging specification; ipykernel goes on with them.
+    """
+    payload = content.get("payload")
+    return [each for each in payload if isinstance(each, dict)] if isinstance(payload, list) else []
 
-        frame = self._frames[int(trio.current_time() / REFRESH) % len(self._frames)]
-        shown = f"{frame} {text}".encode(self._console.encoding, "replace")
-        line = Text(shown.decode(self._console.encoding), no_wrap=True, overflow="ellipsis")
-        if self._live is None:
-            self._live = Live(
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        self._live.update(line, refresh=True)
 
-    def hide(self) -> None:
-        """Removes the line, where it is shown."""
-        if self._live is not None:
-            live, self._live = self._live, None
-            live.stop()
+def is_plain() -> bool:
+    """Whether nobody wants colours, nor anything else that a terminal may not know."""
+    # Source: no-color.org.
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "dumb") == "dumb"
 
 
 class Output:
     """Shows messages as a person expects them."""
 
     def __init__(self) -> None:
+        self.stdout: Writer = Writer(sys.stdout)
+        self.stderr: Writer = Writer(sys.stderr)
+        together = self.stdout.is_same_as(self.stderr)
+        self._out_turn = trio.Lock()
+        self._err_turn = self._out_turn if together else trio.Lock()
         self._progress: Progress | None = None
         self._error_shown = False
-        self._running = ""
-        self._hint = ""
+        self._clear_at_next = False
+        self._doing = self._hint = ""
         self._line_open = False
-        self._prompt_open = False
+        self._prompt_open = ""
         self._began = self._written = 0.0
 
-    def begin(self, name: str) -> None:
-        """From here on what is called `name` runs."""
-        self._running = printable(name)
-        self._hint = "Ctrl-C interrupts"
-        self._error_shown = False
+    def begin(self, what: str, hint: str) -> None:
+        """From here on `what` goes on; the `hint` says what can be done about it."""
+        self._doing, self._hint = printable(what), hint
+        self._error_shown = self._clear_at_next = False
         self._began = self._written = trio.current_time()
 
-    def interrupted(self) -> None:
-        """It was told to stop, and may take its time."""
-        self._hint = "interrupted; Ctrl-C again stops"
-        self._hide_progress()
+    def say(self, hint: str) -> None:
+        """Another hint, which is shown without delay."""
+        self._hint, self._written = hint, -math.inf
 
-    def end(self) -> None:
-        """It runs no more."""
-        self._running = ""
-        self._hide_progress()
+    async def end(self) -> None:
+        """It goes on no more."""
+        self._doing = ""
+        await self._hide_progress()
 
-    def message(self, channel: str, msg: Message) -> None:
+    async def message(self, channel: str, msg: Message) -> None:
         """Shows what there is to see of a message."""
         content = msg.content
         if msg.msg_type == "stream":
-            stream = sys.stderr if content.get("name") == "stderr" else sys.stdout
-            self._write(stream, str(content.get("text", "")))
+            stream = self.stderr if content.get("name") == "stderr" else self.stdout
+            await self._write(stream, str(content.get("text", "")))
         elif msg.msg_type in ("execute_result", "display_data", "update_display_data"):
-            data = content.get("data")
-            if isinstance(data, dict) and data:
-                self._write(sys.stdout, f"{bundle_text(data)}\n")
-        elif msg.msg_type == "error" or (channel == "shell" and not self._error_shown):
-            self._error(content)
+            await self._bundle(content.get("data"))
+        elif msg.msg_type == "clear_output":
+            await self._clear(wait=bool(content.get("wait")))
+        elif msg.msg_type == "error" or channel == "shell":
+            if not self._error_shown:
+                await self._error(content)
+            if channel == "shell":
+                await self._pages(content)
 
-    def note(self, text: str) -> None:
+    async def note(self, text: str) -> None:
         """Says something of our own, on a line of its own."""
-        self._write(sys.stderr, f"\n{text}\n" if self._line_open else f"{text}\n")
+        await self._write(self.stderr, f"\n{text}\n" if self._line_open else f"{text}\n")
 
-    def open_prompt(self, text: str) -> None:
+    async def last_note(self, text: str) -> None:
+        """The same at the end, which nobody's reading holds up."""
+        with trio.move_on_after(LAST_WORD):
+            await self.note(text)
+
+    async def open_prompt(self, text: str) -> None:
         """Shows the prompt of a question; nothing else is drawn until it is closed."""
-        self._prompt_open = True
-        self._write(self._prompt_stream(), text)
+        self._prompt_open = text or " "
+        await self._write(self._prompt_writer(), text)
 
-    def close_prompt(self, *, echoed: bool) -> None:
-        """Ends the line of the prompt, unless the terminal has `echoed` its end."""
+    async def close_prompt(self, *, echoed: bool) -> None:
+        """Ends the line of the prompt, unless the terminal has `echoed` its end. Never cancelled, and bounded."""
         if not echoed:
-            self._write(self._prompt_stream(), "\n")
-        self._prompt_open = self._line_open = False
+            with trio.move_on_after(LAST_WORD, shield=True):
+                await self._write(self._prompt_writer(), "\n")
+        self._prompt_open = ""
+        self._line_open = False
+
+    # The progress line.
 
     async def draw_progress(self) -> None:
         """Shows the progress line while there is reason to; runs until it is cancelled."""
-        if not is_terminal(sys.stderr) or os.environ.get("TERM", "dumb") == "dumb":
+        if not self.stderr.is_terminal or os.environ.get("TERM", "dumb") == "dumb":
             return
-        self._progress = Progress(sys.stderr)
+        self._progress = Progress(self.stderr)
         try:
             while True:
                 await trio.sleep(REFRESH)
-                self._draw()
+                async with self._err_turn:
+                    await self._draw(self._progress)
         finally:
-            self._hide_progress()
+            await self.stand_back()
 
-    def _draw(self) -> None:
+    async def _draw(self, progress: Progress) -> None:
         now = trio.current_time()
         quiet = now - self._written >= QUIET and not self._line_open and not self._prompt_open
-        if self._progress is not None and self._running and quiet:
-            self._progress.show(
-                f"running {self._running}, {now - self._began:.0f} s ({self._hint})"
-            )
+        if self._doing and quiet:
+            await progress.show(f"{self._doing}, {now - self._began:.0f} s ({self._hint})")
 
-    def _hide_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.hide()
+    async def stand_back(self) -> None:
+        """Leaves the terminal as it was, for whoever has it next. Never cancelled, and bounded."""
+        with trio.move_on_after(LAST_WORD, shield=True):
+            await self._hide_progress()
 
-    def _prompt_stream(self) -> TextIO | None:
-        return sys.stdout if is_terminal(sys.stdout) else sys.stderr
+    async def come_back(self) -> None:
+        """Shows again what was open when the terminal was somebody else's."""
+        if self._prompt_open.strip():
+            await self._write(self._prompt_writer(), self._prompt_open)
 
-    def _error(self, content: dict[str, Any]) -> None:
-        traceback = content.get("traceback")
+    async def _hide_progress(self) -> None:
+        if self._progress is not None and self._progress.shown:
+            async with self._err_turn:
+                await self._progress.hide()
+
+    # What is written.
+
+    def _prompt_writer(self) -> Writer:
+        return self.stdout if self.stdout.is_terminal else self.stderr
+
+    async def _bundle(self, data: object) -> None:
+        if isinstance(data, dict) and data:
+            await self._write(self.stdout, f"{bundle_text(data)}\n")
+
+    async def _clear(self, *, wait: bool) -> None:
+        # The last line: a terminal's earlier ones may have scrolled away.
+        if wait:
+            self._clear_at_next = True
+        elif self.stdout.is_terminal and os.environ.get("TERM", "dumb") != "dumb":
+            await self._write(self.stdout, ERASE)
+            self._line_open = False
+
+    async def _pages(self, content: dict[str, Any]) -> None:
+        """What a person would be shown in a pager: the help that ``name?`` asks for."""
+        for each in payloads(content):
+            if each.get("source") == "page":
+                data = each.get("data")
+                text = bundle_text(data) if isinstance(data, dict) and data else each.get("text")
+                text = self._coloured(str(text or ""), self.stdout)
+                await self._write(self.stdout, f"{text.rstrip()}\n")
+
+    async def _error(self, content: dict[str, Any]) -> None:
         if content.get("status", "error") == "ok":
             return
+        traceback = content.get("traceback")
+        if content.get("ename") == EXIT:
+            # A program that ends is none that failed; and where it says why, no more is to be said.
+            traceback = [] if exit_status(content) is not None else [content.get("evalue")]
+            if not traceback:
+                return
         if isinstance(traceback, list):
             traceback = "\n".join(map(str, traceback))
         text = str(traceback or f"{content.get('ename') or 'Error'}: {content.get('evalue') or ''}")
-        if not is_terminal(sys.stderr):
-            text = click.unstyle(text)
-        self._write(sys.stderr, f"{text}\n")
         self._error_shown = True
+        await self._write(self.stderr, f"{self._coloured(text, self.stderr)}\n")
 
-    def _write(self, stream: TextIO | None, text: str) -> None:
-        self._hide_progress()
-        write(stream, text)
-        self._written = trio.current_time()
-        if text and is_terminal(stream):
-            self._line_open = not text.endswith("\n")
+    def _coloured(self, text: str, writer: Writer) -> str:
+        """`text`, which a kernel has coloured, as `writer` can show it."""
+        return text if writer.is_terminal and not is_plain() else click.unstyle(text)
+
+    async def _write(self, writer: Writer, text: str) -> None:
+        if self._clear_at_next and text:
+            self._clear_at_next = False
+            await self._clear(wait=False)
+        await self._hide_progress()
+        async with self._out_turn if writer is self.stdout else self._err_turn:
+            await writer.write(text)
+            self._written = trio.current_time()
+            if text and writer.is_terminal:
+                self._line_open = not text.endswith("\n")
 
 
 class JsonOutput(Output):
     """Prints each message as one line of JSON; buffers as base64."""
 
-    def message(self, channel: str, msg: Message) -> None:
+    async def message(self, channel: str, msg: Message) -> None:
         """Prints all of it."""
-        line = {"channel": channel, **msg.to_dict()}
-        line["buffers"] = [base64.b64encode(buffer).decode() for buffer in msg.buffers]
-        self._write(sys.stdout, json.dumps(line) + "\n")
+        await self._write(self.stdout, as_line(json_of(channel, msg)))
 
     async def draw_progress(self) -> None:
         """Draws nothing: a program reads this."""
 
-    def _prompt_stream(self) -> TextIO | None:
-        return sys.stderr
+    def _prompt_writer(self) -> Writer:
+        return self.stderr
 
 
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether somebody looks at `stream`, which may be closed."""
-    return stream is not None and stream.isatty()
+def json_of(channel: str, msg: Message) -> dict[str, Any]:
+    """All of a message."""
+    buffers = [base64.b64encode(buffer).decode() for buffer in msg.buffers]
+    return {"channel": channel, **msg.to_dict(), "buffers": buffers}
+
+
+def as_line(value: object) -> str:
+    """`value` as one line of JSON; what is no number there (``NaN``, ``Infinity``) is ``null``."""
+    try:
+        return f"{json.dumps(value, allow_nan=False)}\n"
+    except ValueError:
+        return f"{json.dumps(without_odd_numbers(value), allow_nan=False)}\n"
+
+
+def without_odd_numbers(value: object) -> object:
+    """`value` as JSON has it: there is nothing for what is no number."""
+    if isinstance(value, dict):
+        return {name: without_odd_numbers(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_odd_numbers(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

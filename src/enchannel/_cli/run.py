@@ -2,10 +2,11 @@
 
 What ends it is recorded once, by whichever task noticed, and cancels: the code while it runs, so that the
 kernel is interrupted over channels that still work, everything otherwise. A kernel that was launched is
-stopped on the way out. No task raises, so nothing comes in an ``ExceptionGroup``.
+stopped on the way out, and signals are obeyed until that is done. No task raises, so nothing comes in an
+``ExceptionGroup``.
 
 =================================  ==========================================================
-the code ran                       exit status 0
+the code ran                       exit status 0, or that of ``sys.exit()``
 it raised                          1; what comes behind it is not run
 it could not be run                2
 input was asked for, and is over   2; the code is interrupted
@@ -13,6 +14,8 @@ input was asked for, and is over   2; the code is interrupted
 Ctrl-C                             interrupts the code, which most often raises then; again
                                    (or while nothing runs yet) 130
 SIGTERM, SIGHUP                    143, 129
+each of them once more             kills a kernel that is being stopped
+Ctrl-Z                             the terminal is given back first
 =================================  ==========================================================
 """
 
@@ -31,6 +34,7 @@ import trio
 
 from .. import (
     EnchannelError,
+    Execution,
     KernelChannels,
     KernelDied,
     Message,
@@ -45,15 +49,22 @@ from .. import (
 )
 from .._signals import heard
 from .input import Input
-from .output import Output
+from .output import Output, exit_status
 
-__all__ = ["Cell", "Run", "Target"]
+__all__ = ["Cell", "Run", "Target", "Work"]
 
 LAST_LINES = 10
 """Of what a kernel that has died has written, to say with its death."""
 
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
+
+WAITING, WAITING_BYTES = 10_000, 8 << 20
+"""Messages, and bytes of them, that may wait here for who reads the output; then the kernel waits, or drops some."""
+
+
+def _ignore(_: Execution) -> None:
+    pass
 
 
 @attrs.frozen
@@ -63,19 +74,65 @@ class Cell:
     name: str
     """What it is called while it runs."""
     code: str
+    may_fail: bool = False
+    """Whether the others are run whatever becomes of it."""
+    timeout: float = math.inf
+    """Seconds that it may take."""
+    record: Callable[[Execution], None] = _ignore
+    """Called with its execution when that is over, in whatever way."""
+    keep_outputs: bool = False
 
 
-@attrs.frozen
+class Work:
+    """What is run.
+
+    Attributes:
+        cells: One after the other.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self.cells: Sequence[Cell] = cells
+
+    async def begin(self, ch: KernelChannels) -> None:
+        """The kernel is ready, and nothing has run."""
+
+    def save(self) -> None:
+        """Nothing more is run.
+
+        Raises:
+            OSError: What is to be kept cannot be written.
+        """
+
+
+@attrs.define
 class Target:
-    """Where code is run."""
+    """Where code is run.
 
-    kernel: str | None
-    existing: str | None
+    Attributes:
+        kill: Kills the kernel, which was launched here and may be stopping.
+    """
+
+    kernel: str | None = None
+    existing: str | None = None
     server: str | None = None
+    startup_timeout: float = 60.0
+    cwd: str | None = None
+    kill: Callable[[], Awaitable[object]] | None = None
+
+    @property
+    def begins(self) -> str:
+        """What goes on until the channels are open."""
+        if self.existing is not None:
+            return f"connecting to {self.existing}"
+        return f"starting {self.kernel or 'the kernel'}"
 
     @asynccontextmanager
     async def open_channels(self) -> AsyncIterator[KernelChannels]:
         """The channels of the kernel, which is launched unless it runs already."""
+        bounds: dict[str, Any] = {
+            "max_buffer_size": WAITING,
+            "max_buffer_bytes": WAITING_BYTES,
+        }
         if self.server is not None:
             async with open_server(self.server) as server:
                 if self.existing is not None:
@@ -83,17 +140,21 @@ class Target:
                 else:
                     # A gateway wants to know who starts a kernel, and takes that and more from these.
                     env = {k: v for k, v in os.environ.items() if k.startswith("KERNEL_")}
-                    there = server.open_kernel(self.kernel, env=env)
-                async with there as kernel, kernel.open_channels() as ch:
+                    there = server.open_kernel(
+                        self.kernel, env=env, startup_timeout=self.startup_timeout
+                    )
+                async with there as kernel, kernel.open_channels(**bounds) as ch:
                     yield ch
         elif self.existing is not None:
-            async with open_kernel_channels(None, find_connection_file(self.existing)) as ch:
+            found = find_connection_file(self.existing)
+            async with open_kernel_channels(None, found, **bounds) as ch:
                 yield ch
         else:
-            async with (
-                open_kernel(self.kernel or "python3") as launched,
-                launched.open_channels() as ch,
-            ):
+            launching = open_kernel(
+                self.kernel or "python3", cwd=self.cwd, startup_timeout=self.startup_timeout
+            )
+            async with launching as launched, launched.open_channels(**bounds) as ch:
+                self.kill = launched.kill
                 yield ch
 
 
@@ -106,18 +167,18 @@ class Ending:
 
 
 class Run:
-    """The running of some cells, in a kernel of their own or in one that is there."""
+    """The running of some code, in a kernel of its own or in one that is there."""
 
     def __init__(
         self,
-        cells: Sequence[Cell],
+        work: Work,
         target: Target,
         *,
         output: Output,
         answers: Input | None,
         timeout: float | None,
     ) -> None:
-        self._cells = cells
+        self._work = work
         self._target = target
         self._output = output
         self._answers = answers
@@ -128,21 +189,30 @@ class Run:
         self._prompt = trio.CancelScope()
 
     async def __call__(self) -> int:
-        """Runs them, says what went wrong, and returns the exit status."""
-        with heard(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as self._tasks:
-                self._scope = self._tasks.cancel_scope
-                self._start(self._obey, signals)
-                self._start(self._run)
+        """Runs it, says what went wrong, and returns the exit status."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
+        with heard(*numbers) as signals:
+            async with trio.open_nursery() as self._beside:
+                async with trio.open_nursery() as self._tasks:
+                    self._scope = self._tasks.cancel_scope
+                    self._start_beside(self._obey, signals)
+                    self._start_beside(self._output.draw_progress)
+                    self._start(self._run)
+                self._beside.cancel_scope.cancel()
         assert self._ending is not None
         if self._ending.message:
-            self._output.note(f"Error: {self._ending.message}")
+            with suppress(OSError):
+                await self._output.last_note(f"Error: {self._ending.message}")
         return self._ending.status
 
     # Every task is started here, so that every error is an ending.
 
     def _start(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
         self._tasks.start_soon(self._recorded, task, *args)
+
+    def _start_beside(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Starts what goes on until the kernel is stopped."""
+        self._beside.start_soon(self._recorded, task, *args)
 
     async def _recorded(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
         try:
@@ -169,13 +239,41 @@ class Run:
 
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
-            if number != signal.SIGINT or self._running is None or self._interrupted:
-                self._end(128 + number)
-            else:
+            if number == signal.SIGTSTP:
+                await self._give_way()
+            elif self._ending is None and number == signal.SIGINT and self._can_be_interrupted:
                 self._interrupted = True
                 self._prompt.cancel()
-                self._output.interrupted()
+                self._output.say("interrupted; Ctrl-C again stops")
+                assert self._running is not None
                 self._start(self._interrupt, self._running)
+            else:
+                told_before = self._ending is not None or self._interrupted
+                self._output.begin("stopping the kernel", "Ctrl-C kills it")
+                self._end(128 + number)
+                if told_before and self._target.kill is not None:
+                    self._start_beside(self._kill, self._target.kill)
+
+    @property
+    def _can_be_interrupted(self) -> bool:
+        return self._running is not None and not self._interrupted
+
+    async def _kill(self, kill: Callable[[], Awaitable[object]]) -> None:
+        with suppress(EnchannelError):
+            await kill()
+
+    async def _give_way(self) -> None:
+        """Stops until somebody has us go on; the terminal is somebody else's meanwhile."""
+        if self._answers is not None:
+            self._answers.stand_back()
+        await self._output.stand_back()
+        ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        # Here it stops, and goes on.
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, ours)
+        if self._answers is not None:
+            self._answers.come_back()
+        await self._output.come_back()
 
     async def _interrupt(self, ch: KernelChannels) -> None:
         # That the kernel is lost, is told by whoever reads what it said before.
@@ -183,61 +281,85 @@ class Run:
             try:
                 await ch.interrupt()
             except NotImplementedByKernel:
-                self._output.note("this kernel cannot be interrupted; Ctrl-C again stops")
+                await self._output.note("this kernel cannot be interrupted; Ctrl-C again stops")
             except NoReply:
-                self._output.note("the kernel does not answer to that; Ctrl-C again stops")
+                await self._output.note("the kernel does not answer to that; Ctrl-C again stops")
 
     # The code.
 
     async def _run(self) -> None:
+        self._output.begin(self._target.begins, "Ctrl-C stops")
         # It listens before anything runs: what answers an execution waits for no stream.
         async with self._target.open_channels() as ch, ch.subscribe("stdin") as prompts:
+            await self._work.begin(ch)
+            await self._output.end()
             self._start(self._answer_prompts, ch, prompts)
-            self._start(self._output.draw_progress)
-            await self._run_in_time(ch)
+            try:
+                await self._run_in_time(ch)
+            finally:
+                self._work.save()
+                self._output.begin("stopping the kernel", "Ctrl-C kills it")
         self._tasks.cancel_scope.cancel()
 
     async def _run_in_time(self, ch: KernelChannels) -> None:
         with trio.move_on_after(self._timeout) as limit:
             self._scope = limit
             try:
-                self._record(0 if await self._run_cells(ch) else 1)
+                self._record(await self._run_cells(ch))
             finally:
                 self._scope = self._tasks.cancel_scope
         # Unless there is another reason why it was cancelled.
         self._record(124, f"timed out after {self._timeout:g} s")
 
-    async def _run_cells(self, ch: KernelChannels) -> bool:
-        for cell in self._cells:
-            self._output.begin(cell.name)
+    async def _run_cells(self, ch: KernelChannels) -> int:
+        for cell in self._work.cells:
+            self._output.begin(f"running {cell.name}", "Ctrl-C interrupts")
             try:
-                if not await self._run_cell(ch, cell):
-                    return False
+                with trio.move_on_after(cell.timeout) as limit:
+                    status = await self._run_cell(ch, cell)
             finally:
                 self._running = None
                 self._prompt.cancel()
-                self._output.end()
-        return True
+            await self._output.end()
+            if limit.cancelled_caught:
+                self._record(124, f"{cell.name} took more than {cell.timeout:g} s")
+                return 124
+            if status is not None:
+                return status
+        return 0
 
-    async def _run_cell(self, ch: KernelChannels, cell: Cell) -> bool:
+    async def _run_cell(self, ch: KernelChannels, cell: Cell) -> int | None:
+        """Runs it; the status that the command ends with, unless it goes on."""
         self._interrupted = False
         on_input = None if self._answers is None else _answered_elsewhere
-        executing = ch.execute(cell.code, on_input=on_input, interrupt_on_cancel=True)
+        executing = ch.execute(
+            cell.code, on_input=on_input, interrupt_on_cancel=True, keep_outputs=cell.keep_outputs
+        )
         async with executing as execution:
-            self._running = ch
-            async for msg in execution:
-                if msg.msg_type != "input_request":
-                    self._output.message("iopub", msg)
-            reply = await execution.wait()
-        self._output.message("shell", reply)
-        return bool(reply.content.get("status", "ok") == "ok")
+            try:
+                self._running = ch
+                async for msg in execution:
+                    if msg.msg_type != "input_request":
+                        await self._output.message("iopub", msg)
+                reply = await execution.wait()
+            finally:
+                cell.record(execution)
+        await self._output.message("shell", reply)
+        if execution.missed:
+            await self._output.note(
+                f"the kernel has lost {execution.missed} messages of {cell.name}: they were read too slowly"
+            )
+        ended = exit_status(reply.content)
+        if ended is None and reply.content.get("status", "ok") != "ok" and not cell.may_fail:
+            return 1
+        return ended
 
     # What the code asks for.
 
     async def _answer_prompts(self, ch: KernelChannels, prompts: Subscription) -> None:
         with suppress(KernelDied, anyio.ClosedResourceError):
             async for _, msg in prompts:
-                self._output.message("stdin", msg)
+                await self._output.message("stdin", msg)
                 if msg.msg_type == "input_request":
                     # Given up when the code is interrupted: it may ask anew.
                     with trio.CancelScope() as self._prompt:

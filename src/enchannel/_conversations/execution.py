@@ -60,6 +60,7 @@ class ExecuteOptions(CodeOptions, total=False):
 
     subshell_id: str | None
     channel: RequestChannel
+    keep_outputs: bool
 
 
 OnInput: TypeAlias = Callable[[str, bool], "str | Awaitable[str]"]
@@ -83,7 +84,6 @@ class _Run(Code):
     """An execution in flight: collects what the kernel says for it, and answers what it asks."""
 
     question: Message | None
-    keeps_outputs = True
 
     def __init__(
         self,
@@ -93,9 +93,11 @@ class _Run(Code):
         on_input: OnInput | None,
         *,
         streamed: bool,
+        keep_outputs: bool,
     ) -> None:
         super().__init__(channel, request)
         self._streamed = streamed
+        self.keeps_outputs = keep_outputs
         self.statuses: dict[str, Message] = {}
         self.outputs: OutputArea = OutputArea(conversations.displays)
         self._outputs_heard = conversations.outputs_heard
@@ -112,8 +114,9 @@ class _Run(Code):
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this execution; must not raise."""
         if channel == "iopub":
-            self.outputs.apply(*messages)
-            self._outputs_heard()
+            if self.keeps_outputs:
+                self.outputs.apply(*messages)
+                self._outputs_heard()
             if self._streamed:
                 self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None and self._streamed:
@@ -228,7 +231,7 @@ class Execution:
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
-        """The outputs so far in nbformat's shape, as a notebook shows them."""
+        """The outputs so far in nbformat's shape, as a notebook shows them; none where they are not kept."""
         return self._run.outputs.outputs
 
     @property
@@ -350,10 +353,13 @@ async def _execute(
     *,
     interrupt_on_cancel: bool,
     streamed: bool,
+    keep_outputs: bool,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     core = conversations.core
-    run = _Run(conversations, channel, request, on_input, streamed=streamed)
+    run = _Run(
+        conversations, channel, request, on_input, streamed=streamed, keep_outputs=keep_outputs
+    )
     async with block_task_group("an execution") as tasks:
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")
@@ -384,6 +390,7 @@ def execute_code(
     msg_id: str | None = None,
     subshell_id: str | None = None,
     channel: RequestChannel = "shell",
+    keep_outputs: bool = True,
     streamed: bool = True,
 ) -> AbstractAsyncContextManager[Execution]:
     """Runs `code`; see :meth:`enchannel.KernelChannels.execute`.
@@ -397,6 +404,7 @@ def execute_code(
         "store_history": silent if store_history is None else store_history,
         "stop_on_error": stop_on_error,
         "interrupt_on_cancel": interrupt_on_cancel,
+        "keep_outputs": keep_outputs,
     }
     for name, answer in answers.items():
         if not isinstance(answer, bool):
@@ -432,5 +440,6 @@ def execute_code(
         on_input,
         interrupt_on_cancel=interrupt_on_cancel,
         streamed=streamed,
+        keep_outputs=keep_outputs,
     )
     return _Block(block, code)

@@ -1,0 +1,322 @@
+"""Notebooks: read, run cell by cell, and written back with what came of it.
+
+* The file is written once, whole or not at all, however the run ends.
+* The cells that are to be run lose their old outputs at the beginning: what is there in the end is of this run.
+* What a notebook's tags say of its cells is what nbclient and papermill make of them: ``raises-exception``,
+  ``skip-execution``, ``parameters``, ``injected-parameters``.
+
+Source: "The Notebook file format", nbformat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import os
+import shlex
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from .output import without_odd_numbers
+from .run import Cell, Work
+
+if TYPE_CHECKING:
+    from .. import Execution, KernelChannels
+
+__all__ = ["Notebook", "NotebookError", "Options", "Value", "value_of"]
+
+Value: TypeAlias = "bool | int | float | str | None"
+
+ALLOWED, SKIPPED = "raises-exception", "skip-execution"
+PARAMETERS, INJECTED = "parameters", "injected-parameters"
+
+IDS_SINCE = 5
+"""The minor version of the format from which on cells have ids."""
+
+
+class NotebookError(Exception):
+    """It cannot be read, or not run as it is asked for."""
+
+
+@attrs.frozen
+class Options:
+    """How a notebook is run."""
+
+    output: Path | None = None
+    """Where it is written in the end."""
+    allow_errors: bool = False
+    cell_timeout: float = math.inf
+    parameters: Mapping[str, Value] = attrs.field(factory=dict)
+
+
+class Notebook(Work):
+    """A notebook that is run.
+
+    Args:
+        path: Where it is.
+        options: How.
+
+    Raises:
+        NotebookError: It is none, or cannot be run like that.
+        OSError: It cannot be read, or what comes of it not be written.
+    """
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path = path
+        self._content = _read(path)
+        self._options = options
+        self._results: list[tuple[Any, list[dict[str, Any]]]] = []
+        if options.output is not None:
+            _check_writable(options.output)
+        if options.parameters:
+            self._inject(options.parameters)
+        super().__init__(self._cells())
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernelspec that it names."""
+        name = _mapping(self._metadata, "kernelspec").get("name")
+        return name if isinstance(name, str) and name else None
+
+    @property
+    def language(self) -> str:
+        """The language of its code, as far as it says."""
+        said = (
+            _mapping(self._metadata, "kernelspec").get("language"),
+            _mapping(self._metadata, "language_info").get("name"),
+        )
+        return next((each for each in said if isinstance(each, str) and each), "")
+
+    @property
+    def _metadata(self) -> Any:
+        return self._content.metadata
+
+    def _cells(self) -> list[Cell]:
+        wanted = [cell for cell in self._content.cells if _is_run(cell)]
+        count = len(wanted)
+        cells = []
+        for number, cell in enumerate(wanted, 1):
+            cell.outputs, cell.execution_count = [], None
+            cells.append(
+                Cell(
+                    f"cell {number} of {count}",
+                    _source(cell),
+                    may_fail=self._options.allow_errors or ALLOWED in _tags(cell),
+                    timeout=self._options.cell_timeout,
+                    record=self._recorder(cell),
+                    keep_outputs=True,
+                )
+            )
+        return cells
+
+    def _recorder(self, cell: Any) -> Callable[[Execution], None]:
+        def record(execution: Execution) -> None:
+            # The list itself: a later cell may change a display of this one.
+            self._results.append((cell, execution.outputs))
+            cell.execution_count = execution.execution_count
+            cell.metadata["execution"] = execution.timings.to_metadata()
+
+        return record
+
+    async def begin(self, ch: KernelChannels) -> None:
+        """Takes note of the language that the kernel speaks."""
+        language: object = (await ch.kernel_info()).get("language_info")
+        if isinstance(language, dict) and language:
+            self._metadata["language_info"] = language
+
+    def save(self) -> None:
+        """Writes it, where it is to be written."""
+        from nbformat import from_dict
+
+        if self._options.output is None:
+            return
+        for cell, outputs in self._results:
+            cell.outputs = from_dict(copy.deepcopy(outputs))
+        _write(self._options.output, _text(self._content))
+
+    # Parameters.
+
+    def _inject(self, parameters: Mapping[str, Value]) -> None:
+        from nbformat.v4 import new_code_cell
+
+        write = _ASSIGNMENTS.get(self.language.lower() or "python")
+        if write is None:
+            known = ", ".join(_ASSIGNMENTS)
+            raise NotebookError(
+                f"{self.path}: how {self.language} sets parameters is not known here; of {known} it is"
+            )
+        lines = ["# Parameters", *(write(name, value) for name, value in parameters.items())]
+        cell = new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})
+        if self._content.nbformat_minor < IDS_SINCE:
+            del cell["id"]
+        cells = self._content.cells
+        for at, there in enumerate(cells):
+            if INJECTED in _tags(there):
+                cells[at] = cell
+                return
+        tagged = [at for at, there in enumerate(cells) if PARAMETERS in _tags(there)]
+        cells.insert(tagged[0] + 1 if tagged else 0, cell)
+
+
+def _is_run(cell: Any) -> bool:
+    return (
+        cell.get("cell_type") == "code"
+        and bool(_source(cell).strip())
+        and SKIPPED not in _tags(cell)
+    )
+
+
+def _source(cell: Any) -> str:
+    source = cell.get("source")
+    return source if isinstance(source, str) else "".join(map(str, source or ()))
+
+
+def _tags(cell: Any) -> Sequence[str]:
+    tags = _mapping(cell, "metadata").get("tags")
+    return tags if isinstance(tags, list) else ()
+
+
+def _mapping(value: Any, name: str) -> Mapping[str, Any]:
+    found = value.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+# Files.
+
+
+def _read(path: Path) -> Any:
+    try:
+        import nbformat
+    except ImportError:
+        raise NotebookError('notebooks need nbformat: pip install "enchannel[cli]"') from None
+    try:
+        with warnings.catch_warnings():
+            # What is missing in it, and is made up for, is nothing that its user has to do about.
+            warnings.simplefilter("ignore")
+            content = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
+    except OSError:
+        raise
+    except Exception as error:
+        # Of many kinds, by how it is none.
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise NotebookError(f"{path} is no notebook: {said[:200]}") from error
+    return content
+
+
+def _text(content: Any) -> str:
+    import nbformat
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            text: str = nbformat.writes(content, allow_nan=False)
+        except ValueError:
+            # Written anew, where the library takes its words for it.
+            content = nbformat.from_dict(without_odd_numbers(content))
+            text = nbformat.writes(content)
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def _check_writable(path: Path) -> None:
+    """Before anything is run that would be lost."""
+    if path.is_dir():
+        raise NotebookError(f"{path} is a directory, and no file to write a notebook to")
+    directory = Path(os.path.realpath(path)).parent
+    if not directory.is_dir():
+        raise NotebookError(f"{path}: there is no directory {directory}")
+    if not os.access(path if path.exists() else directory, os.W_OK):
+        raise NotebookError(f"{path} may not be written")
+
+
+def _write(path: Path, text: str) -> None:
+    # As JSON has it, for half a surrogate pair that a kernel has sent.
+    data = text.encode("utf-8", "backslashreplace")
+    # What a link points to, and not the link.
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    with contextlib.suppress(PermissionError):
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.chmod(temporary, _mode(path))
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return
+    # A directory in which nothing can be made.
+    path.write_bytes(data)
+
+
+def _mode(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+# What a parameter says.
+
+
+def value_of(text: str) -> Value:
+    """What is meant by `text` on a command line."""
+    known: dict[str, Value] = {"True": True, "False": False, "None": None}
+    if text in known:
+        return known[text]
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            # What Python allows in numbers for the eye, nobody means on a command line.
+            if "_" not in text:
+                return kind(text)
+    return text
+
+
+def _python(name: str, value: Value) -> str:
+    odd = isinstance(value, float) and not math.isfinite(value)
+    return f"{name} = float({str(value)!r})" if odd else f"{name} = {value!r}"
+
+
+def _r(name: str, value: Value) -> str:
+    return f"{name} = {_literal(value, 'TRUE', 'FALSE', 'NULL', ('Inf', '-Inf', 'NaN'))}"
+
+
+def _julia(name: str, value: Value) -> str:
+    literal = _literal(value, "true", "false", "nothing", ("Inf", "-Inf", "NaN"))
+    return f"{name} = {literal.replace('$', chr(92) + '$')}"
+
+
+def _bash(name: str, value: Value) -> str:
+    said = {True: "true", False: "false", None: ""}
+    text = said[value] if value is None or isinstance(value, bool) else str(value)
+    return f"{name}={shlex.quote(text)}"
+
+
+def _literal(value: Value, true: str, false: str, none: str, odd: tuple[str, str, str]) -> str:
+    if value is None or isinstance(value, bool):
+        return {True: true, False: false, None: none}[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return odd[2] if math.isnan(value) else odd[0] if value > 0 else odd[1]
+    return json.dumps(value, ensure_ascii=False)
+
+
+_ASSIGNMENTS: dict[str, Callable[[str, Value], str]] = {
+    "python": _python,
+    "r": _r,
+    "julia": _julia,
+    "bash": _bash,
+}
+"""How a language sets a name, by what it calls itself."""
