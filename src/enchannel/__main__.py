@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from . import EnchannelError, find_connection_file
+from . import EnchannelError, KernelSpec, find_connection_file
 
 if TYPE_CHECKING:
     import click
@@ -420,6 +420,8 @@ def _work(
     notebook = Notebook(path, options)
     target.kernel = target.kernel or notebook.kernel
     target.cwd = str(path.absolute().parent)
+    if target.server is None and target.existing is None:
+        target.extra_arguments = notebook.arguments(KernelSpec.find(target.kernel or "python3"))
     return notebook
 
 

@@ -15,11 +15,13 @@ import copy
 import json
 import math
 import os
+import re
 import shlex
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,9 +29,10 @@ import attrs
 
 from .output import without_odd_numbers
 from .run import Cell, Work
+from .widgets import WidgetStates
 
 if TYPE_CHECKING:
-    from .. import Execution, KernelChannels
+    from .. import Execution, KernelChannels, KernelSpec, Message
 
 __all__ = ["Notebook", "NotebookError", "Options", "Value", "value_of"]
 
@@ -73,6 +76,7 @@ class Notebook(Work):
         self.path = path
         self._content = _read(path)
         self._options = options
+        self._widgets = WidgetStates()
         self._results: list[tuple[Any, list[dict[str, Any]]]] = []
         if options.output is not None:
             _check_writable(options.output)
@@ -85,6 +89,12 @@ class Notebook(Work):
         """The kernelspec that it names."""
         name = _mapping(self._metadata, "kernelspec").get("name")
         return name if isinstance(name, str) and name else None
+
+    def arguments(self, spec: KernelSpec) -> Sequence[str]:
+        """What the kernel is started with besides."""
+        is_ipykernel = any(re.match(r"ipykernel(_launcher)?\b", each) for each in spec.argv)
+        # A notebook that is run is nobody's history, and several at a time need not wait for its file.
+        return ("--HistoryManager.hist_file=:memory:",) if is_ipykernel else ()
 
     @property
     def language(self) -> str:
@@ -113,6 +123,7 @@ class Notebook(Work):
                     timeout=self._options.cell_timeout,
                     record=self._recorder(cell),
                     keep_outputs=True,
+                    failure=f"cell {number} of {count} failed",
                 )
             )
         return cells
@@ -126,11 +137,18 @@ class Notebook(Work):
 
         return record
 
-    async def begin(self, ch: KernelChannels) -> None:
-        """Takes note of the language that the kernel speaks."""
+    @asynccontextmanager
+    async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:
+        """Takes note of the language that the kernel speaks, and looks after widgets that show outputs."""
         language: object = (await ch.kernel_info()).get("language_info")
         if isinstance(language, dict) and language:
             self._metadata["language_info"] = language
+        async with ch.open_output_widgets():
+            yield
+
+    def hear(self, message: Message) -> None:
+        """Keeps what there is to see of widgets."""
+        self._widgets.hear(message)
 
     def save(self) -> None:
         """Writes it, where it is to be written."""
@@ -140,6 +158,9 @@ class Notebook(Work):
             return
         for cell, outputs in self._results:
             cell.outputs = from_dict(copy.deepcopy(outputs))
+        widgets = self._widgets.to_metadata()
+        if widgets:
+            self._metadata["widgets"] = from_dict(widgets)
         _write(self._options.output, _text(self._content))
 
     # Parameters.

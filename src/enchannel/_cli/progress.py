@@ -33,20 +33,24 @@ class Progress:
 
     def __init__(self, writer: Writer) -> None:
         self.shown: bool = False
+        self._line = ""
         self._writer = writer
         utf8 = writer.encoding.lower().replace("-", "") == "utf8"
         self._frames = FRAMES if utf8 else ASCII_FRAMES
 
-    async def show(self, text: str) -> None:
-        """Draws the line, or draws it anew."""
-        frame = self._frames[int(trio.current_time() / FRAME) % len(self._frames)]
+    async def show(self, text: str, *, turning: bool = True) -> None:
+        """Draws the line, or draws it anew where it says something else; one that is `turning` always does."""
+        if turning:
+            text = f"{self._frames[int(trio.current_time() / FRAME) % len(self._frames)]} {text}"
         # One that fills the last column would begin the next line of some terminals.
         width = max(self._columns() - 1, 1)
-        line = f"{frame} {text}".encode(self._writer.encoding, "replace")
-        line_shown = set_cell_size(line.decode(self._writer.encoding), width).rstrip()
+        shown = text.encode(self._writer.encoding, "replace").decode(self._writer.encoding)
+        line = f"\r\x1b[2K{set_cell_size(shown, width).rstrip()}"
+        if self.shown and line == self._line:
+            return
         begin = "" if self.shown else BEGIN
-        self.shown = True
-        await self._writer.write(f"{begin}\r\x1b[2K{line_shown}")
+        self.shown, self._line = True, line
+        await self._writer.write(f"{begin}{line}")
 
     async def hide(self) -> None:
         """Removes the line, where it is shown."""

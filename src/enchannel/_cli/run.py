@@ -56,6 +56,9 @@ __all__ = ["Cell", "Run", "Target", "Work"]
 LAST_LINES = 10
 """Of what a kernel that has died has written, to say with its death."""
 
+FAILED = 1
+"""The status behind code that raised."""
+
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
 
@@ -81,6 +84,8 @@ class Cell:
     record: Callable[[Execution], None] = _ignore
     """Called with its execution when that is over, in whatever way."""
     keep_outputs: bool = False
+    failure: str = ""
+    """Said where it fails, behind the kernel's own words."""
 
 
 class Work:
@@ -93,8 +98,13 @@ class Work:
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells: Sequence[Cell] = cells
 
-    async def begin(self, ch: KernelChannels) -> None:
-        """The kernel is ready, and nothing has run."""
+    @asynccontextmanager
+    async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:  # noqa: ARG002
+        """The scope in which it is run; on entry the kernel is ready, and nothing has run."""
+        yield
+
+    def hear(self, message: Message) -> None:
+        """The kernel has published something for what is run."""
 
     def save(self) -> None:
         """Nothing more is run.
@@ -117,6 +127,7 @@ class Target:
     server: str | None = None
     startup_timeout: float = 60.0
     cwd: str | None = None
+    extra_arguments: Sequence[str] = ()
     kill: Callable[[], Awaitable[object]] | None = None
 
     @property
@@ -151,7 +162,10 @@ class Target:
                 yield ch
         else:
             launching = open_kernel(
-                self.kernel or "python3", cwd=self.cwd, startup_timeout=self.startup_timeout
+                self.kernel or "python3",
+                cwd=self.cwd,
+                extra_arguments=self.extra_arguments,
+                startup_timeout=self.startup_timeout,
             )
             async with launching as launched, launched.open_channels(**bounds) as ch:
                 self.kill = launched.kill
@@ -290,8 +304,11 @@ class Run:
     async def _run(self) -> None:
         self._output.begin(self._target.begins, "Ctrl-C stops")
         # It listens before anything runs: what answers an execution waits for no stream.
-        async with self._target.open_channels() as ch, ch.subscribe("stdin") as prompts:
-            await self._work.begin(ch)
+        async with (
+            self._target.open_channels() as ch,
+            ch.subscribe("stdin") as prompts,
+            self._work.at_work(ch),
+        ):
             await self._output.end()
             self._start(self._answer_prompts, ch, prompts)
             try:
@@ -325,6 +342,7 @@ class Run:
                 self._record(124, f"{cell.name} took more than {cell.timeout:g} s")
                 return 124
             if status is not None:
+                self._record(status, cell.failure if status == FAILED else "")
                 return status
         return 0
 
@@ -340,6 +358,7 @@ class Run:
                 self._running = ch
                 async for msg in execution:
                     if msg.msg_type != "input_request":
+                        self._work.hear(msg)
                         await self._output.message("iopub", msg)
                 reply = await execution.wait()
             finally:
@@ -351,8 +370,8 @@ class Run:
             )
         ended = exit_status(reply.content)
         if ended is None and reply.content.get("status", "ok") != "ok" and not cell.may_fail:
-            return 1
-        return ended
+            return FAILED
+        return None if cell.may_fail else ended
 
     # What the code asks for.
 

@@ -228,7 +228,7 @@ class Screen:
         try:
             while True:
                 async with self._turn:
-                    await self._progress.show(now())
+                    await self._progress.show(now(), turning=False)
                 await trio.sleep(REFRESH)
         finally:
             with trio.move_on_after(1, shield=True):
