@@ -76,7 +76,7 @@ def test_by_default_it_is_where_other_clients_look(
         ({"ip": ""}, "ip is the address"),
         ({"ip": None}, "ip is the address"),
         ({"transport": "ipc"}, "absolute path"),
-        ({"transport": "ipc", "ip": "/" + "x" * 200}, "of 90 characters at the most"),
+        ({"transport": "ipc", "ip": "/" + "x" * 200}, "of 90 bytes at the most"),
         ({"kernel_name": 5}, "kernel_name is text"),
         ({"key": 5}, "key is text"),
     ],

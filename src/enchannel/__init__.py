@@ -71,13 +71,9 @@ if TYPE_CHECKING:
     from ._conversations.comms import Comm, IncomingComms
     from ._conversations.recorder import Recording
     from ._conversations.sessions import DebugSession, Subshell
-    from ._kernels.connection_files import (
-        RunningKernel,
-        find_connection_file,
-        list_running_kernels,
-        write_connection_file,
-    )
+    from ._kernels.connection_files import find_connection_file, write_connection_file
     from ._kernels.kernel import Kernel
+    from ._kernels.listing import RunningKernel, list_running_kernels
     from ._kernels.opening import open_kernel
     from ._kernels.pool import KernelPool, Lease, open_kernel_pool
     from ._kernels.server import Server, open_server
@@ -169,14 +165,14 @@ _LATER = {
     "Lease": "_kernels.pool",
     "Recorded": "_protocol.recording",
     "Recording": "_conversations.recorder",
-    "RunningKernel": "_kernels.connection_files",
+    "RunningKernel": "_kernels.listing",
     "Server": "_kernels.server",
     "ServerKernel": "_kernels.server_kernel",
     "ServerKernelSpec": "_kernels.server_models",
     "Subshell": "_conversations.sessions",
     "exit_on_signals": "_signals",
     "find_connection_file": "_kernels.connection_files",
-    "list_running_kernels": "_kernels.connection_files",
+    "list_running_kernels": "_kernels.listing",
     "messages": "messages",
     "open_kernel": "_kernels.opening",
     "open_kernel_pool": "_kernels.pool",

@@ -521,8 +521,9 @@ async def test_kernels(anyio_backend: str) -> None:
     assert re.search(
         r"^python3 +Python 3 .*python +/.*/kernels/python3$", listed.stdout, re.MULTILINE
     )
-    file = re.escape(str(kernel.connection_file))
+    file = re.escape(kernel.connection_file.name)
     assert re.search(rf"^(idle|alive) +python3 +python +{file}$", listed.stdout, re.MULTILINE)
+    assert f"(their connection files are in {kernel.connection_file.parent})" in listed.stdout
     kernels = json.loads(as_json.stdout)
     (python,) = [spec for spec in kernels["installed"] if spec["name"] == "python3"]
     assert python["language"] == "python"

@@ -1,7 +1,7 @@
 """``enchannel kernels``: what can be launched, and what runs.
 
-For a person two tables; in a pipe the same as plain text, as wide as it has to be, since ``grep`` and
-``awk`` have no terminal whose width would be known.
+For a person two tables; in a pipe the same as plain text. Both are as wide as they have to be: ``grep`` and ``awk`` have no
+terminal whose width would be known, and what a terminal folds can be copied whole.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -24,13 +25,15 @@ from .. import (
     list_running_kernels,
     open_server,
 )
+from .code import Failure
+from .input import Lines
 from .output import printable
 from .writer import Writer, is_terminal
 
-__all__ = ["Listing", "as_json", "as_tables"]
+__all__ = ["Cleaning", "Listing", "as_json", "as_tables"]
 
 WIDE = 10_000
-"""Columns of something that is no terminal."""
+"""Columns that a table may have."""
 
 FORBIDDEN = 403
 """What a server says that does not list its kernels."""
@@ -43,11 +46,13 @@ class Listing:
 
     Args:
         server: Whose kernels are meant; this machine's where it is ``None``.
+        alive: Whether kernels that left nothing but their connection files are left out.
         as_json: Whether to print one JSON object.
     """
 
-    def __init__(self, server: str | None, *, as_json: bool) -> None:
+    def __init__(self, server: str | None, *, alive: bool, as_json: bool) -> None:
         self._server = server
+        self._alive = alive
         self._as_json = as_json
 
     async def __call__(self) -> int:
@@ -58,8 +63,52 @@ class Listing:
         if self._server is not None:
             there = await ask_server(self._server)
             return server_as_json(*there) if self._as_json else server_as_tables(*there)
-        here = KernelSpec.installed(), await list_running_kernels()
-        return as_json(*here) if self._as_json else as_tables(*here)
+        running = await list_running_kernels()
+        if self._alive:
+            running = [kernel for kernel in running if kernel.alive]
+        show = as_json if self._as_json else as_tables
+        return show(KernelSpec.installed(), running)
+
+
+class Cleaning:
+    """Removes the connection files of kernels that are not there any more; called, it returns the exit status.
+
+    Args:
+        sure: Whether it is done without asking.
+    """
+
+    def __init__(self, *, sure: bool) -> None:
+        self._sure = sure
+
+    async def __call__(self) -> int:
+        stdout = Writer(sys.stdout)
+        dead = [
+            kernel.connection_file for kernel in await list_running_kernels() if not kernel.alive
+        ]
+        if not dead:
+            await stdout.write("There is nothing to remove.\n")
+            return 0
+        await stdout.write("".join(f"{printable(str(path))}\n" for path in dead))
+        if not self._sure and not await self._is_wanted(len(dead), stdout):
+            return 1
+        removed = 0
+        for path in dead:
+            # Somebody else may have been faster.
+            with suppress(FileNotFoundError):
+                path.unlink()
+                removed += 1
+        await stdout.write(f"{removed} removed.\n")
+        return 0
+
+    async def _is_wanted(self, count: int, stdout: Writer) -> bool:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise Failure("nobody is there to be asked; --yes removes them without asking")
+        these = "this file" if count == 1 else f"these {count} files"
+        await stdout.write(f"No kernel is there. Remove {these}? [y/N] ")
+        answer = await Lines(sys.stdin.fileno(), sys.stdin.encoding).receive()
+        if answer is None:
+            await stdout.write("\n")
+        return (answer or "").strip().lower() in ("y", "yes")
 
 
 def as_json(installed: Sequence[KernelSpec], running: Sequence[RunningKernel]) -> str:
@@ -147,8 +196,11 @@ def server_as_tables(
 
 
 def _printed(group: Group) -> str:
-    terminal = is_terminal(sys.stdout)
-    console = Console() if terminal else Console(width=WIDE, force_terminal=False, no_color=True)
+    console = (
+        Console(width=WIDE)
+        if is_terminal(sys.stdout)
+        else Console(width=WIDE, force_terminal=False, no_color=True)
+    )
     with console.capture() as capture:
         console.print(group)
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
@@ -166,12 +218,17 @@ def _installed(specs: Sequence[KernelSpec]) -> Group:
 def _running(kernels: Sequence[RunningKernel]) -> Group:
     if not kernels:
         return Group(Text("No kernels are running."))
-    table = _table("State", "Kernel", "Language", "Connection file")
+    table = _table("State", "Kernel", "Language", "--existing")
     for kernel in kernels:
         state = _state(kernel)
         cell = Text(state, style=COLOURS[state])
-        _add(table, cell, kernel.kernel_name, kernel.language, kernel.connection_file)
-    return Group(_heading("Running kernels"), table)
+        _add(table, cell, kernel.kernel_name, kernel.language, kernel.connection_file.name)
+    directory = kernels[0].connection_file.parent
+    heading = _heading("Running kernels")
+    heading.append(
+        f" (their connection files are in {printable(str(directory))})", style="not bold"
+    )
+    return Group(heading, table)
 
 
 def _state(kernel: RunningKernel) -> str:
@@ -188,7 +245,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         # A path that is cut is no path.
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True, overflow="ignore")
     return table
 
 

@@ -331,6 +331,7 @@ class Run:
     async def _run_cells(self, ch: KernelChannels) -> int:
         for cell in self._work.cells:
             self._output.begin(f"running {cell.name}", "Ctrl-C interrupts")
+            status = None
             try:
                 with trio.move_on_after(cell.timeout) as limit:
                     status = await self._run_cell(ch, cell)

@@ -25,13 +25,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import anyio
-import attrs
-
-from .._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
-from .._open_channels import open_some_channels
+from .._exceptions import ConnectionFileError
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
-from .._protocol.message import RequestChannel
 from .._transports.zmq_open import new_curve_keys
 
 if TYPE_CHECKING:
@@ -39,30 +34,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectionFile",
-    "RunningKernel",
+    "by_age",
     "find_connection_file",
-    "list_running_kernels",
+    "runtime_directory",
     "write_connection_file",
 ]
 
 IPC_PATH = 90
-"""Characters that the path of an ipc socket may have; the system's limit is 104 to 108."""
-
-ANSWER_DEADLINE = 1.5
-"""Seconds for a kernel to be connected, and seconds for it to answer, before it counts as dead."""
-
-BUSY_AFTER = 0.5
-"""Seconds after which a kernel that is alive and silent on shell counts as busy."""
-
-AT_ONCE = 50
-"""Kernels that are asked at a time."""
+"""Bytes that the path of an ipc socket may have; the system's limit is 104 to 108."""
 
 
 class ConnectionFile:
     """The connection file of a kernel that is launched here; removed at the end of its ``with`` block."""
 
     def __init__(self, kernel_name: str, transport: str, *, encrypted: bool) -> None:
-        self.path: Path = _runtime_directory() / f"kernel-{uuid.uuid4()}.json"
+        self.path: Path = runtime_directory() / f"kernel-{uuid.uuid4()}.json"
         self._kernel_name = kernel_name
         self._transport = transport
         self._directory = ""
@@ -193,7 +179,7 @@ def write_connection_file(
     ConnectionInfo.from_dict(data)
     if encrypted:
         data |= _curve_keys()
-    where = _runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else _path(path)
+    where = runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else _path(path)
     try:
         if path is None:
             where.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -203,8 +189,18 @@ def write_connection_file(
     return where
 
 
+def _is_path(path: object) -> bool:
+    """Whether the system could have a file of this name."""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
 def _path(path: object) -> Path:
-    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+    if not isinstance(path, (str, os.PathLike)) or not _is_path(path):
         raise ConnectionFileError(f"path is that of a file, not {path!r}")
     return Path(path)
 
@@ -213,9 +209,9 @@ def _check_address(ip: object, transport: str) -> None:
     if not isinstance(ip, str) or not ip:
         raise ConnectionFileError(f"ip is the address that the kernel listens on, not {ip!r}")
     # A relative one would be another place for the kernel.
-    if transport == "ipc" and not (Path(ip).is_absolute() and len(ip) <= IPC_PATH):
+    if transport == "ipc" and not (Path(ip).is_absolute() and len(os.fsencode(ip)) <= IPC_PATH):
         raise ConnectionFileError(
-            f"with ipc, ip is the absolute path that the names of the sockets begin with, of {IPC_PATH} characters at the "
+            f"with ipc, ip is the absolute path that the names of the sockets begin with, of {IPC_PATH} bytes at the "
             f"most, not {ip!r}"
         )
 
@@ -273,20 +269,30 @@ def _curve_keys() -> dict[str, str]:
 def _short_directory() -> str:
     """A fresh private directory whose path leaves room for the names of sockets."""
     directory = tempfile.mkdtemp(prefix="enchannel-")
-    if len(directory) > IPC_PATH:
+    if len(os.fsencode(directory)) > IPC_PATH:
         os.rmdir(directory)
         directory = tempfile.mkdtemp(prefix="enchannel-", dir="/tmp")
     return directory
 
 
-def _runtime_directory() -> Path:
+def runtime_directory() -> Path:
+    """Jupyter's, where connection files are.
+
+    Raises:
+        ConnectionFileError: jupyter_core is not installed, or does not know: there is no home directory, for example.
+    """
     try:
         from jupyter_core.paths import jupyter_runtime_dir
     except ImportError as error:
         raise ConnectionFileError(
             'finding connection files needs jupyter_core: pip install "enchannel[kernel]"'
         ) from error
-    return Path(jupyter_runtime_dir())
+    try:
+        # Or it would be another one for a kernel that runs elsewhere.
+        return Path(jupyter_runtime_dir()).absolute()
+    except (OSError, RuntimeError, KeyError) as error:
+        said = f"where Jupyter's runtime directory is cannot be found out: {error}; JUPYTER_RUNTIME_DIR says it"
+        raise ConnectionFileError(said) from error
 
 
 def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> Path:
@@ -303,29 +309,31 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
         ConnectionFileError: There is none.
     """
     if name_or_glob is not None:
-        try:
-            path = Path(name_or_glob)
-        except TypeError:
+        if not _is_path(name_or_glob):
             said = f"a connection file is named by a path or a text, not {name_or_glob!r}"
-            raise ConnectionFileError(said) from None
-        if path.is_file():
-            return path
-    directory = _runtime_directory()
+            raise ConnectionFileError(said)
+        path = Path(name_or_glob)
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise ConnectionFileError(f"{path}: {error.strerror}") from error
+    directory = runtime_directory()
     name = "kernel-*.json" if name_or_glob is None else os.fspath(name_or_glob)
     found: list[Path] = []
     for pattern in (name, f"{name}.json", f"*{name}*"):
         # An absolute path or an empty one is no pattern, and was no file.
         if not found and name and not Path(name).is_absolute():
-            # Nor is what pathlib refuses: "." or "a**b".
-            with contextlib.suppress(ValueError, IndexError, NotImplementedError):
-                found = list(_by_age(directory, pattern))
+            # Nor is what pathlib refuses: "." or "a**b", and a directory that may not be read has nothing to find.
+            with contextlib.suppress(ValueError, IndexError, NotImplementedError, OSError):
+                found = list(by_age(directory, pattern))
     if not found:
         what = "no connection file" if name_or_glob is None else f"no connection file {name!r}"
         raise ConnectionFileError(f"{what} in {directory}: is the kernel running?")
     return found[0]
 
 
-def _by_age(directory: Path, pattern: str) -> Iterator[Path]:
+def by_age(directory: Path, pattern: str) -> Iterator[Path]:
     """The files that match, the newest first; they may go while one looks."""
     dated = []
     for path in directory.glob(pattern):
@@ -333,80 +341,3 @@ def _by_age(directory: Path, pattern: str) -> Iterator[Path]:
             if path.is_file():
                 dated.append((path.stat().st_mtime, path))
     return (path for _, path in sorted(dated, reverse=True))
-
-
-@attrs.frozen
-class RunningKernel:
-    """A connection file in Jupyter's runtime directory, and what the kernel said when it was asked."""
-
-    connection_file: Path
-    kernel_name: str = ""
-    """The kernelspec's name, where the file says it."""
-    alive: bool = False
-    """Whether its sockets shook hands; a kernel that was killed leaves its file behind."""
-    busy: bool | None = None
-    """Whether it runs code now; ``None`` where it is not alive."""
-    language: str = ""
-
-
-async def list_running_kernels() -> list[RunningKernel]:
-    """The kernels that have a connection file in Jupyter's runtime directory, the newest first.
-
-    Each is asked, all at once, and given three seconds. A checkpoint; cancellation leaves nothing behind.
-
-    Raises:
-        ConnectionFileError: jupyter_core is not installed.
-    """
-    paths = list(_by_age(_runtime_directory(), "kernel-*.json"))
-    found: dict[Path, RunningKernel] = {}
-    limit = anyio.Semaphore(AT_ONCE)
-
-    async def look(path: Path) -> None:
-        async with limit:
-            found[path] = await _look_at(path)
-
-    async with anyio.create_task_group() as tasks:
-        for path in paths:
-            tasks.start_soon(look, path)
-    return [found[path] for path in paths]
-
-
-async def _look_at(path: Path) -> RunningKernel:
-    kernel_name = ""
-    with contextlib.suppress(ConnectionFileError, KernelConnectError):
-        info = ConnectionInfo.from_file(path)
-        kernel_name = info.kernel_name
-        return await _ask(path, info)
-    return RunningKernel(path, kernel_name)
-
-
-async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
-    answers: dict[str, dict[str, Any]] = {}
-    opening = open_some_channels(info, "shell", "control", connect_timeout=ANSWER_DEADLINE)
-    async with (
-        opening as ch,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.cancel_scope.deadline = anyio.current_time() + ANSWER_DEADLINE
-
-        async def ask(channel: RequestChannel) -> None:
-            with contextlib.suppress(EnchannelError):
-                reply = await ch.request("kernel_info_request", channel=channel)
-                answers[channel] = reply.content
-                if len(answers) == 1:
-                    tasks.cancel_scope.deadline = anyio.current_time() + BUSY_AFTER
-                else:
-                    tasks.cancel_scope.cancel()
-
-        for channel in ("shell", "control"):
-            tasks.start_soon(ask, channel)
-    said = next(iter(answers.values()), {}).get("language_info")
-    language = said.get("name") if isinstance(said, dict) else None
-    return RunningKernel(
-        path,
-        info.kernel_name,
-        # Its sockets have shaken hands: it is there, though it may answer nothing until its cell is done.
-        alive=True,
-        busy="shell" not in answers,
-        language=str(language or ""),
-    )

@@ -31,8 +31,12 @@ LOCAL = "local-provisioner"
 NATIVE = "python3"
 """What the kernel of our own Python is called."""
 
-# Kernels that listen on ipc; the others exit, or never answer.
-_SPEAKS_IPC = re.compile(r"\bipykernel|async[-_]kernel|IRkernel")
+# Kernels that listen on ipc, by the program or the module that their command runs; the others exit, or never answer.
+_SPEAKS_IPC = re.compile(
+    r"(ipykernel|ipykernel_launcher|async[-_]kernel)(\.py)?|IRkernel::main\b.*"
+)
+
+INTERRUPT_MODES = ("signal", "message")
 
 
 @attrs.frozen
@@ -58,6 +62,8 @@ class KernelSpec:
         Raises:
             KernelLaunchError: There is none; the message names those that there are.
         """
+        if not name or re.search(r"[\0\ud800-\udfff]", name):
+            raise KernelLaunchError(f"no kernelspec has the name {name!r}")
         specs = dict(_directories())
         directory = specs.get(name.lower())
         own = _own_ipykernel() if directory is None and name.lower() == NATIVE else None
@@ -96,14 +102,18 @@ class KernelSpec:
         path = directory / "kernel.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            argv = [str(argument) for argument in data["argv"]]
+            argv = _argv(data["argv"])
             env = {str(key): str(value) for key, value in (data.get("env") or {}).items()}
             metadata = {**(data.get("metadata") or {})}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except _Broken as error:
+            said = f"{path} is no kernelspec: {error}"
+            raise KernelLaunchError(said, reason="broken kernelspec") from None
+        except _UNREADABLE as error:
             said = f"{path} is no kernelspec: {error!r}"
             raise KernelLaunchError(said, reason="broken kernelspec") from error
-        if not argv:
-            said = f"{path} is no kernelspec: its argv is empty"
+        interrupt_mode = data.get("interrupt_mode") or "signal"
+        if interrupt_mode not in INTERRUPT_MODES:
+            said = f"{path} is no kernelspec: its interrupt_mode is 'signal' or 'message', not {interrupt_mode!r}"
             raise KernelLaunchError(said, reason="broken kernelspec")
         return cls(
             name=directory.name,
@@ -111,7 +121,7 @@ class KernelSpec:
             resource_dir=directory,
             display_name=str(data.get("display_name") or ""),
             language=str(data.get("language") or ""),
-            interrupt_mode=str(data.get("interrupt_mode") or "signal"),
+            interrupt_mode=interrupt_mode,
             env=env,
             metadata=metadata,
         )
@@ -119,7 +129,17 @@ class KernelSpec:
     @property
     def speaks_ipc(self) -> bool:
         """Whether it is known to listen on ipc."""
-        return sys.platform != "win32" and _SPEAKS_IPC.search(" ".join(self.argv)) is not None
+        if sys.platform == "win32":
+            return False
+        # Not what stands in a path, or behind another option.
+        before = ("", *self.argv)
+        run = [
+            each
+            for option, each in zip(before, self.argv, strict=False)
+            if option in ("-m", "-e", "-c")
+        ]
+        named = [Path(self.argv[0]).name, *(Path(each).name for each in self.argv[1:2]), *run]
+        return any(_SPEAKS_IPC.fullmatch(each) for each in named)
 
     @property
     def speaks_curve(self) -> bool:
@@ -153,8 +173,9 @@ class KernelSpec:
             re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), argument)
             for argument in self.argv
         ]
-        # A kernelspec of this environment's ipykernel says just "python"; which one, PATH must not decide.
-        if re.fullmatch(r"python(3(\.\d+)?)?", filled[0]):
+        # A kernelspec of this environment's ipykernel says just "python"; which one, PATH must not decide. One that asks
+        # for another version means another one.
+        if filled[0] in _OUR_PYTHON:
             filled[0] = sys.executable
         return filled
 
@@ -164,8 +185,37 @@ class KernelSpec:
             name: string.Template(value).safe_substitute(os.environ)
             for name, value in self.env.items()
         }
-        # With it a kernel notices when we are gone.
-        return {**os.environ, **own, "JPY_PARENT_PID": str(os.getpid()), **env}
+        # Of ours it would make another Python than that of its command.
+        ours = {name: value for name, value in os.environ.items() if name != "PYTHONEXECUTABLE"}
+        # With the last a kernel notices when we are gone.
+        return {**ours, **own, "JPY_PARENT_PID": str(os.getpid()), **env}
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class _Broken(Exception):
+    """What is wrong with a kernelspec."""
+
+
+def _argv(said: object) -> list[str]:
+    if isinstance(said, str):
+        raise _Broken(f"its argv is a list of texts, one for each argument, not one text: {said!r}")
+    if not isinstance(said, list) or not all(isinstance(each, (str, int, float)) for each in said):
+        raise _Broken(f"its argv is a list of texts, not {said!r}")
+    argv = [str(each) for each in said]
+    if not argv or not argv[0]:
+        raise _Broken("its argv is empty")
+    if any("\0" in each for each in argv):
+        raise _Broken("its argv has a NUL character")
+    return argv
+
+
+_OUR_PYTHON = (
+    "python",
+    f"python{sys.version_info[0]}",
+    ".".join(("python3", str(sys.version_info[1]))),
+)
 
 
 def _own_ipykernel() -> KernelSpec | None:
@@ -191,6 +241,31 @@ def _directories() -> Iterator[tuple[str, Path]]:
         raise KernelLaunchError(
             'finding kernels needs jupyter_core: pip install "enchannel[kernel]"'
         ) from error
-    for root in reversed(jupyter_path("kernels")):
-        for path in sorted(Path(root).glob("*/kernel.json")):
-            yield path.parent.name.lower(), path.parent
+    try:
+        roots = jupyter_path("kernels")
+    except (OSError, RuntimeError, KeyError) as error:
+        said = f"the Jupyter path cannot be found out: {error}; JUPYTER_DATA_DIR says where its user's part is"
+        raise KernelLaunchError(said, reason="system") from error
+    for root in reversed(roots):
+        for directory in _entries(root):
+            if _has_spec(directory):
+                yield directory.name.lower(), directory
+
+
+def _entries(root: str) -> Sequence[Path]:
+    """What is in `root`; nothing where it is not there, or may not be looked at."""
+    try:
+        return sorted(Path(root, name) for name in os.listdir(root))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except (OSError, ValueError) as error:
+        logger().warning("%s is on the Jupyter path, and left out: %s", root, error)
+        return ()
+
+
+def _has_spec(directory: Path) -> bool:
+    try:
+        return (directory / "kernel.json").is_file()
+    except OSError as error:
+        logger().warning("%s is on the Jupyter path, and left out: %s", directory, error)
+        return False

@@ -120,6 +120,8 @@ class ConnectionInfo:
                 data = json.load(file)
         except OSError as error:
             raise ConnectionFileError(f"{source}: {error.strerror}") from error
+        except RecursionError:
+            problem = "too deep"
         except ValueError as error:
             problem = _where(error)
         if problem:
@@ -242,6 +244,9 @@ def _text(data: Mapping[str, Any], field: str, source: str) -> str | None:
     value = data.get(field)
     if value is not None and not isinstance(value, str):
         raise ConnectionFileError(f"{source}: {field} is text, not {type(value).__name__}")
+    if value is not None and ("\0" in value or any("\ud800" <= each <= "\udfff" for each in value)):
+        # No address, no path and no name has one.
+        raise ConnectionFileError(f"{source}: {field} holds what no text does: {value!r}")
     return value
 
 

@@ -1,0 +1,239 @@
+"""``enchannel kernels``: what is listed, what is called dead, and what is removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from enchannel import ConnectionFileError, find_connection_file, list_running_kernels, open_kernel
+from terminal import DEADLINE, Terminal, enchannel
+
+pytestmark = pytest.mark.anyio
+
+NAMES = ("shell", "control", "stdin", "iopub", "hb")
+
+Left = Callable[..., Path]
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jupyter's runtime directory, of this test alone."""
+    directory = tmp_path / "runtime"
+    directory.mkdir()
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(directory))
+    return directory
+
+
+@pytest.fixture
+def left(runtime: Path) -> Iterator[Left]:
+    """Writes the connection file of a kernel that was killed."""
+    # Bound and not listened on: whoever connects is refused, and nobody else gets the number.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+
+        def left(name: str, **fields: Any) -> Path:
+            path = runtime / f"kernel-{name}.json"
+            said = {f"{channel}_port": port for channel in NAMES}
+            said |= {"ip": "127.0.0.1", "transport": "tcp", "key": "k", "kernel_name": "gone"}
+            path.write_text(json.dumps({**said, "signature_scheme": "hmac-sha256", **fields}))
+            return path
+
+        yield left
+
+
+async def test_what_was_left_behind_costs_no_time(left: Left, anyio_backend: str) -> None:
+    for number in range(1000):
+        left(str(number))
+    async with open_kernel() as kernel:
+        # One after the other, or in turns of 50 that wait for an answer, would be minutes.
+        with anyio.fail_after(30):
+            found = await list_running_kernels()
+        assert len(found) == 1001
+        assert [each.connection_file for each in found if each.alive] == [kernel.connection_file]
+
+
+async def test_odd_files_are_dead_and_hide_nothing(
+    runtime: Path, left: Left, anyio_backend: str
+) -> None:
+    left("surrogate", ip="\ud800")
+    left("nul", ip="a\0b")
+    left("nowhere", ip="no.such.host.invalid")
+    left("socket", transport="ipc", ip="/nowhere/at/all")
+    (runtime / "kernel-deep.json").write_text("[" * 100_000)
+    (runtime / "kernel-list.json").write_text("[]")
+    (runtime / "kernel-empty.json").write_text("")
+    (runtime / "kernel-directory.json").mkdir()
+    (runtime / "kernel-link.json").symlink_to(runtime / "nothing")
+    async with open_kernel() as kernel:
+        with anyio.fail_after(DEADLINE):
+            found = await list_running_kernels()
+    assert [each.connection_file for each in found if each.alive] == [kernel.connection_file]
+    assert {"kernel-deep.json", "kernel-surrogate.json", "kernel-nowhere.json"} <= {
+        each.connection_file.name for each in found
+    }
+
+
+def freeze(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
+async def test_a_frozen_kernel_is_not_dead(runtime: Path, anyio_backend: str) -> None:
+    async with open_kernel() as kernel:
+        freeze(kernel.pid)
+        try:
+            (found,) = await list_running_kernels()
+        finally:
+            os.kill(kernel.pid, signal.SIGCONT)
+    assert (found.alive, found.busy) == (True, None)
+
+
+async def test_somebody_else_at_the_port_is_no_kernel(left: Left, anyio_backend: str) -> None:
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            while True:
+                try:
+                    stream, _ = other.accept()
+                except OSError:
+                    return
+                with stream:
+                    stream.sendall(b"220 mail.example ESMTP\r\n" * 10)
+
+        thread = threading.Thread(target=greet, daemon=True)
+        thread.start()
+        port = other.getsockname()[1]
+        left("other", **{f"{name}_port": port for name in NAMES})
+        (found,) = await list_running_kernels()
+        assert not found.alive
+        other.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+LISTS = """
+import json, sys, trio
+from enchannel import list_running_kernels
+found = trio.run(list_running_kernels)
+print(json.dumps([each.alive for each in found]))
+"""
+
+
+def test_few_descriptors_make_no_kernel_dead(runtime: Path) -> None:
+    async def main() -> subprocess.CompletedProcess[str]:
+        async with open_kernel() as kernel:
+            content = kernel.connection_file.read_bytes()
+            for number in range(60):
+                (runtime / f"kernel-copy-{number}.json").write_bytes(content)
+
+            def limited() -> None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+
+            return await anyio.to_thread.run_sync(
+                lambda: subprocess.run(
+                    [sys.executable, "-c", LISTS],
+                    capture_output=True,
+                    text=True,
+                    timeout=DEADLINE,
+                    check=False,
+                    preexec_fn=limited,
+                )
+            )
+
+    result = anyio.run(main, backend="trio")
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == [True] * 61
+
+
+# On the command line.
+
+
+def test_what_the_columns_say_can_be_used(left: Left, runtime: Path) -> None:
+    left("12345678-1234-1234-1234-123456789012")
+    with Terminal("kernels", env={"COLUMNS": "40"}) as terminal:
+        terminal.resize(40)
+        assert terminal.wait() == 0
+    lines = terminal.shown.replace("\x1b[0m", "").splitlines()
+    assert any("--existing" in line for line in lines)
+    assert any("kernel-12345678-1234-1234-1234-123456789012.json" in line for line in lines)
+    assert any(str(runtime) in line for line in lines)
+
+
+def test_only_what_is_alive(left: Left) -> None:
+    left("1")
+    assert "kernel-1.json" in enchannel("kernels").stdout
+    assert enchannel("kernels", "--alive").stdout.endswith("No kernels are running.\n")
+    assert json.loads(enchannel("kernels", "--alive", "--json").stdout)["running"] == []
+
+
+def test_what_is_dead_is_removed_when_that_is_wanted(left: Left) -> None:
+    path, other = left("1"), left("2")
+    refused = enchannel("kernels", "--clean")
+    assert (
+        refused.stderr == "Error: nobody is there to be asked; --yes removes them without asking\n"
+    )
+    assert refused.returncode == 2
+    with Terminal("kernels", "--clean") as terminal:
+        terminal.expect(r"No kernel is there\. Remove these 2 files\? \[y/N\] ")
+        terminal.type("\n")
+        assert terminal.wait() == 1
+    assert path.exists()
+    with Terminal("kernels", "--clean") as terminal:
+        terminal.expect(r"\[y/N\] ")
+        terminal.type("y\n")
+        terminal.expect("2 removed")
+        assert terminal.wait() == 0
+    assert not path.exists()
+    assert not other.exists()
+
+
+async def test_who_is_alive_is_left_alone(left: Left, anyio_backend: str) -> None:
+    path = left("1")
+    async with open_kernel() as kernel:
+        freeze(kernel.pid)
+        result = await anyio.to_thread.run_sync(enchannel, "kernels", "--clean", "--yes")
+        os.kill(kernel.pid, signal.SIGCONT)
+        assert (result.stdout, result.returncode) == (f"{path}\n1 removed.\n", 0)
+        assert kernel.connection_file.exists()
+    assert enchannel("kernels", "--clean", "--yes").stdout == "There is nothing to remove.\n"
+
+
+# Finding files.
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "kernel-12*", "", "/nowhere", "x" * 5000])
+def test_what_no_file_is_called_finds_none(runtime: Path, name: str) -> None:
+    with pytest.raises(ConnectionFileError):
+        find_connection_file(name)
+
+
+def test_the_runtime_directory_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "here")
+    (tmp_path / "elsewhere").mkdir()
+
+    async def main() -> None:
+        began = time.monotonic()
+        async with open_kernel(cwd="elsewhere") as kernel, kernel.open_channels() as ch:
+            assert kernel.connection_file.parent == tmp_path / "here"
+            assert (await ch.run("1")).status == "ok"
+        assert time.monotonic() - began < DEADLINE
+        assert os.listdir(tmp_path / "here") == []
+
+    anyio.run(main, backend="trio")
