@@ -79,6 +79,7 @@ LaunchFailure: TypeAlias = Literal[
     "provisioner",
     "system",
     "address taken",
+    "address hidden",
     "exited",
     "not ready",
 ]
@@ -124,7 +125,8 @@ class KernelLaunchError(EnchannelError):
         reason: ``"no kernelspec"``, ``"broken kernelspec"``, ``"no encryption"`` (where it is required),
             ``"provisioner"`` (it is another one's to start), ``"system"`` (which
             refused something: its program, its directory, an address), ``"address taken"`` (five times, or by somebody
-            else where it was), ``"exited"`` or ``"not ready"`` (in time).
+            else where it was), ``"address hidden"`` (it does not get at its ipc sockets), ``"exited"`` or
+            ``"not ready"`` (in time).
     """
 
     def __init__(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -909,3 +912,54 @@ async def test_a_complaint_of_another_address_is_no_reason_to_start_anew(
     async with open_kernel("spark", transport="tcp") as kernel, kernel.open_channels() as ch:
         assert await run(ch, "x = 1") == "1"
     assert starts.read_text().count("start") == 1
+
+
+# A /tmp of one's own.
+
+
+def unshared(directory: Path) -> list[str]:
+    """A launcher for who sees another directory there than we do."""
+    script = f'mount -t tmpfs none {directory} && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    # Not pytest's, whose paths are too long for a socket.
+    directory = Path(tempfile.mkdtemp())
+    launcher = unshared(directory)
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*launcher, "true"], check=False).returncode
+    ):
+        pytest.skip("nobody may have directories of their own here")
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    yield launcher
+    shutil.rmtree(directory)
+
+
+async def test_a_kernel_with_a_tmp_of_its_own_is_reached_all_the_same(hidden: list[str]) -> None:
+    with anyio.fail_after(30):
+        async with open_kernel(launcher=hidden) as kernel, kernel.open_channels() as ch:
+            assert kernel.connection_info.transport == "tcp"
+            assert (await ch.run("6 * 7")).text == "42\n"
+            await kernel.restart()
+            assert (await ch.run("6 * 7")).text == "42\n"
+
+
+async def test_a_kernel_that_is_to_be_reached_by_ipc_and_cannot_be(hidden: list[str]) -> None:
+    with (
+        anyio.fail_after(30),
+        pytest.raises(KernelLaunchError, match="its /tmp may be another") as caught,
+    ):
+        async with open_kernel(launcher=hidden, transport="ipc"):
+            pass
+    assert caught.value.reason == "address hidden"
+
+
+async def test_a_tmp_beyond_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / ("ж" * 40)
+    directory.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    async with open_kernel(transport="ipc") as kernel, kernel.open_channels() as ch:
+        assert (await ch.run("6 * 7")).text == "42\n"

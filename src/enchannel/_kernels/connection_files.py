@@ -107,6 +107,16 @@ class ConnectionFile:
         """Writes the file, also where the kernel has removed or rewritten it."""
         _write(self.path, self._data)
 
+    def is_named_in(self, text: str) -> bool:
+        """Whether `text` names the directory of the ipc sockets."""
+        return bool(self._directory) and self._directory in text
+
+    def use_tcp(self) -> None:
+        """The next address is one of TCP."""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        self._transport, self._directory = "tcp", ""
+
     def remove_sockets(self) -> None:
         """Removes the ipc sockets of a kernel that has exited: a child of it may still listen on them."""
         if self._directory:

@@ -28,6 +28,8 @@ class Launch:
     extra_arguments: Sequence[str]
     transport: str
     """``"tcp"`` or ``"ipc"``."""
+    may_use_tcp: bool
+    """Whether it was not asked for, and may be given up."""
     encrypted: bool
     startup_timeout: float
 
@@ -64,7 +66,8 @@ class Launch:
                 "that provisioner, such as an Enterprise Gateway: open_server(...).open_kernel(...)",
                 reason="provisioner",
             )
-        if transport == "auto":
+        may_use_tcp = transport == "auto"
+        if may_use_tcp:
             transport = "ipc" if spec.speaks_ipc else "tcp"
         encrypted = encryption == "required" or (
             encryption == "auto" and transport == "tcp" and spec.speaks_curve and has_curve()
@@ -87,6 +90,7 @@ class Launch:
             tuple(launcher),
             tuple(extra_arguments),
             transport,
+            may_use_tcp,
             encrypted,
             startup_timeout,
         )

@@ -4,7 +4,7 @@ The rules:
 
 * A kernel is ready when its channels are open, iopub is proven live, and it has answered. Its process is watched
   meanwhile, so one that exits while starting is told at once, with the tail of what it wrote. One that finds its
-  address taken is started again with another.
+  address taken is started again with another, and one that does not get at those of its ipc sockets with one of TCP.
 * It is stopped step by step: interrupted, asked to shut down, told to (SIGTERM), killed, each with its own deadline.
 """
 
@@ -124,17 +124,23 @@ class Running:
 
     async def begin(self) -> None:
         """Starts it for the first time, at an address that nobody else has."""
+        hold = True
         for left in reversed(range(ADDRESSES)):
-            # Where a kernel cannot bind what is held for it, it gets what is free and not held.
             with self.cannot("get an address"):
-                self._file.choose(hold=left == ADDRESSES - 1)
+                self._file.choose(hold=hold)
             try:
                 await self.start()
                 break
             except KernelLaunchError as error:
-                if error.reason != "address taken" or not left:
+                hidden = error.reason == "address hidden" and self._launch.may_use_tcp
+                if not left or not (hidden or error.reason == "address taken"):
                     raise
                 await self.stop()
+                if hidden:
+                    self._file.use_tcp()
+                else:
+                    # Where a kernel cannot bind what is held for it, it gets what is free and not held.
+                    hold = False
         self._file.release()
 
     async def start(self) -> KernelProcess:
@@ -186,8 +192,16 @@ class Running:
         if process.exited.is_set():
             await process.wait_last_output()
             what = f"{exit_text(process.returncode)} while starting"
+            if self._file.is_named_in(process.output):
+                what += ": it does not get at the directory of its ipc sockets, since its /tmp may be another one than ours"
+                raise self.launch_error(what, "address hidden")
             taken = process.address_taken.is_set()
             raise self.launch_error(what, "address taken" if taken else "exited")
+        if not known and self._hidden:
+            what = (
+                "listens on ipc sockets that are not to be seen from here: its /tmp is another one"
+            )
+            raise self.launch_error(what, "address hidden")
         if not known:
             raise self.launch_error("found its address taken", "address taken")
         if line.failure is not None:

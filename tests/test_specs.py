@@ -1,0 +1,168 @@
+"""Kernelspecs: which is found, what is wrong with one, and what its command becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enchannel import ConnectionFileError, KernelLaunchError, KernelSpec, find_connection_file
+
+
+@pytest.fixture
+def jupyter_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    return tmp_path
+
+
+def made(directory: Path, name: str = "mine", **fields: Any) -> KernelSpec:
+    where = directory / "kernels" / name
+    where.mkdir(parents=True)
+    (where / "kernel.json").write_text(json.dumps({"argv": ["x"], **fields}))
+    return KernelSpec.find(name)
+
+
+@pytest.mark.parametrize("name", ["python", "python3", f"python3.{sys.version_info[1]}"])
+def test_our_python_is_ours(jupyter_path: Path, name: str) -> None:
+    assert made(jupyter_path, argv=[name, "-m", "k"]).command(Path("f"))[0] == sys.executable
+
+
+@pytest.mark.parametrize("name", ["python2", "python3.4", "python3.99", "python3.1", "pypy3"])
+def test_another_python_is_another(jupyter_path: Path, name: str) -> None:
+    assert made(jupyter_path, argv=[name, "-m", "k"]).command(Path("f"))[0] == name
+
+
+def test_what_makes_another_python_is_not_handed_down(
+    jupyter_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = made(jupyter_path)
+    monkeypatch.setenv("PYTHONEXECUTABLE", "/somewhere/python")
+    assert "PYTHONEXECUTABLE" not in spec.environment({})
+    assert spec.environment({"PYTHONEXECUTABLE": "/x"})["PYTHONEXECUTABLE"] == "/x"
+
+
+@pytest.mark.parametrize(
+    ("argv", "speaks"),
+    [
+        (["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"], True),
+        (["python3", "-X", "utf8", "-m", "ipykernel", "-f", "{connection_file}"], True),
+        (["python", "-m", "async_kernel", "-f", "{connection_file}"], True),
+        (
+            [
+                "/usr/lib/R/bin/R",
+                "--slave",
+                "-e",
+                "IRkernel::main()",
+                "--args",
+                "{connection_file}",
+            ],
+            True,
+        ),
+        (["/opt/ipykernel/bin/xpython", "-f", "{connection_file}"], False),
+        (["/envs/ipykernel-env/bin/python", "-m", "xpython_launcher"], False),
+        (["python", "-m", "bash_kernel", "--log", "ipykernel"], False),
+        (["/home/me/ipykernel/run.sh", "{connection_file}"], False),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no ipc")
+def test_who_speaks_ipc(jupyter_path: Path, argv: list[str], speaks: bool) -> None:
+    assert made(jupyter_path, argv=argv).speaks_ipc is speaks
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"argv": "python -m mine"}, "its argv is a list of texts, one for each argument"),
+        ({"argv": []}, "its argv is empty"),
+        ({"argv": [""]}, "its argv is empty"),
+        ({"argv": [["x"]]}, "its argv is a list of texts"),
+        ({"argv": ["x\0"]}, "NUL"),
+        ({"argv": {"x": 1}}, "its argv is a list of texts"),
+        ({"interrupt_mode": "shout"}, "its interrupt_mode is 'signal' or 'message', not 'shout'"),
+        ({"env": [1]}, "is no kernelspec"),
+    ],
+)
+def test_what_is_wrong_with_one_is_said(
+    jupyter_path: Path, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(KernelLaunchError, match=said) as caught:
+        made(jupyter_path, **fields)
+    assert caught.value.reason == "broken kernelspec"
+    # And it hides no other.
+    made(jupyter_path, "good")
+    assert "good" in [spec.name for spec in KernelSpec.installed()]
+
+
+def test_one_that_is_too_deep_is_broken(jupyter_path: Path) -> None:
+    where = jupyter_path / "kernels" / "deep"
+    where.mkdir(parents=True)
+    (where / "kernel.json").write_text("[" * 100_000)
+    with pytest.raises(KernelLaunchError, match="is no kernelspec"):
+        KernelSpec.find("deep")
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
+def test_no_kernelspec_has_such_a_name(jupyter_path: Path, name: str) -> None:
+    with pytest.raises(KernelLaunchError, match="no kernelspec has the name"):
+        KernelSpec.find(name)
+
+
+def test_what_cannot_be_looked_at_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that may not be entered, where one is not root; a name that the system refuses, for everybody."""
+    closed = tmp_path / "closed"
+    (closed / "kernels" / "hidden").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    paths = [closed, tmp_path / ("x" * 300), tmp_path / "file", tmp_path]
+    monkeypatch.setenv("JUPYTER_PATH", os.pathsep.join(map(str, paths)))
+    closed.chmod(0)
+    try:
+        assert made(tmp_path).name == "mine"
+        assert "mine" in [spec.name for spec in KernelSpec.installed()]
+    finally:
+        closed.chmod(0o700)
+
+
+def test_nobody_is_at_home(tmp_path: Path) -> None:
+    """Without a home directory, and with a number of a user that nobody knows, as in a container."""
+    import subprocess
+
+    code = (
+        "import os\n"
+        "os.setuid(54321) if os.getuid() == 0 else None\n"
+        "for name in ('HOME', 'JUPYTER_PATH', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'XDG_DATA_HOME'):\n"
+        "    os.environ.pop(name, None)\n"
+        "from enchannel import *\n"
+        "import trio\n"
+        "for call in (lambda: KernelSpec.find('cobol'), KernelSpec.installed, find_connection_file,\n"
+        "             lambda: trio.run(list_running_kernels), write_connection_file):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except EnchannelError as error:\n"
+        "        print(type(error).__name__)\n"
+        "print('done')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+    )
+    if "ModuleNotFoundError" in result.stderr or "PermissionError" in result.stderr:
+        pytest.skip("somebody else may not read this installation")
+    assert result.stdout.splitlines()[-1:] == ["done"], result.stderr
+
+
+def test_a_runtime_directory_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / ("x" * 300)))
+    with pytest.raises(ConnectionFileError, match="no connection file"):
+        find_connection_file("kernel-12*")
