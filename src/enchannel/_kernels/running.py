@@ -197,11 +197,6 @@ class Running:
                 raise self.launch_error(what, "address hidden")
             taken = process.address_taken.is_set()
             raise self.launch_error(what, "address taken" if taken else "exited")
-        if not known and self._hidden:
-            what = (
-                "listens on ipc sockets that are not to be seen from here: its /tmp is another one"
-            )
-            raise self.launch_error(what, "address hidden")
         if not known:
             raise self.launch_error("found its address taken", "address taken")
         if line.failure is not None:
