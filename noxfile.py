@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import textwrap
 from pathlib import Path
@@ -104,6 +105,19 @@ def tests_trio(session: nox.Session) -> None:
     """The tests that a user of pytest-trio would write."""
     session.install(EXTRAS, *group("tests"))
     session.run("pytest", "-c", "tests/pytest_trio/pytest.ini", "tests/pytest_trio")
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Notebooks of other projects, fetched from their releases, run by us and by ``jupyter execute``; not in the default set."""
+    session.install(EXTRAS, *group("notebooks"))
+    there = session.create_tmp()
+    for project in ("nbclient", "nbconvert", "papermill"):
+        pip = ("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:")
+        session.run(*pip, "-d", there, project)
+    for archive in Path(there).glob("*.tar.gz"):
+        shutil.unpack_archive(archive, there, filter="data")
+    session.run("python", "tests/others/compare_notebooks.py", *(session.posargs or [there]))
 
 
 @nox.session

@@ -25,7 +25,7 @@ SECONDS = 120
 """That one may take."""
 
 PASSING = re.compile(
-    r"\x1b\[[0-9;]*m|0x[0-9a-f]+|/\S*/|ipykernel_\d+|[0-9a-f]{32}|\d+(\.\d+)? [mµn]?s\b|\d+:\d\d:\d\d[.\d]*"
+    r"\x1b\[[0-9;]*m|0x[0-9a-f]+|/\S+|ipykernel_\d+|[0-9a-f]{32}|\d+(\.\d+)? [mµn]?s\b|\d+:\d\d:\d\d[.\d]*"
 )
 
 COMMANDS = {
