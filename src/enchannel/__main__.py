@@ -314,9 +314,17 @@ def watch(existing: str | None, server: str | None, json_: bool, record: Path | 
     callback=_positive,
     help="How long the kernel may take for one answer.",
 )
+@_at_server
+@_startup_timeout
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object in the end.")
 def check(
-    kernel: str, only: tuple[str, ...], samples: Path | None, timeout: float, json_: bool
+    kernel: str,
+    only: tuple[str, ...],
+    samples: Path | None,
+    timeout: float,
+    server: str | None,
+    startup_timeout: float,
+    json_: bool,
 ) -> None:
     """Check whether the kernel NAME does what the specification asks of it.
 
@@ -343,7 +351,16 @@ def check(
 
     with _failures():
         read = read_samples(samples) if samples is not None else None
-    _run(Check(kernel, only=only, samples=read, patience=timeout, as_json=json_))
+    checking = Check(
+        kernel,
+        server=server or None,
+        startup_timeout=startup_timeout,
+        only=only,
+        samples=read,
+        patience=timeout,
+        as_json=json_,
+    )
+    _run(checking)
 
 
 def _run(command: Callable[[], Awaitable[int]]) -> None:

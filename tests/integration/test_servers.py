@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -34,6 +35,7 @@ from enchannel import (
     open_server,
 )
 from enchannel.testing import open_fake_kernel, open_fake_server
+from terminal import enchannel
 
 pytestmark = pytest.mark.anyio
 
@@ -382,3 +384,45 @@ async def test_lines_over_a_connection_that_is_reset_at_random_moments(
                 if text != expected:
                     assert execution.missed != 0, "lines are missing, and nobody says so"
         tasks.cancel_scope.cancel()
+
+
+# On the command line.
+
+
+def test_a_servers_kernel_is_checked_watched_and_runs_a_notebook(
+    jupyter_server: Running, tmp_path: Path
+) -> None:
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    env = {**os.environ, "JUPYTER_TOKEN": TOKEN, "JUPYTER_SERVER_URL": jupyter_server.url}
+    checks = ("--only", "stdout", "--only", "restart", "--only", "heartbeat", "--only", "shutdown")
+    checked = enchannel("check", "python3", *checks, env=env)
+    assert re.search(r"python3 \(.*\): 3 passed, 0 failed, 1 not offered\n$", checked.stdout)
+    assert checked.returncode == 0
+    unknown = enchannel("check", "cobol", env=env)
+    assert "has no kernelspec 'cobol'" in unknown.stderr
+    assert (unknown.stdout, unknown.returncode) == ("", 2)
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("6 * 7")]), path)
+    assert enchannel("run", str(path), "--inplace", env=env).stdout == "42\n"
+    (cell,) = nbformat.read(path, as_version=4).cells
+    assert cell.outputs[0].data["text/plain"] == "42"
+
+    async def watch() -> None:
+        async with opened(jupyter_server) as (_, kernel, ch):
+            command = [sys.executable, "-m", "enchannel", "watch", "--existing", kernel.id]
+            process = await anyio.open_process(command, env=env, stderr=None)
+            async with process:
+                assert process.stdout is not None
+                said = b""
+                with anyio.fail_after(60):
+                    while b"watching" not in said:
+                        said += await process.stdout.receive()
+                    await ch.run("'woo'")
+                    while b"= 'woo'" not in said:
+                        said += await process.stdout.receive()
+                    await kernel.shut_down()
+                    assert await process.wait() == 0
+
+    anyio.run(watch, backend="trio")

@@ -6,14 +6,19 @@ import json
 import math
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import attrs
 import trio
 
-from .. import LocalProtocolError
+from .. import KernelSpec, LocalProtocolError, open_kernel, open_server
 from .._groups import unwrapping_task_group
 from ..testing import CheckResult, KernelSamples, check_kernel
+from .code import Failure
 from .output import printable
 from .writer import Writer
 
@@ -25,6 +30,8 @@ class Check:
 
     Args:
         kernel: The name of a kernelspec.
+        server: Whose; this machine's where it is ``None``.
+        startup_timeout: Seconds that it may take to be ready.
         only: The checks to run, by default all.
         samples: Code in the kernel's language, by default what is known for it.
         patience: Seconds that the kernel may take for one answer.
@@ -35,18 +42,41 @@ class Check:
         self,
         kernel: str,
         *,
+        server: str | None,
+        startup_timeout: float,
         only: Sequence[str],
         samples: KernelSamples | None,
         patience: float,
         as_json: bool,
     ) -> None:
         self._kernel = kernel
+        self._server = server
+        self._startup_timeout = startup_timeout
         self._only = only
         self._samples = samples
         self._patience = patience
         self._as_json = as_json
 
     async def __call__(self) -> int:
+        if self._server is None:
+            make = partial(
+                open_kernel,
+                KernelSpec.find(self._kernel),
+                startup_timeout=self._startup_timeout,
+            )
+            # Before anything else: one that cannot be launched here has failed no check.
+            make()
+            return await self._check(make)
+        async with open_server(self._server) as server:
+            names = sorted(spec.name for spec in await server.kernelspecs())
+            if self._kernel not in names:
+                known = ", ".join(names) or "none"
+                raise Failure(f"{server.url} has no kernelspec {self._kernel!r}; it has {known}")
+            return await self._check(
+                partial(server.open_kernel, self._kernel, startup_timeout=self._startup_timeout)
+            )
+
+    async def _check(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> int:
         stdout = Writer(sys.stdout)
         # What is said of a check waits for its reader, and the next check does not.
         tell, told = trio.open_memory_channel[CheckResult](math.inf)
@@ -54,12 +84,14 @@ class Check:
             tasks.start_soon(_tell, told, stdout)
             with tell:
                 report = await check_kernel(
-                    self._kernel,
+                    make,
                     samples=self._samples,
                     only=self._only,
                     patience=self._patience,
                     on_result=None if self._as_json else tell.send_nowait,
                 )
+        name = report.kernel.removeprefix("kernel")
+        report = attrs.evolve(report, kernel=f"{self._kernel}{name}")
         if self._as_json:
             await stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
         else:
