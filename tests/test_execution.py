@@ -17,7 +17,7 @@ from enchannel import (
     open_channels,
     raise_for_status,
 )
-from enchannel.testing import memory_transport_pair, open_fake_kernel
+from enchannel.testing import memory_transport_pair, open_fake_kernel, stream
 from memory_kernel import Kernel, conversation, executed, start
 from raw_kernel import message
 
@@ -105,6 +105,18 @@ async def test_output_behind_the_idle_is_reachable() -> None:
             assert execution.outputs[0]["text"] == "late"
         kernel.say("stream", asked[1], name="stdout", text="later")
         assert (await ch.iopub.receive()).content["text"] == "later"
+
+
+async def test_outputs_need_not_be_kept() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("much", *[stream(f"{number}\n") for number in range(100)])
+        async with ch.execute("much", keep_outputs=False) as execution:
+            told = [msg.content["text"] async for msg in execution if msg.msg_type == "stream"]
+            assert (await execution.wait()).content["status"] == "ok"
+        assert len(told) == 100
+        assert (execution.outputs, execution.text) == ([], "")
+        with pytest.raises(LocalProtocolError, match="keep_outputs is True or False"):
+            ch.execute("much", keep_outputs=0)  # type: ignore[arg-type]
 
 
 async def test_several_tasks_may_wait_for_one_execution() -> None:
