@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from . import EnchannelError, find_connection_file
+from . import EnchannelError
 
 if TYPE_CHECKING:
     import click
@@ -254,7 +254,7 @@ def kernels(server: str | None, json_: bool, alive: bool, clean: bool, yes: bool
     metavar="FILE",
     callback=_named,
     help="The kernel: its connection file, or the name of one in Jupyter's runtime directory, or a "
-    "pattern such as 'kernel-12*', by default the one that was started last; with --server its id.",
+    "pattern such as 'kernel-12*', by default that of the one which was started last and runs; with --server its id.",
 )
 @_at_server
 @click.option("--json", "json_", is_flag=True, help="Print each message as a line of JSON.")
@@ -288,9 +288,6 @@ def watch(existing: str | None, server: str | None, json_: bool, record: Path | 
         raise click.UsageError(
             "--existing is missing: the id of a kernel, which 'enchannel kernels --server' lists."
         )
-    if existing is None:
-        with _failures():
-            existing = str(find_connection_file())
     _run(Watch(Target(existing=existing, server=server or None), record=record, as_json=json_))
 
 

@@ -78,7 +78,7 @@ def watching(kernel: Kernel, *arguments: str) -> Iterator[Watched]:
 
 async def test_what_goes_on_is_told_until_the_kernel_ends(kernel: Kernel) -> None:
     with watching(kernel) as watched:
-        await watched.expect("watching: the kernel is idle$")
+        await watched.expect(r"watching \S+: the kernel is idle$")
         async with kernel.open_channels() as ch:
             await ch.run("print('out')\nprint('\\x1b[2Jmoved')\n6 * 7")
             await ch.run("1/0")
@@ -111,7 +111,7 @@ async def test_a_busy_kernel_is_joined(kernel: Kernel) -> None:
             if message.msg_type == "stream":
                 break
         with watching(kernel) as watched:
-            await watched.expect("watching: the kernel is busy$")
+            await watched.expect(r"watching \S+: the kernel is busy$")
             await kernel.interrupt()
             await watched.expect("raised KeyboardInterrupt")
             watched.process.send_signal(signal.SIGINT)
@@ -146,7 +146,7 @@ def test_now_is_shown_at_a_terminal(tmp_path: Path) -> None:
     def watch(kernel: Kernel) -> None:
         existing = ("--existing", str(kernel.connection_file))
         with Terminal("watch", *existing) as terminal:
-            terminal.expect("watching: the kernel is idle\r\n")
+            terminal.expect(r"watching \S+: the kernel is idle\r\n")
             with Terminal(
                 "run", *existing, "print(1, flush=True); import time; time.sleep(600)"
             ) as other:

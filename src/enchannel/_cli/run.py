@@ -137,6 +137,15 @@ class Target:
             return f"connecting to {self.existing}"
         return f"starting {self.kernel or 'the kernel'}"
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What goes on behind the code, and what can be done about it."""
+        if self.existing is not None:
+            return "taking leave", "the kernel goes on"
+        if self.server is not None:
+            return "waiting for the server", "it stops the kernel"
+        return "stopping the kernel", "Ctrl-C kills it"
+
     @asynccontextmanager
     async def open_channels(self) -> AsyncIterator[KernelChannels]:
         """The channels of the kernel, which is launched unless it runs already."""
@@ -263,7 +272,7 @@ class Run:
                 self._start(self._interrupt, self._running)
             else:
                 told_before = self._ending is not None or self._interrupted
-                self._output.begin("stopping the kernel", "Ctrl-C kills it")
+                self._output.begin(*self._target.ends)
                 self._end(128 + number)
                 if told_before and self._target.kill is not None:
                     self._start_beside(self._kill, self._target.kill)
@@ -315,7 +324,7 @@ class Run:
                 await self._run_in_time(ch)
             finally:
                 self._work.save()
-                self._output.begin("stopping the kernel", "Ctrl-C kills it")
+                self._output.begin(*self._target.ends)
         self._tasks.cancel_scope.cancel()
 
     async def _run_in_time(self, ch: KernelChannels) -> None:

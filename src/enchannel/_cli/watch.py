@@ -17,9 +17,10 @@ from pathlib import Path
 import attrs
 import trio
 
-from .. import KernelChannels, KernelDied, Message, Subscription
+from .. import KernelChannels, KernelDied, Message, Subscription, list_running_kernels
 from .._groups import unwrapping_task_group
 from ..outputs import bundle_text, plain_text
+from .code import Failure
 from .output import as_line, json_of, printable
 from .progress import Progress
 from .run import Target
@@ -70,6 +71,12 @@ class Watch:
         self._is_met = True
 
     async def __call__(self) -> int:
+        if self._target.existing is None:
+            running = (kernel for kernel in await list_running_kernels() if kernel.alive)
+            newest = next(running, None)
+            if newest is None:
+                raise Failure("no kernel is running here that could be watched")
+            self._target.existing = str(newest.connection_file)
         async with AsyncExitStack() as stack:
             ch = await stack.enter_async_context(self._target.open_channels())
             if self._record is not None:
@@ -102,15 +109,19 @@ class Watch:
         """Tells whether it runs something that began before."""
         with trio.move_on_after(MEETING), suppress(KernelDied):
             await ch.wait_idle()
-            await self._say(screen, "watching: the kernel is idle")
+            await self._say(screen, f"{self._watching}: the kernel is idle")
             return
         if ch.lost is not None:
             return
         self._is_met = False
-        await self._say(screen, "watching: the kernel is busy")
+        await self._say(screen, f"{self._watching}: the kernel is busy")
         with suppress(KernelDied):
             await ch.wait_idle()
         self._is_met = True
+
+    @property
+    def _watching(self) -> str:
+        return f"watching {Path(self._target.existing or '').name}"
 
     async def _follow(self, ch: KernelChannels, screen: Screen) -> None:
         """Tells of restarts though nothing is said behind them."""
