@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from terminal import DEADLINE, Terminal, enchannel, is_gone
+from terminal import DEADLINE, Terminal, enchannel, is_gone, wait_for
 
 MUCH = 300_001
 
@@ -154,12 +154,16 @@ def test_a_signal_is_heard_while_nobody_reads(number: signal.Signals) -> None:
         assert is_gone(pid)
 
 
-def test_ctrl_c_is_heard_while_nobody_reads() -> None:
-    with started("run", STUBBORN.replace("pass", "print('x' * 10_000, flush=True)")) as process:
+def test_ctrl_c_is_heard_while_nobody_reads(tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    code = STUBBORN.replace("pass", "print('x' * 10_000, flush=True)").replace(
+        "print('goes on', flush=True)", f"open({str(heard)!r}, 'w').write('heard')"
+    )
+    with started("run", code) as process:
         pid = stalled(process)
         process.send_signal(signal.SIGINT)
-        # Not before the first has been heard; two at once are one.
-        time.sleep(1)
+        # Two at once are one.
+        assert wait_for(heard) == "heard"
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 130
         assert is_gone(pid)
@@ -168,10 +172,13 @@ def test_ctrl_c_is_heard_while_nobody_reads() -> None:
 # Being stopped.
 
 STUBBORN = """
-import os, signal
-print(os.getpid(), flush=True)
+import os
+pid = os.getpid()
 while True:
     try:
+        if pid:
+            said, pid = pid, 0
+            print(said, flush=True)
         while True: pass
     except KeyboardInterrupt:
         print('goes on', flush=True)
