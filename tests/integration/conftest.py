@@ -22,6 +22,15 @@ def running_kernel() -> Iterator[Kernel]:
 
 
 @pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Jupyter's runtime directory, of this test alone."""
+    directory = tmp_path / "runtime"
+    directory.mkdir()
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(directory))
+    return directory
+
+
+@pytest.fixture
 def add_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AddSpec:
     """Installs a kernelspec for this test."""
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))

@@ -29,15 +29,6 @@ pytestmark = pytest.mark.anyio
 AddSpec = Callable[..., Path]
 
 
-@pytest.fixture
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A runtime directory of this test's own."""
-    directory = tmp_path / "runtime"
-    directory.mkdir()
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(directory))
-    return directory
-
-
 def test_the_newest_of_those_that_match(runtime: Path) -> None:
     for age, name in enumerate(("kernel-b.json", "kernel-a.json", "kernel-ab.json", "other.json")):
         (runtime / name).write_text("{}")

@@ -28,15 +28,6 @@ Left = Callable[..., Path]
 
 
 @pytest.fixture
-def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Jupyter's runtime directory, of this test alone."""
-    directory = tmp_path / "runtime"
-    directory.mkdir()
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(directory))
-    return directory
-
-
-@pytest.fixture
 def left(runtime: Path) -> Iterator[Left]:
     """Writes the connection file of a kernel that was killed."""
     # Bound and not listened on: whoever connects is refused, and nobody else gets the number.
