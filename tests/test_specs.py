@@ -109,7 +109,7 @@ def test_one_that_is_too_deep_is_broken(jupyter_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800"])
 def test_no_kernelspec_has_such_a_name(jupyter_path: Path, name: str) -> None:
-    with pytest.raises(KernelLaunchError, match="no kernelspec has the name"):
+    with pytest.raises(KernelLaunchError, match="no kernelspec .* on the Jupyter path"):
         KernelSpec.find(name)
 
 

@@ -62,8 +62,6 @@ class KernelSpec:
         Raises:
             KernelLaunchError: There is none; the message names those that there are.
         """
-        if not name or re.search(r"[\0\ud800-\udfff]", name):
-            raise KernelLaunchError(f"no kernelspec has the name {name!r}")
         specs = dict(_directories())
         directory = specs.get(name.lower())
         own = _own_ipykernel() if directory is None and name.lower() == NATIVE else None
