@@ -232,6 +232,7 @@ def kernels(server: str | None, json_: bool, alive: bool, clean: bool, yes: bool
     A kernel that runs is
       idle, busy   or just alive, where it does not say
       dead         when it has left its connection file behind
+      unknown      when its file is of no use, or so new that it may be starting
 
     \b
     Exit status:

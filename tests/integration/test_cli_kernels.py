@@ -27,6 +27,12 @@ NAMES = ("shell", "control", "stdin", "iopub", "hb")
 Left = Callable[..., Path]
 
 
+def age(path: Path) -> None:
+    """Makes it a file of yesterday."""
+    yesterday = time.time() - 86_400
+    os.utime(path, (yesterday, yesterday))
+
+
 @pytest.fixture
 def left(runtime: Path) -> Iterator[Left]:
     """Writes the connection file of a kernel that was killed."""
@@ -40,6 +46,7 @@ def left(runtime: Path) -> Iterator[Left]:
             said = {f"{channel}_port": port for channel in NAMES}
             said |= {"ip": "127.0.0.1", "transport": "tcp", "key": "k", "kernel_name": "gone"}
             path.write_text(json.dumps({**said, "signature_scheme": "hmac-sha256", **fields}))
+            age(path)
             return path
 
         yield left
@@ -68,6 +75,8 @@ async def test_odd_files_are_dead_and_hide_nothing(
     (runtime / "kernel-empty.json").write_text("")
     (runtime / "kernel-directory.json").mkdir()
     (runtime / "kernel-link.json").symlink_to(runtime / "nothing")
+    with (runtime / "kernel-huge.json").open("wb") as file:
+        file.truncate(3 << 30)
     async with open_kernel() as kernel:
         with anyio.fail_after(DEADLINE):
             found = await list_running_kernels()
@@ -75,6 +84,33 @@ async def test_odd_files_are_dead_and_hide_nothing(
     assert {"kernel-deep.json", "kernel-surrogate.json", "kernel-nowhere.json"} <= {
         each.connection_file.name for each in found
     }
+
+
+async def test_only_who_is_refused_is_gone(runtime: Path, left: Left, anyio_backend: str) -> None:
+    gone = left("gone")
+    starting = left("starting")
+    os.utime(starting)
+    for name in ("deep", "unknown"):
+        (runtime / f"kernel-{name}.json").write_text("[" * 1000)
+        age(runtime / f"kernel-{name}.json")
+    left("nowhere", ip="no.such.host.invalid")
+    found = await list_running_kernels()
+    assert len(found) == 5
+    assert not any(each.alive for each in found)
+    assert [each.connection_file for each in found if each.gone] == [gone]
+
+
+async def test_a_kernel_stays_frozen_however_often_it_is_looked_at(
+    runtime: Path, left: Left, anyio_backend: str
+) -> None:
+    # As a frozen one has it: connections are taken, until too many wait.
+    with socket.create_server(("127.0.0.1", 0), backlog=2) as silent:
+        port = silent.getsockname()[1]
+        for number in range(200):
+            left(str(number), **{f"{name}_port": port for name in NAMES})
+        with anyio.fail_after(20):
+            found = await list_running_kernels()
+        assert {(each.alive, each.gone, each.busy) for each in found} == {(True, False, None)}
 
 
 def freeze(pid: int) -> None:

@@ -266,3 +266,92 @@ def test_an_older_notebook(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(content))
     assert enchannel("run", str(path)).stdout == "42\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
+def test_what_cannot_be_written_is_no_success(write: Write) -> None:
+    result = enchannel("run", str(write("1")), "-o", "/dev/full")
+    assert (result.stdout, result.returncode) == ("1\n", 2)
+    assert result.stderr.startswith("Error: what came of it cannot be written: ")
+
+
+def test_a_directory_that_goes_is_no_success(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    path = write("import os; os.rmdir('out')")
+    result = enchannel("run", str(path), "-o", str(tmp_path / "out" / "x.ipynb"))
+    assert "cannot be written" in result.stderr
+    assert result.returncode == 2
+
+
+def test_a_long_name_is_written(tmp_path: Path, write: Write) -> None:
+    out = tmp_path / ("\u6f22" * 82 + ".ipynb")
+    assert enchannel("run", str(write("1")), "-o", str(out)).returncode == 0
+    assert cells_of(out)[0].execution_count == 1
+    assert sorted(os.listdir(tmp_path)) == sorted(["notebook.ipynb", out.name])
+
+
+def test_an_output_that_is_too_deep_costs_no_other(write: Write) -> None:
+    deep = "x = []\nfor _ in range(500): x = [x]\ndisplay({'application/json': x, 'text/plain': 'deep'}, raw=True)"
+    path = write("print('one')", deep)
+    result = enchannel("run", str(path), "--inplace")
+    assert result.returncode == 0
+    first, second = cells_of(path)
+    assert text_of(first) == "one\n"
+    assert "too deep" in second.outputs[0].data["text/plain"]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_ctrl_c_ends_a_notebook_whose_errors_are_allowed(write: Write, allowed: bool) -> None:
+    path = write("print('begun', flush=True)\nwhile True: pass", "print('never')")
+    options = ["--allow-errors"] if allowed else []
+    with Terminal("run", str(path), *options) as terminal:
+        terminal.expect("begun")
+        terminal.type("\x03")
+        terminal.expect("KeyboardInterrupt")
+        assert terminal.wait() == 1
+        assert "never" not in terminal.shown
+
+
+def test_parameters_speak_the_language_of_the_kernel(
+    write: Write, add_spec: Callable[..., Path], tmp_path: Path
+) -> None:
+    from enchannel._cli.code import work_of
+    from enchannel._cli.run import Target
+
+    add_spec("shell", "sh", language="bash")
+    work = work_of(
+        [str(write("x", kernelspec={}))],
+        Target("shell"),
+        output=None,
+        inplace=False,
+        allow_errors=False,
+        cell_timeout=None,
+        parameters=[("x", "1")],
+    )
+    assert work.cells[0].code == "# Parameters\nx=1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"nbformat_minor": None},
+        {
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "source": 5,
+                    "metadata": {},
+                    "outputs": [],
+                    "execution_count": None,
+                }
+            ]
+        },
+    ],
+)
+def test_odd_notebooks_end_in_no_traceback(write: Write, change: dict[str, Any]) -> None:
+    path = write("1")
+    content = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    result = enchannel("run", str(path), "-p", "x", "1")
+    assert "Traceback" not in result.stderr
+    assert result.returncode in (0, 2)

@@ -350,6 +350,19 @@ def test_code_that_is_no_text_is_not_run() -> None:
     assert (result.stdout, result.returncode) == (b"", 2)
 
 
+def test_code_in_utf_8_is_that_in_every_locale() -> None:
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [
+        sys.executable.encode(),
+        b"-m",
+        b"enchannel",
+        b"run",
+        "print(len('\u00e9'))".encode(),
+    ]
+    result = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False, env=env)
+    assert (result.stdout, result.returncode) == (b"1\n", 0)
+
+
 @pytest.mark.parametrize("option", ["--kernel", "--existing"])
 def test_an_empty_name_is_none(option: str) -> None:
     result = enchannel("run", option, "", "1")

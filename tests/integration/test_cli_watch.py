@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,52 @@ def test_now_is_shown_at_a_terminal(tmp_path: Path) -> None:
             terminal.type("\x03")
             assert terminal.wait() == 130
             assert terminal.shown.endswith("\x1b[?25h")
+
+    anyio.run(main, backend="trio")
+
+
+def test_the_terminal_is_given_back() -> None:
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("there is no shell with job control")
+
+    async def main() -> None:
+        async with open_kernel() as kernel:
+            await anyio.to_thread.run_sync(watch, kernel)
+
+    def watch(kernel: Kernel) -> None:
+        program = [shell or "", "--norc", "--noprofile", "-i"]
+        with Terminal(program=program, env={"PS1": "$ "}) as terminal:
+            terminal.expect(r"\$ ")
+            terminal.type(
+                f"{sys.executable} -m enchannel watch --existing {kernel.connection_file}\n"
+            )
+            terminal.expect(r"\x1b\[2Kidle")
+            terminal.type("\x1a")
+            terminal.expect(r"\x1b\[\?25h(?s:.*)Stopped(?s:.*)\$ ")
+            terminal.type("fg\n")
+            terminal.expect(r"\x1b\[2Kidle")
+            terminal.type("\x03")
+            terminal.expect(r"\x1b\[\?25h(?s:.*)\$ ")
+            terminal.type("exit\n")
+            terminal.wait()
+
+    anyio.run(main, backend="trio")
+
+
+def test_a_dumb_terminal_is_told_in_lines() -> None:
+    async def main() -> None:
+        async with open_kernel() as kernel:
+            await anyio.to_thread.run_sync(watch, kernel)
+
+    def watch(kernel: Kernel) -> None:
+        with Terminal(
+            "watch", "--existing", str(kernel.connection_file), env={"TERM": "dumb"}
+        ) as terminal:
+            terminal.expect("the kernel is idle\r\n")
+            terminal.type("\x03")
+            assert terminal.wait() == 130
+            assert "\x1b" not in terminal.shown
 
     anyio.run(main, backend="trio")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -61,12 +62,18 @@ def work_of(
         output=path if inplace else output,
         allow_errors=allow_errors,
         cell_timeout=math.inf if cell_timeout is None else cell_timeout,
-        parameters={name: value_of(value) for name, value in parameters},
+        parameters={
+            name: value_of(_checked(value, f"the value of {name}")) for name, value in parameters
+        },
     )
-    notebook = Notebook(path, options)
+    launched_here = target.server is None and target.existing is None
+    language = ""
+    if target.kernel is not None and launched_here:
+        language = KernelSpec.find(target.kernel).language
+    notebook = Notebook(path, options, language)
     target.kernel = target.kernel or notebook.kernel
     target.cwd = str(path.absolute().parent)
-    if target.server is None and target.existing is None:
+    if launched_here:
         target.extra_arguments = notebook.arguments(KernelSpec.find(target.kernel or "python3"))
     return notebook
 
@@ -109,12 +116,13 @@ def _cell(argument: str) -> Cell:
     return Cell("the code", _checked(argument))
 
 
-def _checked(argument: str) -> str:
-    if any("\ud800" <= each <= "\udfff" for each in argument):
-        # What Python makes of bytes in an argument that are no text.
+def _checked(argument: str, what: str = "CODE") -> str:
+    """`argument` as the text in UTF-8 that it is, whatever the locale has made of it."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
         shown = argument.encode(errors="backslashreplace").decode()
-        raise Failure(f"CODE {shown!r} is no UTF-8; code is text in UTF-8")
-    return str(argument)
+        raise Failure(f"{what} {shown!r} is no UTF-8; code is text in UTF-8") from None
 
 
 def _existing_path(argument: str) -> Path | None:

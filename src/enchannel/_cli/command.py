@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -10,7 +11,7 @@ import trio
 from .._groups import unwrapping_task_group
 from .._signals import heard
 
-__all__ = ["until_signal"]
+__all__ = ["stop_until_continued", "until_signal"]
 
 
 async def until_signal(command: Callable[[], Awaitable[int]]) -> int:
@@ -30,3 +31,11 @@ async def until_signal(command: Callable[[], Awaitable[int]]) -> int:
                 status = await command()
             tasks.cancel_scope.cancel()
     return 128 + ended_by if ended_by else status
+
+
+def stop_until_continued() -> None:
+    """Stops this program as Ctrl-Z does, until somebody has it go on."""
+    ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    # Here it stops, and goes on.
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, ours)

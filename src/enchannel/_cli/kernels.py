@@ -27,7 +27,7 @@ from .. import (
 )
 from .code import Failure
 from .input import Lines
-from .output import printable
+from .output import is_dumb, printable
 from .writer import Writer, is_terminal
 
 __all__ = ["Cleaning", "Listing", "as_json", "as_tables"]
@@ -38,7 +38,7 @@ WIDE = 10_000
 FORBIDDEN = 403
 """What a server says that does not list its kernels."""
 
-COLOURS = {"idle": "green", "busy": "yellow", "alive": "green", "dead": "red"}
+COLOURS = {"idle": "green", "busy": "yellow", "alive": "green", "dead": "red", "unknown": ""}
 
 
 class Listing:
@@ -82,9 +82,7 @@ class Cleaning:
 
     async def __call__(self) -> int:
         stdout = Writer(sys.stdout)
-        dead = [
-            kernel.connection_file for kernel in await list_running_kernels() if not kernel.alive
-        ]
+        dead = [kernel.connection_file for kernel in await list_running_kernels() if kernel.gone]
         if not dead:
             await stdout.write("There is nothing to remove.\n")
             return 0
@@ -126,6 +124,7 @@ def as_json(installed: Sequence[KernelSpec], running: Sequence[RunningKernel]) -
         {
             "kernel_name": kernel.kernel_name,
             "alive": kernel.alive,
+            "gone": kernel.gone,
             "busy": kernel.busy,
             "language": kernel.language,
             "connection_file": str(kernel.connection_file),
@@ -198,7 +197,7 @@ def server_as_tables(
 def _printed(group: Group) -> str:
     console = (
         Console(width=WIDE)
-        if is_terminal(sys.stdout)
+        if is_terminal(sys.stdout) and not is_dumb()
         else Console(width=WIDE, force_terminal=False, no_color=True)
     )
     with console.capture() as capture:
@@ -233,7 +232,7 @@ def _running(kernels: Sequence[RunningKernel]) -> Group:
 
 def _state(kernel: RunningKernel) -> str:
     if not kernel.alive:
-        return "dead"
+        return "dead" if kernel.gone else "unknown"
     return {None: "alive", True: "busy", False: "idle"}[kernel.busy]
 
 

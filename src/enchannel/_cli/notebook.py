@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import json
 import math
 import os
@@ -41,6 +42,15 @@ Value: TypeAlias = "bool | int | float | str | None"
 ALLOWED, SKIPPED = "raises-exception", "skip-execution"
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
 
+DEEPEST = 200
+"""Levels of an output; what reads and writes notebooks fails at twice as many."""
+
+TOO_DEEP: dict[str, Any] = {
+    "output_type": "display_data",
+    "data": {"text/plain": "<an output that is too deep for a notebook>"},
+    "metadata": {},
+}
+
 IDS_SINCE = 5
 """The minor version of the format from which on cells have ids."""
 
@@ -66,13 +76,14 @@ class Notebook(Work):
     Args:
         path: Where it is.
         options: How.
+        language: That of the kernel which runs it, where that is known.
 
     Raises:
         NotebookError: It is none, or cannot be run like that.
         OSError: It cannot be read, or what comes of it not be written.
     """
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: Options, language: str = "") -> None:
         self.path = path
         self._content = _read(path)
         self._options = options
@@ -81,7 +92,7 @@ class Notebook(Work):
         if options.output is not None:
             _check_writable(options.output)
         if options.parameters:
-            self._inject(options.parameters)
+            self._inject(options.parameters, language or self.language)
         super().__init__(self._cells())
 
     @property
@@ -157,7 +168,8 @@ class Notebook(Work):
         if self._options.output is None:
             return
         for cell, outputs in self._results:
-            cell.outputs = from_dict(copy.deepcopy(outputs))
+            kept = [output if _is_flat(output) else TOO_DEEP for output in outputs]
+            cell.outputs = from_dict(copy.deepcopy(kept))
         widgets = self._widgets.to_metadata()
         if widgets:
             self._metadata["widgets"] = from_dict(widgets)
@@ -165,18 +177,19 @@ class Notebook(Work):
 
     # Parameters.
 
-    def _inject(self, parameters: Mapping[str, Value]) -> None:
+    def _inject(self, parameters: Mapping[str, Value], language: str) -> None:
         from nbformat.v4 import new_code_cell
 
-        write = _ASSIGNMENTS.get(self.language.lower() or "python")
+        write = _ASSIGNMENTS.get(language.lower() or "python")
         if write is None:
             known = ", ".join(_ASSIGNMENTS)
             raise NotebookError(
-                f"{self.path}: how {self.language} sets parameters is not known here; of {known} it is"
+                f"{self.path}: how {language} sets parameters is not known here; of {known} it is"
             )
         lines = ["# Parameters", *(write(name, value) for name, value in parameters.items())]
         cell = new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})
-        if self._content.nbformat_minor < IDS_SINCE:
+        minor = self._content.get("nbformat_minor")
+        if not isinstance(minor, int) or minor < IDS_SINCE:
             del cell["id"]
         cells = self._content.cells
         for at, there in enumerate(cells):
@@ -185,6 +198,14 @@ class Notebook(Work):
                 return
         tagged = [at for at, there in enumerate(cells) if PARAMETERS in _tags(there)]
         cells.insert(tagged[0] + 1 if tagged else 0, cell)
+
+
+def _is_flat(value: object, left: int = DEEPEST) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return True
+    return left > 0 and all(_is_flat(each, left - 1) for each in value)
 
 
 def _is_run(cell: Any) -> bool:
@@ -197,7 +218,9 @@ def _is_run(cell: Any) -> bool:
 
 def _source(cell: Any) -> str:
     source = cell.get("source")
-    return source if isinstance(source, str) else "".join(map(str, source or ()))
+    if isinstance(source, list):
+        return "".join(map(str, source))
+    return source if isinstance(source, str) else ""
 
 
 def _tags(cell: Any) -> Sequence[str]:
@@ -265,21 +288,27 @@ def _write(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
-    with contextlib.suppress(PermissionError):
-        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.chmod(temporary, _mode(path))
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
+    try:
+        _replace(path, data)
+    except OSError as error:
+        # A directory in which nothing can be made, or a file that is mounted by itself.
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV):
             raise
-        return
-    # A directory in which nothing can be made.
-    path.write_bytes(data)
+        path.write_bytes(data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fd, temporary = tempfile.mkstemp(prefix=".enchannel-", dir=path.parent)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.chmod(temporary, _mode(path))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _mode(path: Path) -> int:

@@ -78,7 +78,12 @@ def payloads(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def is_plain() -> bool:
     """Whether nobody wants colours, nor anything else that a terminal may not know."""
     # Source: no-color.org.
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM", "dumb") == "dumb"
+    return bool(os.environ.get("NO_COLOR")) or is_dumb()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal knows no more than lines."""
+    return os.environ.get("TERM", "dumb") == "dumb"
 
 
 class Output:
@@ -155,7 +160,7 @@ class Output:
 
     async def draw_progress(self) -> None:
         """Shows the progress line while there is reason to; runs until it is cancelled."""
-        if not self.stderr.is_terminal or os.environ.get("TERM", "dumb") == "dumb":
+        if not self.stderr.is_terminal or is_dumb():
             return
         self._progress = Progress(self.stderr)
         try:
@@ -200,7 +205,7 @@ class Output:
         # The last line: a terminal's earlier ones may have scrolled away.
         if wait:
             self._clear_at_next = True
-        elif self.stdout.is_terminal and os.environ.get("TERM", "dumb") != "dumb":
+        elif self.stdout.is_terminal and not is_dumb():
             await self._write(self.stdout, ERASE)
             self._line_open = False
 

@@ -48,6 +48,7 @@ from .. import (
     open_server,
 )
 from .._signals import heard
+from .command import stop_until_continued
 from .input import Input
 from .output import Output, exit_status
 
@@ -290,10 +291,7 @@ class Run:
         if self._answers is not None:
             self._answers.stand_back()
         await self._output.stand_back()
-        ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        # Here it stops, and goes on.
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, ours)
+        stop_until_continued()
         if self._answers is not None:
             self._answers.come_back()
         await self._output.come_back()
@@ -323,9 +321,18 @@ class Run:
             try:
                 await self._run_in_time(ch)
             finally:
-                self._work.save()
+                self._save()
                 self._output.begin(*self._target.ends)
         self._tasks.cancel_scope.cancel()
+
+    def _save(self) -> None:
+        try:
+            self._work.save()
+        except OSError as error:
+            # Whatever came of it before: who relies on what is written is to know.
+            before = self._ending.message if self._ending is not None else ""
+            told = f"what came of it cannot be written: {error}"
+            self._ending = Ending(2, "\n".join(filter(None, (before, told))))
 
     async def _run_in_time(self, ch: KernelChannels) -> None:
         with trio.move_on_after(self._timeout) as limit:
@@ -339,7 +346,8 @@ class Run:
 
     async def _run_cells(self, ch: KernelChannels) -> int:
         for cell in self._work.cells:
-            self._output.begin(f"running {cell.name}", "Ctrl-C interrupts")
+            hint = "Ctrl-C stops" if self._interrupted else "Ctrl-C interrupts"
+            self._output.begin(f"running {cell.name}", hint)
             status = None
             try:
                 with trio.move_on_after(cell.timeout) as limit:
@@ -358,7 +366,6 @@ class Run:
 
     async def _run_cell(self, ch: KernelChannels, cell: Cell) -> int | None:
         """Runs it; the status that the command ends with, unless it goes on."""
-        self._interrupted = False
         on_input = None if self._answers is None else _answered_elsewhere
         executing = ch.execute(
             cell.code, on_input=on_input, interrupt_on_cancel=True, keep_outputs=cell.keep_outputs
@@ -378,10 +385,12 @@ class Run:
             await self._output.note(
                 f"the kernel has lost {execution.missed} messages of {cell.name}: they were read too slowly"
             )
+        if cell.may_fail and not self._interrupted:
+            return None
         ended = exit_status(reply.content)
-        if ended is None and reply.content.get("status", "ok") != "ok" and not cell.may_fail:
+        if ended is None and reply.content.get("status", "ok") != "ok":
             return FAILED
-        return None if cell.may_fail else ended
+        return ended
 
     # What the code asks for.
 

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ import trio
 
 from .. import KernelChannels, KernelDied, Message, Subscription, list_running_kernels
 from .._groups import unwrapping_task_group
+from .._signals import heard
 from ..outputs import bundle_text, plain_text
 from .code import Failure
-from .output import as_line, json_of, printable
+from .command import stop_until_continued
+from .output import as_line, is_dumb, json_of, printable
 from .progress import Progress
 from .run import Target
 from .writer import Writer
@@ -84,8 +87,9 @@ class Watch:
             heard = await stack.enter_async_context(ch.subscribe("iopub"))
             screen = Screen(self._stdout)
             async with unwrapping_task_group() as tasks:
-                if self._stdout.is_terminal and not self._as_json:
+                if self._stdout.is_terminal and not self._as_json and not is_dumb():
                     tasks.start_soon(screen.draw, lambda: self._now(ch))
+                    tasks.start_soon(screen.give_way)
                 tasks.start_soon(self._follow, ch, screen)
                 tasks.start_soon(self._meet, ch, screen)
                 await self._read(ch, heard, screen)
@@ -242,5 +246,16 @@ class Screen:
                     await self._progress.show(now(), turning=False)
                 await trio.sleep(REFRESH)
         finally:
-            with trio.move_on_after(1, shield=True):
+            await self._stand_back()
+
+    async def give_way(self) -> None:
+        """Gives the terminal back when this program is stopped; until it is cancelled."""
+        with heard(signal.SIGTSTP) as signals:
+            async for _ in signals:
+                await self._stand_back()
+                stop_until_continued()
+
+    async def _stand_back(self) -> None:
+        with trio.move_on_after(1, shield=True):
+            async with self._turn:
                 await self._progress.hide()

@@ -2,7 +2,9 @@
 
 * A kernel that was killed leaves its file behind. Whether anybody listens there is known at once, and of all of them at
   the same time; who does is asked.
-* A kernel that is frozen, or has not come to shaking hands, is there: it is not called dead.
+* A kernel that is frozen, or has not come to shaking hands, is there: it is not called dead. Nor is one that may still be
+  starting, or whose file says nothing of use: only who is refused where a kernel was knows that it is gone.
+* All of it takes three seconds. Who was not asked by then is what is known of him.
 * No more is opened at a time than descriptors are left for: those of a kernel that could not be asked say nothing of it.
 """
 
@@ -12,9 +14,10 @@ import contextlib
 import errno
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import attrs
@@ -24,13 +27,16 @@ from .._groups import unwrapping_task_group
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
 from .._protocol.message import RequestChannel
-from .._transports.zmq_monitor import ACCEPTED
+from .._transports.zmq_monitor import ACCEPTED, UNANSWERED
 from .connection_files import by_age, runtime_directory
 
 __all__ = ["RunningKernel", "list_running_kernels"]
 
-KNOCK_DEADLINE = 1.0
-"""Seconds for somebody to take a connection."""
+DEADLINE, KNOCK_DEADLINE = 3.0, 1.0
+"""Seconds for all of them, and for somebody to take a connection."""
+
+STARTING = 60.0
+"""Seconds in which who writes a connection file may come to listen there."""
 
 ANSWER_DEADLINE = 1.0
 """Seconds for a kernel to be connected, and seconds for it to answer."""
@@ -59,6 +65,9 @@ class RunningKernel:
     """The kernelspec's name, where the file says it."""
     alive: bool = False
     """Whether it is there; a kernel that was killed leaves its file behind."""
+    gone: bool = False
+    """Whether it is known to be no more: nobody listens where it did, and its file is no new one. Neither alive nor gone is
+    who may be starting, or cannot be reached from here, and whose file is of no use."""
     busy: bool | None = None
     """Whether it runs code now; ``None`` where it does not say, since it is frozen, or dead."""
     language: str = ""
@@ -67,7 +76,7 @@ class RunningKernel:
 async def list_running_kernels() -> list[RunningKernel]:
     """The kernels that have a connection file in Jupyter's runtime directory, the newest first.
 
-    Each is asked, all at once, and given three seconds. A checkpoint; cancellation leaves nothing behind.
+    All are asked at once, within three seconds. A checkpoint; cancellation leaves nothing behind.
 
     Raises:
         ConnectionFileError: jupyter_core is not installed, or does not find the directory.
@@ -80,14 +89,24 @@ async def list_running_kernels() -> list[RunningKernel]:
     found: dict[Path, RunningKernel] = {}
 
     async def knock(path: Path) -> None:
-        if not await _somebody_listens(known[path]):
-            found[path] = RunningKernel(path, known[path].kernel_name)
+        info = known[path]
+        heard = await _knock(info)
+        if heard != "taken":
+            frozen = heard == "nothing" and _is_here(info)
+            gone = heard == "refused" and not _is_new(path)
+            found[path] = RunningKernel(path, info.kernel_name, alive=frozen, gone=gone)
 
     async def ask(path: Path) -> None:
         found[path] = await _ask(path, known[path])
 
-    await _for_each(list(known), knock, KNOCKS, 2)
-    await _for_each([path for path in known if path not in found], ask, AT_ONCE, DESCRIPTORS)
+    deadline = anyio.current_time() + DEADLINE
+    with anyio.CancelScope(deadline=deadline - ANSWER_DEADLINE):
+        await _for_each(list(known), knock, KNOCKS, 2)
+    with anyio.CancelScope(deadline=deadline):
+        await _for_each([path for path in known if path not in found], ask, AT_ONCE, DESCRIPTORS)
+    for path, info in known.items():
+        # Somebody has taken the connection, and there was no time to ask.
+        found.setdefault(path, RunningKernel(path, info.kernel_name, alive=True))
     return [found.get(path) or RunningKernel(path) for path in paths]
 
 
@@ -124,8 +143,8 @@ def _descriptors_left() -> int:
     return most - used - SPARE
 
 
-async def _somebody_listens(info: ConnectionInfo) -> bool:
-    """Whether a connection to its shell channel is taken; also where that cannot be found out."""
+async def _knock(info: ConnectionInfo) -> Literal["taken", "refused", "nothing", "unknown"]:
+    """What comes of a connection to its shell channel."""
     kind, _, where = info.endpoint("shell").partition("://")
     with anyio.move_on_after(KNOCK_DEADLINE):
         try:
@@ -135,11 +154,34 @@ async def _somebody_listens(info: ConnectionInfo) -> bool:
                 host, _, port = where.rpartition(":")
                 stream = await anyio.connect_tcp(host.strip("[]"), int(port))
             await stream.aclose()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return "refused"
+        except BlockingIOError:
+            # As Linux says of an ipc socket at which too many wait.
+            return "nothing"
         except (OSError, ValueError) as error:
-            # Of ours, and nothing that the kernel does.
-            return isinstance(error, OSError) and error.errno in _OUR_OWN
+            return "taken" if getattr(error, "errno", 0) in _OUR_OWN else _refusal(error)
+        return "taken"
+    return "nothing"
+
+
+def _refusal(error: Exception) -> Literal["refused", "unknown"]:
+    """Of several addresses each may have refused."""
+    cause = error.__cause__
+    each = cause.exceptions if isinstance(cause, BaseExceptionGroup) else [cause]
+    return "refused" if all(isinstance(one, ConnectionRefusedError) for one in each) else "unknown"
+
+
+def _is_here(info: ConnectionInfo) -> bool:
+    """Whether it is on this machine, where nothing gets lost on the way."""
+    return info.transport == "ipc" or info.host == "localhost" or info.host.startswith("127.")
+
+
+def _is_new(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < STARTING
+    except OSError:
         return True
-    return False
 
 
 async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
@@ -161,9 +203,9 @@ async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
             for channel in ("shell", "control"):
                 tasks.start_soon(ask, channel)
     except KernelConnectError as error:
-        # Frozen, it takes connections and no more; what else takes them says something else, or nothing.
-        frozen = all(ACCEPTED in seen for seen in error.unconnected.values())
-        return RunningKernel(path, info.kernel_name, alive=frozen and bool(error.unconnected))
+        # Frozen, it takes connections, until too many wait, and no more. What else takes them says something else.
+        frozen = all(ACCEPTED in seen or UNANSWERED in seen for seen in error.unconnected.values())
+        return RunningKernel(path, info.kernel_name, alive=frozen)
     said = next(iter(answers.values()), {}).get("language_info")
     language = said.get("name") if isinstance(said, dict) else None
     return RunningKernel(

@@ -117,7 +117,11 @@ class ConnectionInfo:
         data, problem = {}, ""
         try:
             with open(path, encoding="utf-8") as file:
-                data = json.load(file)
+                text = file.read(LARGEST + 1)
+                if len(text) > LARGEST:
+                    problem = "too large"
+                else:
+                    data = json.loads(text)
         except OSError as error:
             raise ConnectionFileError(f"{source}: {error.strerror}") from error
         except RecursionError:
@@ -186,6 +190,9 @@ class ConnectionInfo:
         """The name or address that a client on this machine connects to, without brackets."""
         return _EVERY_INTERFACE.get(self.ip, self.ip).removeprefix("[").removesuffix("]")
 
+
+LARGEST = 1 << 20
+"""Characters of a connection file; one has some hundred."""
 
 Config: TypeAlias = "ConnectionInfo | Mapping[str, Any] | str | os.PathLike[str]"
 """What names a kernel to connect to."""

@@ -18,7 +18,7 @@ import zmq
 from .._protocol.message import new_id
 from .readiness import Readiness, stay_ready
 
-__all__ = ["ACCEPTED", "ENDED", "SEEN", "Monitor", "descriptor", "is_readable"]
+__all__ = ["ACCEPTED", "ENDED", "SEEN", "UNANSWERED", "Monitor", "descriptor", "is_readable"]
 
 # Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
 _EVENTS = int(zmq.EVENTS)
@@ -34,6 +34,7 @@ _WATCHED = (
     | zmq.EVENT_DISCONNECTED
 )
 
+UNANSWERED = "nothing answered"
 ACCEPTED = "accepted the connection, but no ZeroMQ handshake came"
 
 SEEN: Mapping[int, str] = {
