@@ -38,6 +38,9 @@ WORDS = 500
 SHORT = 8
 """Characters of a token that may be part of a word by chance."""
 
+LARGEST = 16 << 20
+"""Bytes of an answer that are read."""
+
 CLOSE_DEADLINE = 2.0
 """Seconds that letting go of the connections may take."""
 
@@ -100,17 +103,21 @@ class Rest:
         """
         import httpx2
 
-        client = self._open()
         try:
             with anyio.fail_after(timeout):
-                response = await client.request(method, self._target(path), json=body)
+                async with self._open().stream(method, self._target(path), json=body) as response:
+                    content = await _content(response)
         except TimeoutError:
             what = ": does it speak https?" if self.url.secure else ""
             failure = ServerError(f"{self.url} has not answered within {timeout:g} s{what}")
+        except _TooLarge:
+            failure = ServerError(f"what {self.url} answers is larger than {LARGEST >> 20} MiB")
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             failure = self._unanswered(error)
         else:
-            return self._read(response, path)
+            return self._read(response, content, path)
+        if self._closed:
+            raise anyio.ClosedResourceError("the block of the server was left")
         # Not with the request as its context, which has the token.
         raise failure
 
@@ -136,26 +143,38 @@ class Rest:
             import httpx2
 
             nobody = DefaultCookiePolicy(allowed_domains=())
-            self._client = httpx2.AsyncClient(
-                headers={"Authorization": f"token {self.token}"} if self.token else {},
-                # To load what the system trusts takes 20 ms, for nothing where nothing is encrypted.
-                verify=self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                cookies=CookieJar(nobody),
-                timeout=None,
-            )
+            # What is compressed may be a thousand times as large.
+            headers = {"Accept-Encoding": "identity"}
+            if self.token:
+                headers["Authorization"] = f"token {self.token}"
+            try:
+                self._client = httpx2.AsyncClient(
+                    headers=headers,
+                    # To load what the system trusts takes 20 ms, for nothing where nothing is encrypted.
+                    verify=self.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                    cookies=CookieJar(nobody),
+                    timeout=None,
+                    # A slow start holds one for as long as it takes.
+                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
+                )
+            except (ImportError, OSError, ValueError, httpx2.InvalidURL) as error:
+                raise LocalProtocolError(
+                    f"a proxy or certificates that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE) "
+                    f"cannot be used: {self.clean(str(error))}"
+                ) from None
         return self._client
 
-    def _read(self, response: httpx2.Response, path: str) -> Any:
+    def _read(self, response: httpx2.Response, content: bytes, path: str) -> Any:
         status = response.status_code
         if not 200 <= status < 300:
             location = response.headers.get("location", "")
-            text = response.content.decode("utf-8", "replace")
+            text = content.decode("utf-8", "replace")
             raise self.refused(status, text, location, path)
-        if status == 204 or not response.content:
+        if status == 204 or not content:
             return None
         # What is no JSON may hold the token, and is no context of what is raised.
         with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(response.content)
+            return json.loads(content)
         return self.not_the_api(status)
 
     def not_the_api(self, status: int) -> NoReturn:
@@ -169,6 +188,8 @@ class Rest:
     def refused(self, status: int, text: str, location: str = "", path: str = "") -> ServerError:
         """What is raised of an answer that is a refusal."""
         has_token = bool(self.token)
+        # Before it is cut, and once more with what is ours.
+        text = self.clean(text)
         error = refusal(str(self.url), status, text, location, path, has_token=has_token)
         return ServerError(self.clean(str(error)), status, self.clean(error.said))
 
@@ -187,6 +208,19 @@ class Rest:
         if client is not None:
             with shielded(), anyio.move_on_after(CLOSE_DEADLINE):
                 await client.aclose()
+
+
+class _TooLarge(Exception):
+    """An answer is larger than is read."""
+
+
+async def _content(response: httpx2.Response) -> bytes:
+    content = bytearray()
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > LARGEST:
+            raise _TooLarge
+    return bytes(content)
 
 
 def refusal(

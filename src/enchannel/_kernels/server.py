@@ -13,7 +13,6 @@ Source: the REST API of Jupyter Server, JupyterLab's services.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import ssl
@@ -24,17 +23,11 @@ from typing import Any
 
 import anyio
 
-from .._channels import KernelChannels
 from .._exceptions import (
-    KernelConnectError,
-    KernelDied,
-    KernelLaunchError,
     LocalProtocolError,
-    NoReply,
     ServerError,
 )
-from .._groups import block_task_group, shielded, unwrapping_task_group
-from .._log import logger
+from .._groups import block_task_group
 from .._open_channels import CONNECT_TIMEOUT
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
@@ -51,17 +44,12 @@ from .server_kernel import (
     kernel_path,
 )
 from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
+from .server_start import Start, ready
 
 __all__ = ["Server", "open_server"]
 
 ANSWER_DEADLINE = 30.0
 """Seconds for what a server has at hand."""
-
-NO_WORDS = ("", "Unhandled error", "Internal Server Error")
-"""What a server says of a start that has failed, where it says nothing."""
-
-STOPPED_START = 10.0
-"""Seconds that a start which was cancelled may take to say what it has started."""
 
 
 def open_server(
@@ -170,6 +158,8 @@ class Server:
         except ServerError as error:
             if error.status != 403:
                 raise
+            # Or it is the token, of which the same is said.
+            await self.kernelspecs()
             error.args = (
                 f"{self.url} does not list its kernels; a gateway does where it is configured to (list_kernels=True)",
             )
@@ -206,17 +196,17 @@ class Server:
             body["name"] = name
         if path is not None:
             body["path"] = path
-        if env:
-            body["env"] = dict(env)
+        # By this an Enterprise Gateway takes the id, so that a kernel can be deleted whose start was never answered.
+        body["env"] = {"KERNEL_ID": body["kernel_id"], **(env or {})}
         deadline = anyio.current_time() + startup_timeout
-        started = _Start(self._rest, body, spec, startup_timeout)
+        started = Start(self._rest, body, spec, startup_timeout)
         async with block_task_group("the kernel of a server") as tasks:
             # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
             tasks.start_soon(started.host, name="enchannel kernel of a server")
             try:
                 await started.answered.wait()
                 kernel = started.kernel()
-                await _ready(kernel, deadline, startup_timeout)
+                await ready(kernel, deadline, startup_timeout)
                 yield kernel
             finally:
                 started.left.set()
@@ -296,111 +286,6 @@ class Server:
             max_message_size=max_message_size,
             max_sent_size=max_sent_size,
         )
-
-
-class _Start:
-    """The start of a kernel, and its end; both go on where whoever asked for it is cancelled.
-
-    Attributes:
-        answered: Set when the server has answered.
-        left: To be set when the block of the kernel is left.
-    """
-
-    def __init__(
-        self, rest: Rest, body: Mapping[str, Any], spec: ServerKernelSpec | None, timeout: float
-    ) -> None:
-        self._rest = rest
-        self._body = body
-        self._spec = spec
-        self._timeout = timeout
-        self._kernel: ServerKernel | None = None
-        self._failure: ServerError | None = None
-        self.answered = anyio.Event()
-        self.left = anyio.Event()
-
-    async def host(self) -> None:
-        """Has the server start it, and delete it when its block is left. Shielded, and never raises."""
-        with shielded():
-            async with unwrapping_task_group() as tasks:
-                tasks.start_soon(self._give_up, tasks.cancel_scope)
-                await self._ask()
-                tasks.cancel_scope.cancel()
-            self.answered.set()
-            await self.left.wait()
-            await self._delete()
-
-    async def _give_up(self, scope: anyio.CancelScope) -> None:
-        """A start whose block is left may go on for a moment, to say what it has started."""
-        await self.left.wait()
-        await anyio.sleep(STOPPED_START)
-        scope.cancel()
-
-    async def _ask(self) -> None:
-        try:
-            said = await self._rest.ask("POST", "/kernels", self._body, timeout=self._timeout)
-        except ServerError as error:
-            self._failure = error
-        except Exception as error:  # noqa: BLE001
-            self._failure = ServerError(f"the kernel could not be started: {error!r}")
-        else:
-            model = model_of(mapping(said))
-            name = model.name or self._body.get("name", "")
-            self._kernel = ServerKernel(self._rest, model.id, name, self._spec)
-
-    def kernel(self) -> ServerKernel:
-        """What it has started.
-
-        Raises:
-            ServerError: It has started nothing.
-        """
-        error = self._failure
-        if error is not None and error.status == 500 and error.said in NO_WORDS:
-            raise ServerError(
-                f"{error}: the kernel's program may be missing there; the server's log says more",
-                500,
-            )
-        if error is not None:
-            raise error
-        if self._kernel is None or not self._kernel.id:
-            raise ServerError(f"{self._rest.url} has started a kernel and does not say which")
-        return self._kernel
-
-    async def _delete(self) -> None:
-        if self._failure is not None and self._failure.status:
-            return
-        kernel = self._kernel
-        if kernel is None or not kernel.id:
-            # It may have been started as we have asked.
-            kernel = ServerKernel(self._rest, self._body["kernel_id"], "", None)
-        try:
-            await kernel.shut_down()
-        except Exception as error:  # noqa: BLE001
-            logger().warning("the kernel %s could not be deleted: %s", kernel.id, error)
-
-
-async def _ready(kernel: ServerKernel, deadline: float, timeout: float) -> None:
-    """Waits until the kernel has answered."""
-    left = max(deadline - anyio.current_time(), 0.001)
-    try:
-        with anyio.fail_after(left):
-            async with kernel.open_channels(connect_timeout=left) as ch:
-                await _answered(ch)
-    except (TimeoutError, KernelConnectError) as error:
-        said = f"the kernel {kernel.name!r} was not ready within {timeout:g} s"
-        raise KernelLaunchError(said, reason="not ready") from error
-    except (KernelDied, ServerError) as error:
-        if isinstance(error, ServerError) and error.status != 404:
-            raise
-        said = f"the kernel {kernel.name!r} exited before it was ready; the server's log says more"
-        raise KernelLaunchError(said, reason="exited") from error
-
-
-async def _answered(ch: KernelChannels) -> None:
-    while True:
-        # Its question may be lost with a websocket.
-        with contextlib.suppress(NoReply):
-            await ch.kernel_info()
-            return
 
 
 def _check_start(name: object, path: object, env: object, startup_timeout: float) -> None:

@@ -67,6 +67,9 @@ RECONNECT_DEADLINE = 15.0
 FAILED, AGAIN = 500, 0.5
 """The status from which on it is the server's own failure, and seconds until it is asked again."""
 
+REFUSED = (401, 403)
+"""What a server says to who may not ask."""
+
 UNKNOWN = "is gone: the server does not know it any more"
 """What is said of a kernel behind a 404."""
 
@@ -349,7 +352,8 @@ class ServerKernel:
             try:
                 await self._ask("DELETE", "", DELETE_DEADLINE)
             except ServerError as error:
-                if error.status < FAILED or anyio.current_time() >= until:
+                # Not answered at all, the connection may have been cut.
+                if 0 < error.status < FAILED or anyio.current_time() >= until:
                     raise
             else:
                 return
@@ -359,6 +363,9 @@ class ServerKernel:
         """Waits until the kernel is gone, and its channels know. A restart goes unnoticed.
 
         The server is asked every two seconds. A checkpoint; cancellation changes nothing.
+
+        Raises:
+            ServerError: The token is refused from now on.
         """
         await checkpoint()
         while not self._over:
@@ -371,6 +378,8 @@ class ServerKernel:
                 if error.status == 404:
                     self._end(UNKNOWN)
                     return
+                if error.status in REFUSED:
+                    raise
             with anyio.move_on_after(POLL):
                 async with unwrapping_task_group() as tasks:
                     for core in self._open:

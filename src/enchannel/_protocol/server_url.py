@@ -58,7 +58,7 @@ class ServerUrl:
             port = parts.port
             path = quote(_base_of(parts.path.rstrip("/")), safe="/%:@!$&'()*+,;=~")
             # As a name of the network: its parts are neither empty nor too long.
-            (parts.hostname or "").encode("idna")
+            host = (parts.hostname or "").encode("idna").decode()
         except ValueError:
             # Not with its text, which may hold a token.
             raise LocalProtocolError(
@@ -78,7 +78,9 @@ class ServerUrl:
             raise LocalProtocolError("the URL of a server has no blanks and no control characters")
         secure = parts.scheme == "https"
         token = parse_qs(parts.query).get("token", [None])[-1]
-        return cls(secure, parts.hostname, port or (443 if secure else 80), path, token)
+        if (parts.hostname or "").isascii():
+            host = parts.hostname
+        return cls(secure, host, port or (443 if secure else 80), path, token)
 
     def __str__(self) -> str:
         scheme = "https" if self.secure else "http"

@@ -50,11 +50,15 @@ __all__ = ["ServerTransport"]
 UNSENT = 1 << 20
 """Bytes that may wait to go out before no more is taken over."""
 
-ASKED: tuple[ChannelName, ...] = ("shell", "control")
+ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 """Where what we sent may be lost with a websocket, however it ended."""
 
 RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
 """How what a server says begins where it drops output."""
+
+
+CONTROL_FRAME = 256
+"""Bytes that a ping or a pong, which says nothing of the way to the kernel, has at the most; several may come together."""
 
 
 class ServerTransport(FrameTransport):
@@ -206,7 +210,10 @@ class ServerTransport(FrameTransport):
             while (socket := self.socket) is not None and socket.unsent:
                 # It may be closed meanwhile, and another one in its place.
                 await socket.wait_writable()
+                before = socket.unsent
                 socket.flush_nowait()
+                if socket.unsent < before:
+                    self._vigil.moved()
                 self._news.ring()
         finally:
             self._writing = False
@@ -375,10 +382,13 @@ class ServerTransport(FrameTransport):
     def _read_some(self, socket: WebSocket) -> None:
         if self._socket is not socket:
             return
+        before = socket.received
         try:
             messages = socket.receive_nowait()
         except anyio.WouldBlock:
             return
+        if socket.received - before > CONTROL_FRAME:
+            self._vigil.moved()
         if messages:
             self._spoke = True
             self._way_back.spoke()

@@ -4,7 +4,7 @@
   closed hard, and something may be lost.
 * A server leaves the websocket of a kernel that is gone open, and silent. So the kernel is asked for over REST where
   something is due and nothing comes, when it has said that it exits, and now and then while it says nothing.
-* A server that says that the kernel is idle, while an answer of it is due, has lost the way to it.
+* A server that says that the kernel is idle, while an answer of it is due and nothing is under way, has lost the way to it.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Vigil:
         self._ask = look
         self._heard_at = self._spoke_at = self._due_since = math.inf
         self._leaves_until = -math.inf
+        self._moved_at = -math.inf
         self._thought_deaf = False
         self._due = Bell()
 
@@ -94,6 +95,10 @@ class Vigil:
         if messages:
             self._spoke_at, self._due_since = self._heard_at, math.inf
             self._thought_deaf = False
+
+    def moved(self) -> None:
+        """Something of what is under way has come, or gone, be it no whole message yet."""
+        self._moved_at = anyio.current_time()
 
     def sent(self) -> None:
         """Something was sent, and an answer is due."""
@@ -122,9 +127,8 @@ class Vigil:
                 continue
             socket.ping()
             await anyio.sleep(PONG)
-            if self._watched.socket is socket and not (
-                self._watched.stopped or self._heard_at >= asked
-            ):
+            seen_at = max(self._heard_at, self._moved_at)
+            if self._watched.socket is socket and not (self._watched.stopped or seen_at >= asked):
                 self._watched.silent()
 
     async def look_after(self) -> None:
@@ -159,7 +163,9 @@ class Vigil:
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
             return
-        overdue = due_since == self._due_since and anyio.current_time() - due_since >= DEAF
+        # A large message takes its time on a slow connection.
+        since = max(due_since, self._moved_at)
+        overdue = due_since == self._due_since and anyio.current_time() - since >= DEAF
         if overdue and presence.state == "idle" and not self._thought_deaf:
             self._thought_deaf = True
             self._watched.deaf()

@@ -36,6 +36,10 @@ LINGER = 1.0
 """Seconds for what was sent to go out, and for the server to take leave."""
 
 
+OWED = 1 << 20
+"""Bytes of answers to pings that may wait for a server to read them."""
+
+
 class Refused(Exception):
     """The server answers the handshake with something else than a websocket.
 
@@ -58,6 +62,7 @@ class WebSocket:
     Attributes:
         subprotocol: What the server has agreed to.
         ended: How it ended, in words, and nothing while it has not.
+        received: Bytes that have arrived.
     """
 
     def __init__(self, stream: ByteStream, protocol: ClientProtocol) -> None:
@@ -65,6 +70,9 @@ class WebSocket:
         self.ended: str = ""
         self._stream = stream
         self._protocol = protocol
+        self.received: int = 0
+        # Bytes of answers to pings that wait to go out, at the most.
+        self._owed = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
         self._text = False
         # Whether nothing more can come or go.
@@ -83,8 +91,14 @@ class WebSocket:
             anyio.WouldBlock: Nothing has arrived.
         """
         try:
-            self._feed(self._stream.receive_nowait())
+            data = self._stream.receive_nowait()
+            self.received += len(data)
+            self._feed(data)
+            before = self._stream.unsent
             self._say()
+            self._owed = self._owed + self._stream.unsent - before if self._stream.unsent else 0
+            if self._owed > OWED:
+                raise OSError("the server pings, and does not read what answers")
         except OSError as error:
             self._break(error)
         return self.take_messages()
