@@ -204,7 +204,7 @@ def run(
             "--server '' is this machine."
         )
     if not code:
-        raise click.UsageError("Missing argument 'CODE...'.")
+        raise click.UsageError("Missing argument 'CODE...'; - is standard input.")
     with _failures():
         target = Target(kernel, existing, server or None, startup_timeout)
         work = work_of(code, target, **notebook)

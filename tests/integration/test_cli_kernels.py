@@ -239,6 +239,29 @@ async def test_who_is_alive_is_left_alone(left: Left, anyio_backend: str) -> Non
     assert enchannel("kernels", "--clean", "--yes").stdout == "There is nothing to remove.\n"
 
 
+async def test_only_one_that_runs_is_meant(left: Left, runtime: Path, anyio_backend: str) -> None:
+    left("1")
+
+    async def run(name: str) -> Any:
+        return await anyio.to_thread.run_sync(enchannel, "run", "--existing", name, "print('here')")
+
+    dead = await run("kernel-1*")
+    assert dead.stderr.startswith("Error: kernel-1.json: that kernel is dead")
+    assert dead.returncode == 2
+    async with open_kernel() as kernel:
+        # The dead one is not meant, though its file is one of those that match.
+        assert (await run("kernel-*")).stdout == "here\n"
+        async with open_kernel() as other:
+            several = await run("kernel-*")
+            assert "may be any of 2 kernels" in several.stderr
+            assert other.connection_file.name in several.stderr
+            assert several.returncode == 2
+        path = str(kernel.connection_file)
+        expanded = await anyio.to_thread.run_sync(enchannel, "run", path)
+    assert "is a connection file, and no code" in expanded.stderr
+    assert kernel.connection_info.key.decode() not in expanded.stdout + expanded.stderr
+
+
 # Finding files.
 
 

@@ -121,6 +121,9 @@ def test_the_end_of_a_program_ends_a_notebook(write: Write) -> None:
     path = write("print(1)", "import sys; sys.exit(4)", "print(3)")
     result = enchannel("run", str(path), "--inplace")
     assert (result.stdout, result.returncode) == ("1\n", 4)
+    assert result.stderr.endswith(
+        "Error: cell 2 of 3 ended it, and what comes behind was not run\n"
+    )
     assert cells_of(path)[1].outputs[0].ename == "SystemExit"
 
 
@@ -283,6 +286,21 @@ def test_a_directory_that_goes_is_no_success(write: Write, tmp_path: Path) -> No
     assert result.returncode == 2
 
 
+def test_what_was_saved_meanwhile_is_not_overwritten(write: Write, tmp_path: Path) -> None:
+    path = write("open('notebook.ipynb', 'a').write(' ')")
+    result = enchannel("run", str(path), "--inplace")
+    beside = tmp_path / "notebook-run.ipynb"
+    assert f"{path} was changed while it ran; what came of it is in {beside}" in result.stderr
+    assert result.returncode == 2
+    assert path.read_text().endswith("\n ")
+    assert cells_of(beside)[0].execution_count == 1
+
+
+def test_a_time_limit_says_where(write: Write) -> None:
+    result = enchannel("run", str(write("1", "while True: pass")), "--timeout", "1")
+    assert result.stderr == "Error: timed out after 1 s, in cell 2 of 2\n"
+
+
 def test_a_long_name_is_written(tmp_path: Path, write: Write) -> None:
     out = tmp_path / ("\u6f22" * 82 + ".ipynb")
     assert enchannel("run", str(write("1")), "-o", str(out)).returncode == 0
@@ -308,6 +326,7 @@ def test_ctrl_c_ends_a_notebook_whose_errors_are_allowed(write: Write, allowed: 
         terminal.expect("begun")
         terminal.type("\x03")
         terminal.expect("KeyboardInterrupt")
+        terminal.expect("Error: cell 1 of 2 was interrupted")
         assert terminal.wait() == 1
         assert "never" not in terminal.shown
 

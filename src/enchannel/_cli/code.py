@@ -88,7 +88,10 @@ def _notebook_path(code: Sequence[str]) -> Path | None:
     if not paths:
         return None
     if len(code) > 1:
-        raise click.UsageError(f"a notebook is run alone, and {paths[0]} is one.")
+        other = next(each for each in code if each is not paths[0])
+        raise click.UsageError(
+            f"a notebook is run alone, and beside {paths[0]} there is {other!r}; what came of it is written with -o FILE."
+        )
     path = _existing_path(paths[0])
     if path is None:
         raise Failure(f"{paths[0]}: no such file")
@@ -110,7 +113,13 @@ def _cell(argument: str) -> Cell:
         return Cell("standard input", _text(sys.stdin.buffer.read(), "standard input"))
     path = _existing_path(argument)
     if path is not None:
-        return Cell(path.name, _read(path))
+        text = _read(path)
+        if path.suffix == ".json" and '"shell_port"' in text:
+            # By a pattern that the shell has expanded, and its key would be shown.
+            raise Failure(
+                f"{path} is a connection file, and no code; is it that of --existing, unquoted?"
+            )
+        return Cell(path.name, text)
     if re.fullmatch(r"\S+\.(py|ipy|r|sh|jl|cpp|js|txt)", argument, re.IGNORECASE):
         raise Failure(f"{argument}: no such file; where it is code: -c {argument}")
     return Cell("the code", _checked(argument))

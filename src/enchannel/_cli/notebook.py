@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import hashlib
 import json
 import math
 import os
@@ -85,6 +86,7 @@ class Notebook(Work):
 
     def __init__(self, path: Path, options: Options, language: str = "") -> None:
         self.path = path
+        self._read_as = _digest(path)
         self._content = _read(path)
         self._options = options
         self._widgets = WidgetStates()
@@ -134,7 +136,7 @@ class Notebook(Work):
                     timeout=self._options.cell_timeout,
                     record=self._recorder(cell),
                     keep_outputs=True,
-                    failure=f"cell {number} of {count} failed",
+                    is_named=True,
                 )
             )
         return cells
@@ -165,7 +167,8 @@ class Notebook(Work):
         """Writes it, where it is to be written."""
         from nbformat import from_dict
 
-        if self._options.output is None:
+        output = self._options.output
+        if output is None:
             return
         for cell, outputs in self._results:
             kept = [output if _is_flat(output) else TOO_DEEP for output in outputs]
@@ -173,7 +176,14 @@ class Notebook(Work):
         widgets = self._widgets.to_metadata()
         if widgets:
             self._metadata["widgets"] = from_dict(widgets)
-        _write(self._options.output, _text(self._content))
+        if output.exists() and os.path.samefile(output, self.path) and self._is_changed():
+            beside = output.with_name(f"{output.stem}-run{output.suffix}")
+            _write(beside, _text(self._content))
+            raise OSError(f"{output} was changed while it ran; what came of it is in {beside}")
+        _write(output, _text(self._content))
+
+    def _is_changed(self) -> bool:
+        return _digest(self.path) != self._read_as
 
     # Parameters.
 
@@ -234,6 +244,10 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 
 
 # Files.
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def _read(path: Path) -> Any:

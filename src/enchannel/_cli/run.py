@@ -41,7 +41,6 @@ from .. import (
     NoReply,
     NotImplementedByKernel,
     Subscription,
-    find_connection_file,
     messages,
     open_kernel,
     open_kernel_channels,
@@ -49,6 +48,7 @@ from .. import (
 )
 from .._signals import heard
 from .command import stop_until_continued
+from .existing import existing_file
 from .input import Input
 from .output import Output, exit_status
 
@@ -85,8 +85,8 @@ class Cell:
     record: Callable[[Execution], None] = _ignore
     """Called with its execution when that is over, in whatever way."""
     keep_outputs: bool = False
-    failure: str = ""
-    """Said where it fails, behind the kernel's own words."""
+    is_named: bool = False
+    """Whether what becomes of it is told by its name, behind the kernel's own words."""
 
 
 class Work:
@@ -167,7 +167,7 @@ class Target:
                 async with there as kernel, kernel.open_channels(**bounds) as ch:
                     yield ch
         elif self.existing is not None:
-            found = find_connection_file(self.existing)
+            found = await existing_file(self.existing)
             async with open_kernel_channels(None, found, **bounds) as ch:
                 yield ch
         else:
@@ -210,6 +210,9 @@ class Run:
         self._ending: Ending | None = None
         self._running: KernelChannels | None = None
         self._interrupted = False
+        self._cell: Cell | None = None
+        # What may still run in a kernel that goes on.
+        self._waits = ""
         self._prompt = trio.CancelScope()
 
     async def __call__(self) -> int:
@@ -224,9 +227,10 @@ class Run:
                     self._start(self._run)
                 self._beside.cancel_scope.cancel()
         assert self._ending is not None
-        if self._ending.message:
+        said = "\n".join(filter(None, (self._ending.message, self._waits)))
+        if said:
             with suppress(OSError):
-                await self._output.last_note(f"Error: {self._ending.message}")
+                await self._output.last_note(f"Error: {said}")
         return self._ending.status
 
     # Every task is started here, so that every error is an ending.
@@ -331,7 +335,7 @@ class Run:
         except OSError as error:
             # Whatever came of it before: who relies on what is written is to know.
             before = self._ending.message if self._ending is not None else ""
-            told = f"what came of it cannot be written: {error}"
+            told = f"what came of it cannot be written: {error}" if error.errno else str(error)
             self._ending = Ending(2, "\n".join(filter(None, (before, told))))
 
     async def _run_in_time(self, ch: KernelChannels) -> None:
@@ -342,10 +346,12 @@ class Run:
             finally:
                 self._scope = self._tasks.cancel_scope
         # Unless there is another reason why it was cancelled.
-        self._record(124, f"timed out after {self._timeout:g} s")
+        where = f", in {self._cell.name}" if self._cell is not None and self._cell.is_named else ""
+        self._record(124, f"timed out after {self._timeout:g} s{where}")
 
     async def _run_cells(self, ch: KernelChannels) -> int:
         for cell in self._work.cells:
+            self._cell = cell
             hint = "Ctrl-C stops" if self._interrupted else "Ctrl-C interrupts"
             self._output.begin(f"running {cell.name}", hint)
             status = None
@@ -360,7 +366,11 @@ class Run:
                 self._record(124, f"{cell.name} took more than {cell.timeout:g} s")
                 return 124
             if status is not None:
-                self._record(status, cell.failure if status == FAILED else "")
+                how = "was interrupted" if self._interrupted else "failed"
+                if status != FAILED:
+                    how = "ended it, and what comes behind was not run"
+                told = status == FAILED or cell is not self._work.cells[-1]
+                self._record(status, f"{cell.name} {how}" if cell.is_named and told else "")
                 return status
         return 0
 
@@ -371,15 +381,19 @@ class Run:
             cell.code, on_input=on_input, interrupt_on_cancel=True, keep_outputs=cell.keep_outputs
         )
         async with executing as execution:
+            begun = False
             try:
                 self._running = ch
                 async for msg in execution:
+                    begun = True
                     if msg.msg_type != "input_request":
                         self._work.hear(msg)
                         await self._output.message("iopub", msg)
                 reply = await execution.wait()
             finally:
                 cell.record(execution)
+                if not begun and self._target.existing is not None:
+                    self._waits = f"the kernel was busy with other code; {cell.name} still waits there, and may be run"
         await self._output.message("shell", reply)
         if execution.missed:
             await self._output.note(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import anyio
+import anyio.abc
 import attrs
 
 from .._exceptions import ConnectionFileError, EnchannelError, KernelConnectError
@@ -27,7 +28,6 @@ from .._groups import unwrapping_task_group
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
 from .._protocol.message import RequestChannel
-from .._transports.zmq_monitor import ACCEPTED, UNANSWERED
 from .connection_files import by_age, runtime_directory
 
 __all__ = ["RunningKernel", "list_running_kernels"]
@@ -52,6 +52,11 @@ DESCRIPTORS = 12
 
 SPARE = 40
 """Descriptors that are left to the program."""
+
+GREETINGS = (b"\xff", b"\x01")
+"""What ZeroMQ says first of all, of its own accord, in version 2 of ZMTP and later, and before.
+
+Source: RFC 23, "The Greeting"; RFC 13."""
 
 _OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -149,11 +154,10 @@ async def _knock(info: ConnectionInfo) -> Literal["taken", "refused", "nothing",
     with anyio.move_on_after(KNOCK_DEADLINE):
         try:
             if kind == "ipc":
-                stream: Any = await anyio.connect_unix(where)
+                stream: anyio.abc.ByteStream = await anyio.connect_unix(where)
             else:
                 host, _, port = where.rpartition(":")
                 stream = await anyio.connect_tcp(host.strip("[]"), int(port))
-            await stream.aclose()
         except (ConnectionRefusedError, FileNotFoundError):
             return "refused"
         except BlockingIOError:
@@ -161,7 +165,12 @@ async def _knock(info: ConnectionInfo) -> Literal["taken", "refused", "nothing",
             return "nothing"
         except (OSError, ValueError) as error:
             return "taken" if getattr(error, "errno", 0) in _OUR_OWN else _refusal(error)
-        return "taken"
+        async with stream:
+            try:
+                greeting = await stream.receive(1)
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return "unknown"
+            return "taken" if greeting in GREETINGS else "unknown"
     return "nothing"
 
 
@@ -202,10 +211,9 @@ async def _ask(path: Path, info: ConnectionInfo) -> RunningKernel:
 
             for channel in ("shell", "control"):
                 tasks.start_soon(ask, channel)
-    except KernelConnectError as error:
-        # Frozen, it takes connections, until too many wait, and no more. What else takes them says something else.
-        frozen = all(ACCEPTED in seen or UNANSWERED in seen for seen in error.unconnected.values())
-        return RunningKernel(path, info.kernel_name, alive=frozen)
+    except KernelConnectError:
+        # It has greeted, and no more.
+        return RunningKernel(path, info.kernel_name, alive=True)
     said = next(iter(answers.values()), {}).get("language_info")
     language = said.get("name") if isinstance(said, dict) else None
     return RunningKernel(

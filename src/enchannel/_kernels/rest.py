@@ -83,6 +83,10 @@ class Rest:
             self._tls = httpx2.create_ssl_context()
         return self._tls if self.url.secure else None
 
+    def another(self) -> Rest:
+        """The same, with connections of its own; this one where it is open."""
+        return Rest(self.url, self.token, self._tls) if self._closed else self
+
     async def get(self, path: str, *, timeout: float) -> Any:
         """What is at `path` below ``/api``; raises what :meth:`ask` does."""
         return await self.ask("GET", path, timeout=timeout)

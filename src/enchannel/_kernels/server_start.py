@@ -125,22 +125,29 @@ class Start:
         # It has said that it starts none; what stands before it says nothing of that.
         if failure is not None and REFUSED <= failure.status < FAILED:
             return
+        # The block of the server may be left before that of its kernel.
+        rest = self._rest.another()
         try:
-            if kernel is not None and kernel.id:
+            if kernel is None or not kernel.id:
+                await self._delete_unknown(rest)
+            elif rest is self._rest:
                 await kernel.shut_down()
             else:
-                await self._delete_unknown()
+                await ServerKernel(rest, kernel.id, kernel.name, None).shut_down()
         except Exception as error:  # noqa: BLE001
             kernel_id = kernel.id if kernel is not None else self._body["kernel_id"]
             logger().warning("the kernel %s could not be deleted: %s", kernel_id, error)
+        finally:
+            if rest is not self._rest:
+                await rest.aclose()
 
-    async def _delete_unknown(self) -> None:
+    async def _delete_unknown(self, rest: Rest) -> None:
         """It may have been started as we have asked, or may be about to be."""
         path = kernel_path(self._body["kernel_id"])
         until = anyio.current_time() + APPEARING
         while True:
             try:
-                await self._rest.ask("DELETE", path, timeout=DELETED_WITHIN)
+                await rest.ask("DELETE", path, timeout=DELETED_WITHIN)
             except ServerError as error:
                 if error.status != UNKNOWN_THERE:
                     raise

@@ -69,9 +69,9 @@ class KernelSpec:
             return own
         if directory is None:
             known = ", ".join(sorted(specs)) or "none at all"
+            hint = ". For Python: pip install ipykernel" if NATIVE not in specs else ""
             raise KernelLaunchError(
-                f"no kernelspec {name!r} on the Jupyter path; there is {known}. "
-                "For Python: pip install ipykernel"
+                f"no kernelspec {name!r} on the Jupyter path; there is {known}{hint}"
             )
         return cls.from_directory(directory)
 

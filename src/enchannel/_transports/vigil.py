@@ -79,6 +79,7 @@ class Vigil:
         self._heard_at = self._spoke_at = self._due_since = math.inf
         self._leaves_until = -math.inf
         self._moved_at = -math.inf
+        self._under_way = 0
         self._thought_deaf = False
         self._due = Bell()
 
@@ -126,7 +127,11 @@ class Vigil:
             if socket is None:
                 continue
             socket.ping()
+            before = socket.under_way
             await anyio.sleep(PONG)
+            if socket.under_way < before:
+                # It stands behind a large message, which goes out.
+                continue
             seen_at = max(self._heard_at, self._moved_at)
             if self._watched.socket is socket and not (self._watched.stopped or seen_at >= asked):
                 self._watched.silent()
@@ -156,10 +161,14 @@ class Vigil:
                 at = anyio.current_time() + pause
 
     async def _look(self) -> None:
-        due_since = self._due_since
+        due_since, socket = self._due_since, self._watched.socket
         presence = await self._ask()
         if presence is None or self._watched.socket is None:
             return
+        if socket is self._watched.socket:
+            before, self._under_way = self._under_way, socket.under_way
+            if self._under_way and self._under_way != before:
+                self.moved()
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
             return

@@ -35,7 +35,7 @@ from .._trio import uncut
 from .addresses import connection_id, is_its_own_peer
 from .base import ConnectionEvent
 from .zmq_carrier import Carrier
-from .zmq_monitor import ENDED, SEEN, UNANSWERED, Monitor
+from .zmq_monitor import ENDED, SEEN, Monitor
 from .zmq_outgoing import Outgoing
 
 __all__ = ["LEFT_TO_US", "RETRY_INTERVAL", "Link"]
@@ -118,7 +118,7 @@ class Link(Carrier):
         super().__init__(socket, owned=owned, outgoing=outgoing, give_back=give_back, shared=shared)
         self.monitored: bool = monitored
         self.connected: bool = not (monitored and owned)
-        self.seen: str = UNANSWERED
+        self.seen: str = "nothing answered"
         self._context = context
         self._endpoints = tuple(endpoints)
         self._at = 0

@@ -18,7 +18,7 @@ import zmq
 from .._protocol.message import new_id
 from .readiness import Readiness, stay_ready
 
-__all__ = ["ACCEPTED", "ENDED", "SEEN", "UNANSWERED", "Monitor", "descriptor", "is_readable"]
+__all__ = ["ENDED", "SEEN", "Monitor", "descriptor", "is_readable"]
 
 # Plain integers: arithmetic with zmq's flags takes 1 to 2 µs.
 _EVENTS = int(zmq.EVENTS)
@@ -34,11 +34,8 @@ _WATCHED = (
     | zmq.EVENT_DISCONNECTED
 )
 
-UNANSWERED = "nothing answered"
-ACCEPTED = "accepted the connection, but no ZeroMQ handshake came"
-
 SEEN: Mapping[int, str] = {
-    zmq.EVENT_CONNECTED: ACCEPTED,
+    zmq.EVENT_CONNECTED: "accepted the connection, but no ZeroMQ handshake came",
     zmq.EVENT_CONNECT_RETRIED: "refused or dropped the connection",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the ZeroMQ handshake failed: is it a kernel's channel?",
