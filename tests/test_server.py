@@ -10,8 +10,9 @@ import struct
 import subprocess
 import sys
 import textwrap
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -1019,3 +1020,74 @@ async def test_the_token_is_in_the_header_and_nowhere_else(
     assert all(secret not in path for _, path in fake.requests)
     assert secret not in "".join(map(repr, shown)) + "".join(map(str, shown))
     assert secret not in logged + caplog.text
+
+
+# What goes wrong between us and a server.
+
+
+async def test_a_start_whose_answer_is_lost_leaves_no_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = uuid.UUID(int=7)
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        # What stands before the server says that it is not there; the kernel is.
+        await fake.start_kernel(kernel_id=str(chosen))
+        monkeypatch.setattr(uuid, "uuid4", lambda: chosen)
+        fake.refuse(504, "Gateway Timeout", times=2)
+        with pytest.raises(ServerError, match="through what is before it"):
+            async with server.open_kernel():
+                pass
+        assert fake.kernels == {}
+
+
+async def test_a_kernel_is_deleted_behind_the_block_of_its_server() -> None:
+    async with open_fake_server() as fake:
+        async with AsyncExitStack() as kernels:
+            async with open_server(fake.url) as server:
+                await kernels.enter_async_context(server.open_kernel())
+            assert len(fake.kernels) == 1
+        assert fake.kernels == {}
+
+
+async def test_a_token_that_a_server_repeats_is_not_cut_in_two() -> None:
+    token = "0123456789abcdefghijklmnopqrstuvwxyz"
+    async with open_fake_server(token=token) as fake, open_server(fake.url, token=token) as server:
+        for before in range(470, 500):
+            fake.refuse(500, f"{'x' * before}{token}")
+            with pytest.raises(ServerError) as caught:
+                await server.list_kernels()
+            assert token[:8] not in f"{caught.value} {caught.value.said}"
+
+
+async def test_a_token_that_is_refused_is_told_by_every_question() -> None:
+    async with opened() as (fake, server, kernel, _):
+        forbidden = {"message": "Forbidden", "reason": None}
+        fake.refuse(403, forbidden, times=2)
+        with pytest.raises(ServerError, match="wants a token"):
+            await server.list_kernels()
+        fake.refuse(403, forbidden)
+        with pytest.raises(ServerError, match="wants a token"), anyio.fail_after(20):
+            await kernel.wait()
+
+
+async def test_an_answer_has_a_bound() -> None:
+    async with open_fake_server() as fake:
+        fake.refuse(200, "x" * (17 << 20))
+        with pytest.raises(ServerError, match="larger than 16 MiB"):
+            async with open_server(fake.url):
+                pass
+
+
+async def test_a_proxy_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "foo://127.0.0.1:1")
+    with pytest.raises(LocalProtocolError, match="that the environment names"):
+        async with open_server("http://127.0.0.1:1"):
+            pass
+
+
+async def test_a_host_in_other_letters() -> None:
+    async with open_fake_server() as fake:
+        url = fake.url.replace("127.0.0.1", "127。0。0。1")
+        async with open_server(url) as server, server.open_kernel() as kernel:
+            async with kernel.open_channels() as ch:
+                assert (await ch.kernel_info())["status"] == "ok"

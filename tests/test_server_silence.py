@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelDied, open_server
+from enchannel import KernelDied, NoReply, open_server
 from enchannel.testing import FakeKernel, open_fake_server, result, stream
 from virtual_clock import fast_backend  # noqa: F401
 
@@ -103,3 +103,22 @@ async def test_code_that_says_nothing_for_long_goes_on() -> None:
             with pytest.raises(KernelDied):
                 fake.forget(kernel.id)
                 await ch.run("long")
+
+
+async def test_an_answer_that_is_lost_with_the_websocket_is_told() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+
+        async def ask(request: Any) -> None:
+            await request.input("name? ")
+
+        fake.on_start(lambda kernel: kernel.script("ask", ask))
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            (websocket,) = fake.websockets()
+
+            async def answer(prompt: str, password: bool) -> str:
+                # From here on nothing of ours gets there.
+                websocket.freeze()
+                return "ada"
+
+            with anyio.fail_after(2000), pytest.raises((NoReply, KernelDied)):
+                await ch.run("ask", on_input=answer)

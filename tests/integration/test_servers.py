@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -426,3 +427,30 @@ def test_a_servers_kernel_is_checked_watched_and_runs_a_notebook(
                     assert await process.wait() == 0
 
     anyio.run(watch, backend="trio")
+
+
+def test_a_kernel_whose_task_asyncio_cancels_with_all_others_is_deleted(
+    jupyter_server: Running,
+) -> None:
+    started: list[str] = []
+
+    async def hold() -> None:
+        async with open_server(jupyter_server.url, token=TOKEN) as server:
+            async with server.open_kernel("python3") as kernel:
+                started.append(kernel.id)
+                await asyncio.sleep(600)
+
+    async def main() -> None:
+        await jupyter_server.wait_ready()
+        holding = asyncio.create_task(hold())
+        while not started:
+            await asyncio.sleep(0.05)
+            assert not holding.done()
+
+    asyncio.run(main())
+
+    async def left() -> list[str]:
+        async with open_server(jupyter_server.url, token=TOKEN) as server:
+            return [model.id for model in await server.list_kernels()]
+
+    assert started[0] not in anyio.run(left)

@@ -8,6 +8,7 @@ and leaves the websocket of one that is gone open, and silent.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import uuid
@@ -210,12 +211,13 @@ class FakeServer:
         await listener.serve(self._answer)
 
     async def _answer(self, stream: anyio.abc.ByteStream) -> None:
-        async with stream:
-            try:
+        # Also from closing it, where the other end has gone in the middle of an answer.
+        with contextlib.suppress(
+            anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream
+        ):
+            async with stream:
                 while await self._answer_one(stream):
                     pass
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-                return
 
     async def _answer_one(self, stream: anyio.abc.ByteStream) -> bool:
         head, body = await _read_request(stream)
