@@ -71,8 +71,8 @@ class RunningKernel:
     alive: bool = False
     """Whether it is there; a kernel that was killed leaves its file behind."""
     gone: bool = False
-    """Whether it is known to be no more: nobody listens where it did, and its file is no new one. Neither alive nor gone is
-    who may be starting, or cannot be reached from here, and whose file is of no use."""
+    """Whether nobody listens where it did, and its file is no new one. Neither alive nor gone is who may be starting, or
+    cannot be reached from here, and whose file is of no use."""
     busy: bool | None = None
     """Whether it runs code now; ``None`` where it does not say, since it is frozen, or dead."""
     language: str = ""

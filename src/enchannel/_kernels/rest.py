@@ -219,11 +219,14 @@ class _TooLarge(Exception):
 
 
 async def _content(response: httpx2.Response) -> bytes:
-    content = bytearray()
+    content, size = bytearray(), 0
+    # To its end, or the deadline: httpx2's iterators are not to be left before.
     async for piece in response.aiter_bytes():
-        content += piece
-        if len(content) > LARGEST:
-            raise _TooLarge
+        size += len(piece)
+        if size <= LARGEST:
+            content += piece
+    if size > LARGEST:
+        raise _TooLarge
     return bytes(content)
 
 

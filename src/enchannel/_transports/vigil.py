@@ -165,7 +165,7 @@ class Vigil:
         presence = await self._ask()
         if presence is None or self._watched.socket is None:
             return
-        if socket is self._watched.socket:
+        if socket is not None and socket is self._watched.socket:
             before, self._under_way = self._under_way, socket.under_way
             if self._under_way and self._under_way != before:
                 self.moved()
