@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio.testing
 
-from enchannel import open_kernel
+from enchannel import open_kernel, open_kernel_channels
 from enchannel.testing import FakeKernel, Request, open_fake_kernel, stream
 from terminal import DEADLINE, Terminal, enchannel, is_gone, wait_for
 
@@ -439,6 +439,24 @@ async def test_a_timeout_leaves_a_running_kernel_usable(
     assert (stopped.stderr, stopped.returncode) == ("Error: timed out after 1 s\n", 124)
     result = await in_thread(enchannel, *existing, "print")
     assert (result.stdout, result.returncode) == ("usable\n", 0)
+
+
+@on_trio
+async def test_a_timeout_behind_somebody_elses_code_says_that_it_may_still_run(
+    fake: FakeKernel, existing: tuple[str, ...]
+) -> None:
+    fake.script("theirs", stream("begun"), lambda _: anyio.sleep(600))
+    async with open_kernel_channels(None, fake.connection_info) as ch:
+        async with ch.execute("theirs") as execution:
+            async for msg in execution:
+                if msg.msg_type == "stream":
+                    break
+            stopped = await in_thread(enchannel, *existing, "--timeout", "1", "ours")
+    assert stopped.stderr == (
+        "Error: timed out after 1 s\n"
+        "the kernel was busy with other code; the code still waits there, and may be run\n"
+    )
+    assert stopped.returncode == 124
 
 
 @on_trio

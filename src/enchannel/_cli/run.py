@@ -390,10 +390,12 @@ class Run:
                         self._work.hear(msg)
                         await self._output.message("iopub", msg)
                 reply = await execution.wait()
-            finally:
-                cell.record(execution)
+            except trio.Cancelled:
                 if not begun and self._target.existing is not None:
                     self._waits = f"the kernel was busy with other code; {cell.name} still waits there, and may be run"
+                raise
+            finally:
+                cell.record(execution)
         await self._output.message("shell", reply)
         if execution.missed:
             await self._output.note(
