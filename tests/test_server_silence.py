@@ -122,3 +122,25 @@ async def test_an_answer_that_is_lost_with_the_websocket_is_told() -> None:
 
             with anyio.fail_after(2000), pytest.raises((NoReply, KernelDied)):
                 await ch.run("ask", on_input=answer)
+
+
+async def test_what_is_on_its_way_takes_its_time() -> None:
+    """Behind a large message on a slow connection a pong comes late; that is no silence yet."""
+    async with (
+        open_fake_server() as fake,
+        open_server(fake.url) as server,
+        server.open_kernel() as kernel,
+        kernel.open_channels() as ch,
+    ):
+        (websocket,) = fake.websockets()
+        websocket.freeze()
+        began = anyio.current_time()
+        content = {"comm_id": "c", "data": {}}
+        await ch.shell.send(
+            {"header": {"msg_type": "comm_msg"}, "content": content, "buffers": [bytes(8_000_000)]}
+        )
+        with anyio.fail_after(2000):
+            while not ch.statistics().outages:
+                await anyio.sleep(1)
+        # By its size, at the least that a connection is trusted to take; a small one would be over at the next ping.
+        assert anyio.current_time() - began > 80

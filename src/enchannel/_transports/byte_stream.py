@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import ssl
-import sys
 from collections import deque
 
 import anyio
@@ -32,9 +31,6 @@ STAGGER = 0.25
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """The option, where the system has it."""
 
-SIOCOUTQ: int | None = 0x5411 if sys.platform == "linux" else None
-"""Asks for the bytes that were sent and not acknowledged; see tcp(7)."""
-
 
 class ByteStream:
     """One connection.
@@ -50,17 +46,6 @@ class ByteStream:
         self._unsent: deque[memoryview] = deque()
         self.unsent: int = 0
         """Bytes that the system has not taken yet."""
-
-    @property
-    def under_way(self) -> int:
-        """Bytes that the other end's system has not acknowledged, as far as ours says so."""
-        taken = 0
-        if SIOCOUTQ is not None:
-            with contextlib.suppress(OSError):
-                import fcntl
-
-                taken = int.from_bytes(fcntl.ioctl(self._sock, SIOCOUTQ, b"\0" * 4), sys.byteorder)
-        return self.unsent + taken
 
     def receive_nowait(self) -> bytes:
         """What has arrived; nothing at the end of the stream.

@@ -197,7 +197,7 @@ class ServerTransport(FrameTransport):
                 "that is configured to take more, say so with max_sent_size"
             )
         socket.send_nowait(data, text=text)
-        self._vigil.sent()
+        self._vigil.sent(len(data))
         self._write_on()
 
     def _write_on(self) -> None:
@@ -210,10 +210,7 @@ class ServerTransport(FrameTransport):
             while (socket := self.socket) is not None and socket.unsent:
                 # It may be closed meanwhile, and another one in its place.
                 await socket.wait_writable()
-                before = socket.unsent
                 socket.flush_nowait()
-                if socket.unsent < before:
-                    self._vigil.moved()
                 self._news.ring()
         finally:
             self._writing = False

@@ -38,6 +38,9 @@ SELDOM = 60.0
 LEAVING, LEAVE = 10.0, 0.5
 """Seconds that a kernel which said that it exits may take to be gone, and between two looks whether it is."""
 
+SLOWEST = 100_000
+"""Bytes a second that a connection is trusted to take; what was sent is on its way for as long."""
+
 DEAF = 10.0
 """Seconds without the answer of a kernel that is idle, behind which the websocket leads nowhere."""
 
@@ -78,8 +81,7 @@ class Vigil:
         self._ask = look
         self._heard_at = self._spoke_at = self._due_since = math.inf
         self._leaves_until = -math.inf
-        self._moved_at = -math.inf
-        self._under_way = 0
+        self._moved_at = self._through_at = -math.inf
         self._thought_deaf = False
         self._due = Bell()
 
@@ -98,11 +100,14 @@ class Vigil:
             self._thought_deaf = False
 
     def moved(self) -> None:
-        """Something of what is under way has come, or gone, be it no whole message yet."""
+        """Something of what is under way has come, be it no whole message yet."""
         self._moved_at = anyio.current_time()
 
-    def sent(self) -> None:
-        """Something was sent, and an answer is due."""
+    def sent(self, size: int) -> None:
+        """Something of `size` bytes was sent, and an answer is due."""
+        # What is acknowledged may be in the memory of somebody in between: the system does not know how far it is.
+        now = anyio.current_time()
+        self._through_at = max(self._through_at, now) + size / SLOWEST
         if self._due_since == math.inf:
             self._due_since = anyio.current_time()
             self._due.ring()
@@ -127,11 +132,8 @@ class Vigil:
             if socket is None:
                 continue
             socket.ping()
-            before = socket.under_way
-            await anyio.sleep(PONG)
-            if socket.under_way < before:
-                # It stands behind a large message, which goes out.
-                continue
+            # It stands behind all that was sent before.
+            await anyio.sleep_until(max(asked, self._through_at) + PONG)
             seen_at = max(self._heard_at, self._moved_at)
             if self._watched.socket is socket and not (self._watched.stopped or seen_at >= asked):
                 self._watched.silent()
@@ -161,19 +163,15 @@ class Vigil:
                 at = anyio.current_time() + pause
 
     async def _look(self) -> None:
-        due_since, socket = self._due_since, self._watched.socket
+        due_since = self._due_since
         presence = await self._ask()
         if presence is None or self._watched.socket is None:
             return
-        if socket is not None and socket is self._watched.socket:
-            before, self._under_way = self._under_way, socket.under_way
-            if self._under_way and self._under_way != before:
-                self.moved()
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
             return
         # A large message takes its time on a slow connection.
-        since = max(due_since, self._moved_at)
+        since = max(due_since, self._moved_at, self._through_at)
         overdue = due_since == self._due_since and anyio.current_time() - since >= DEAF
         if overdue and presence.state == "idle" and not self._thought_deaf:
             self._thought_deaf = True

@@ -152,11 +152,6 @@ class WebSocket:
         """Bytes that the system has not taken yet."""
         return self._stream.unsent
 
-    @property
-    def under_way(self) -> int:
-        """Bytes that the other end has not acknowledged."""
-        return self._stream.under_way
-
     def send_nowait(self, data: bytes, *, text: bool) -> None:
         """Takes over `data` as one message; what is sent through an ended websocket goes nowhere."""
         if self._protocol.state is State.OPEN:
