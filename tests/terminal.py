@@ -36,6 +36,16 @@ def enchannel(
     )
 
 
+HEEDING = (
+    sys.executable,
+    "-c",
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+)
+"""Begins Python's arguments: who runs in the background, or by nohup, ignores signals, and so do those that he starts."""
+
+
 class Terminal:
     """The command in a terminal of its own, and somebody who types there."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -167,17 +166,13 @@ def test_few_descriptors_make_no_kernel_dead(runtime: Path) -> None:
             for number in range(60):
                 (runtime / f"kernel-copy-{number}.json").write_bytes(content)
 
-            def limited() -> None:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
-
             return await anyio.to_thread.run_sync(
                 lambda: subprocess.run(
-                    [sys.executable, "-c", LISTS],
+                    ["/bin/sh", "-c", 'ulimit -n 80; exec "$@"', "sh", sys.executable, "-c", LISTS],
                     capture_output=True,
                     text=True,
                     timeout=DEADLINE,
                     check=False,
-                    preexec_fn=limited,
                 )
             )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from terminal import DEADLINE, Terminal, enchannel, is_gone, wait_for
+from terminal import DEADLINE, HEEDING, Terminal, enchannel, is_gone, wait_for
 
 MUCH = 300_001
 
@@ -38,7 +38,7 @@ def started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]
         "stderr": subprocess.PIPE,
         **options,
     }
-    process = subprocess.Popen([sys.executable, "-m", "enchannel", *arguments], **given)
+    process = subprocess.Popen([*HEEDING, "-m", "enchannel", *arguments], **given)
     with process:
         try:
             yield process

@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from enchannel import Kernel, open_kernel
-from terminal import DEADLINE, Terminal
+from terminal import DEADLINE, HEEDING, Terminal
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ class Watched:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "enchannel", "watch", *arguments],
+            [*HEEDING, "-m", "enchannel", "watch", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -396,6 +396,7 @@ def test_a_servers_kernel_is_checked_watched_and_runs_a_notebook(
     import nbformat
     from nbformat.v4 import new_code_cell, new_notebook
 
+    anyio.run(jupyter_server.wait_ready)
     env = {**os.environ, "JUPYTER_TOKEN": TOKEN, "JUPYTER_SERVER_URL": jupyter_server.url}
     checks = ("--only", "stdout", "--only", "restart", "--only", "heartbeat", "--only", "shutdown")
     checked = enchannel("check", "python3", *checks, env=env)
