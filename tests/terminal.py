@@ -36,13 +36,14 @@ def enchannel(
     )
 
 
-HEEDING = (
-    sys.executable,
-    "-c",
-    "import os, signal, sys\n"
-    "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM): signal.signal(number, signal.SIG_DFL)\n"
-    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
-)
+_HEED = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+HEEDING = (sys.executable, "-c", _HEED)
 """Begins Python's arguments: who runs in the background, or by nohup, ignores signals, and so do those that he starts."""
 
 

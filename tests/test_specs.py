@@ -67,7 +67,7 @@ def test_what_makes_another_python_is_not_handed_down(
         (["/opt/ipykernel/bin/xpython", "-f", "{connection_file}"], False),
         (["/envs/ipykernel-env/bin/python", "-m", "xpython_launcher"], False),
         (["python", "-m", "bash_kernel", "--log", "ipykernel"], False),
-        (["/home/me/ipykernel/run.sh", "{connection_file}"], False),
+        (["/srv/ipykernel/run.sh", "{connection_file}"], False),
     ],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no ipc")
