@@ -25,7 +25,7 @@ from .._exceptions import (
 from .._groups import shielded, unwrapping_task_group
 from .._log import logger
 from .rest import Rest
-from .server_kernel import ServerKernel, kernel_path
+from .server_kernel import AGAIN, FAILED, ServerKernel, kernel_path
 from .server_models import ServerKernelSpec, mapping, model_of
 
 __all__ = ["Start", "ready"]
@@ -36,11 +36,11 @@ DELETED_WITHIN = 30.0
 NO_WORDS = ("", "Unhandled error", "Internal Server Error")
 """What a server says of a start that has failed, where it says nothing."""
 
-APPEARING, AGAIN = 5.0, 0.5
-"""Seconds for a kernel to appear whose start was not answered, and between two attempts to delete it."""
+APPEARING = 5.0
+"""Seconds for a kernel to appear whose start was not answered."""
 
-REFUSED, UNKNOWN_THERE, FAILED = 400, 404, 500
-"""Statuses from which on a server has refused, does not know, and has failed."""
+REFUSED, UNKNOWN_THERE = 400, 404
+"""The status from which on a server has refused, and that of what it does not know."""
 
 STOPPED_START = 10.0
 """Seconds that a start which was cancelled may take to say what it has started."""
@@ -66,19 +66,16 @@ class Start:
         self.answered = anyio.Event()
         self.left = anyio.Event()
 
-    async def _host(self) -> None:
-        async with unwrapping_task_group() as tasks:
-            tasks.start_soon(self._give_up, tasks.cancel_scope)
-            await self._ask()
-            tasks.cancel_scope.cancel()
-        self.answered.set()
-        await self.left.wait()
-
     async def host(self) -> None:
         """Has the server start it, and delete it when its block is left. Shielded, and never raises."""
         with shielded():
             try:
-                await self._host()
+                async with unwrapping_task_group() as tasks:
+                    tasks.start_soon(self._give_up, tasks.cancel_scope)
+                    await self._ask()
+                    tasks.cancel_scope.cancel()
+                self.answered.set()
+                await self.left.wait()
             finally:
                 self.answered.set()
                 # Also where asyncio cancels every task that there is.

@@ -57,10 +57,6 @@ RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
 """How what a server says begins where it drops output."""
 
 
-CONTROL_FRAME = 256
-"""Bytes that a ping or a pong, which says nothing of the way to the kernel, has at the most; several may come together."""
-
-
 class ServerTransport(FrameTransport):
     """The channels of a kernel behind a server; made by ``connect()`` of a server.
 
@@ -384,12 +380,10 @@ class ServerTransport(FrameTransport):
             messages = socket.receive_nowait()
         except anyio.WouldBlock:
             return
-        if socket.received - before > CONTROL_FRAME:
-            self._vigil.moved()
         if messages:
             self._spoke = True
             self._way_back.spoke()
-        self._vigil.heard(messages=bool(messages))
+        self._vigil.heard(socket.received - before, messages=bool(messages))
         self._sort(messages)
         self._write_on()
 

@@ -38,6 +38,9 @@ SELDOM = 60.0
 LEAVING, LEAVE = 10.0, 0.5
 """Seconds that a kernel which said that it exits may take to be gone, and between two looks whether it is."""
 
+CONTROL_FRAME = 256
+"""Bytes that a ping or a pong, which says nothing of the way to the kernel, has at the most; several may come together."""
+
 SLOWEST = 100_000
 """Bytes a second that a connection is trusted to take; what was sent is on its way for as long."""
 
@@ -92,16 +95,15 @@ class Vigil:
         self._heard_at = self._spoke_at = anyio.current_time()
         self._due_since = math.inf
 
-    def heard(self, *, messages: bool) -> None:
-        """Something has arrived, and `messages` of the kernel among it."""
+    def heard(self, size: int, *, messages: bool) -> None:
+        """Something of `size` bytes has arrived, and whole `messages` of the kernel among it."""
         self._heard_at = anyio.current_time()
+        if size > CONTROL_FRAME:
+            # A large message takes its time.
+            self._moved_at = self._heard_at
         if messages:
             self._spoke_at, self._due_since = self._heard_at, math.inf
             self._thought_deaf = False
-
-    def moved(self) -> None:
-        """Something of what is under way has come, be it no whole message yet."""
-        self._moved_at = anyio.current_time()
 
     def sent(self, size: int) -> None:
         """Something of `size` bytes was sent, and an answer is due."""
@@ -134,8 +136,9 @@ class Vigil:
             socket.ping()
             # It stands behind all that was sent before.
             await anyio.sleep_until(max(asked, self._through_at) + PONG)
-            seen_at = max(self._heard_at, self._moved_at)
-            if self._watched.socket is socket and not (self._watched.stopped or seen_at >= asked):
+            if self._watched.socket is socket and not (
+                self._watched.stopped or self._heard_at >= asked
+            ):
                 self._watched.silent()
 
     async def look_after(self) -> None:
@@ -170,7 +173,6 @@ class Vigil:
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
             return
-        # A large message takes its time on a slow connection.
         since = max(due_since, self._moved_at, self._through_at)
         overdue = due_since == self._due_since and anyio.current_time() - since >= DEAF
         if overdue and presence.state == "idle" and not self._thought_deaf:

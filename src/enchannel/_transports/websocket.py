@@ -35,7 +35,6 @@ __all__ = ["Refused", "WebSocket", "open_websocket"]
 LINGER = 1.0
 """Seconds for what was sent to go out, and for the server to take leave."""
 
-
 OWED = 1 << 20
 """Bytes of answers to pings that may wait for a server to read them."""
 
