@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from .. import ConnectionFileError, find_connection_file, list_running_kernels
+from .. import ConnectionFileError, list_running_kernels
+from .._kernels.connection_files import matching_files
 
 __all__ = ["existing_file"]
 
@@ -16,27 +16,16 @@ async def existing_file(name: str) -> Path:
     Raises:
         ConnectionFileError: There is none, it is dead, or there are several.
     """
-    found = find_connection_file(name)
-    if _is_file(name):
-        return found
-    running = await list_running_kernels()
-    for pattern in (name, f"{name}.json", f"*{name}*"):
-        matching = [each for each in running if fnmatchcase(each.connection_file.name, pattern)]
-        if matching:
-            break
-    else:
-        # Called otherwise than kernels are.
-        return found
-    there = [each.connection_file for each in matching if not each.gone]
+    found = matching_files(name)
+    if found == [Path(name)]:
+        return found[0]
+    gone = {each.connection_file for each in await list_running_kernels() if each.gone}
+    there = [path for path in found if path not in gone]
     if len(there) == 1:
         return there[0]
     if there:
         names = ", ".join(sorted(path.name for path in there))
         raise ConnectionFileError(f"{name!r} may be any of {len(there)} kernels: {names}")
     raise ConnectionFileError(
-        f"{found.name}: that kernel is dead, and has left its file behind; 'enchannel kernels' lists those that run"
+        f"{found[0].name}: that kernel is dead, and has left its file behind; 'enchannel kernels' lists those that run"
     )
-
-
-def _is_file(name: str) -> bool:
-    return Path(name).is_file()

@@ -36,6 +36,7 @@ __all__ = [
     "ConnectionFile",
     "by_age",
     "find_connection_file",
+    "matching_files",
     "runtime_directory",
     "write_connection_file",
 ]
@@ -318,6 +319,11 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
     Raises:
         ConnectionFileError: There is none.
     """
+    return matching_files(name_or_glob)[0]
+
+
+def matching_files(name_or_glob: str | os.PathLike[str] | None) -> list[Path]:
+    """All that :func:`find_connection_file` chooses from, the newest first; raises what it does."""
     if name_or_glob is not None:
         if not _is_path(name_or_glob):
             said = f"a connection file is named by a path or a text, not {name_or_glob!r}"
@@ -325,7 +331,7 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
         path = Path(name_or_glob)
         try:
             if path.is_file():
-                return path
+                return [path]
         except OSError as error:
             raise ConnectionFileError(f"{path}: {error.strerror}") from error
     directory = runtime_directory()
@@ -340,7 +346,7 @@ def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> 
     if not found:
         what = "no connection file" if name_or_glob is None else f"no connection file {name!r}"
         raise ConnectionFileError(f"{what} in {directory}: is the kernel running?")
-    return found[0]
+    return found
 
 
 def by_age(directory: Path, pattern: str) -> Iterator[Path]:
