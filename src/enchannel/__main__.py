@@ -2,8 +2,8 @@
 
 Here is what is asked for; what is done about it is in ``_cli``.
 
-* Built on what ``from enchannel import ...`` and ``from enchannel.testing import ...`` give, and on nothing else of
-  the library.
+* Built on what ``from enchannel import ...`` and ``from enchannel.testing import ...`` give; of the rest of the library it
+  knows how signals are heard, groups unwrapped, and names of connection files matched.
 * Bad input is told before anything is launched: what is wrong, what would be right, exit status 2.
 * ``click`` and ``rich`` are needed here only.
 """
@@ -33,10 +33,10 @@ else:
         )
         sys.exit(2)
 
-from ._cli.code import STANDARD_INPUT, Code, Failure, work_of
-from ._cli.command import until_signal
+from ._cli.code import STANDARD_INPUT, Code, work_of
+from ._cli.command import Failure, until_signal
 from ._cli.input import open_input
-from ._cli.notebook import Notebook, NotebookError
+from ._cli.notebook import Notebook
 from ._cli.output import JsonOutput, Output
 from ._cli.run import Run, Target
 
@@ -377,7 +377,7 @@ def _failures() -> Iterator[None]:
     """Errors as their message and an exit status."""
     try:
         yield
-    except (EnchannelError, NotebookError, OSError) as error:
+    except (EnchannelError, OSError) as error:
         raise Failure(str(error)) from error
     except KeyboardInterrupt:
         _exit(130)

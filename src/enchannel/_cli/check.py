@@ -18,7 +18,7 @@ import trio
 from .. import KernelSpec, LocalProtocolError, open_kernel, open_server
 from .._groups import unwrapping_task_group
 from ..testing import CheckResult, KernelSamples, check_kernel
-from .code import Failure
+from .command import Failure
 from .output import printable
 from .writer import Writer
 

@@ -12,20 +12,15 @@ from pathlib import Path
 import click
 
 from .. import KernelSpec
+from .command import Failure
 from .notebook import Notebook, Options, value_of
 from .run import Cell, Target, Work
 
-__all__ = ["STANDARD_INPUT", "Code", "Failure", "work_of"]
+__all__ = ["STANDARD_INPUT", "Code", "work_of"]
 
 STANDARD_INPUT = "-"
 
 NOTEBOOK = ".ipynb"
-
-
-class Failure(click.ClickException):
-    """What was asked for cannot be done."""
-
-    exit_code = 2
 
 
 class Code(str):
@@ -67,14 +62,14 @@ def work_of(
         },
     )
     launched_here = target.server is None and target.existing is None
-    language = ""
-    if target.kernel is not None and launched_here:
-        language = KernelSpec.find(target.kernel).language
-    notebook = Notebook(path, options, language)
+    named = target.kernel if launched_here else None
+    spec = KernelSpec.find(named) if named is not None else None
+    notebook = Notebook(path, options, spec.language if spec is not None else "")
     target.kernel = target.kernel or notebook.kernel
     target.cwd = str(path.absolute().parent)
     if launched_here:
-        target.extra_arguments = notebook.arguments(KernelSpec.find(target.kernel or "python3"))
+        spec = spec or KernelSpec.find(target.kernel or "python3")
+        target.extra_arguments = notebook.arguments(spec)
     return notebook
 
 

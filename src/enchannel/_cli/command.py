@@ -6,12 +6,19 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import click
 import trio
 
 from .._groups import unwrapping_task_group
 from .._signals import heard
 
-__all__ = ["stop_until_continued", "until_signal"]
+__all__ = ["Failure", "stop_until_continued", "until_signal"]
+
+
+class Failure(click.ClickException):
+    """What was asked for cannot be done."""
+
+    exit_code = 2
 
 
 async def until_signal(command: Callable[[], Awaitable[int]]) -> int:

@@ -25,7 +25,7 @@ from .. import (
     list_running_kernels,
     open_server,
 )
-from .code import Failure
+from .command import Failure
 from .input import Lines
 from .output import is_dumb, printable
 from .writer import Writer, is_terminal

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
+from .command import Failure
 from .output import without_odd_numbers
 from .run import Cell, Work
 from .widgets import WidgetStates
@@ -36,7 +37,7 @@ from .widgets import WidgetStates
 if TYPE_CHECKING:
     from .. import Execution, KernelChannels, KernelSpec, Message
 
-__all__ = ["Notebook", "NotebookError", "Options", "Value", "value_of"]
+__all__ = ["Notebook", "Options", "Value", "value_of"]
 
 Value: TypeAlias = "bool | int | float | str | None"
 
@@ -54,10 +55,6 @@ TOO_DEEP: dict[str, Any] = {
 
 IDS_SINCE = 5
 """The minor version of the format from which on cells have ids."""
-
-
-class NotebookError(Exception):
-    """It cannot be read, or not run as it is asked for."""
 
 
 @attrs.frozen
@@ -80,14 +77,15 @@ class Notebook(Work):
         language: That of the kernel which runs it, where that is known.
 
     Raises:
-        NotebookError: It is none, or cannot be run like that.
+        Failure: It is none, or cannot be run like that.
         OSError: It cannot be read, or what comes of it not be written.
     """
 
     def __init__(self, path: Path, options: Options, language: str = "") -> None:
         self.path = path
-        self._read_as = _digest(path)
-        self._content = _read(path)
+        data = path.read_bytes()
+        self._read_as = _digest(data)
+        self._content = _parsed(path, data)
         self._options = options
         self._widgets = WidgetStates()
         self._results: list[tuple[Any, list[dict[str, Any]]]] = []
@@ -183,7 +181,7 @@ class Notebook(Work):
         _write(output, _text(self._content))
 
     def _is_changed(self) -> bool:
-        return _digest(self.path) != self._read_as
+        return _digest(self.path.read_bytes()) != self._read_as
 
     # Parameters.
 
@@ -193,7 +191,7 @@ class Notebook(Work):
         write = _ASSIGNMENTS.get(language.lower() or "python")
         if write is None:
             known = ", ".join(_ASSIGNMENTS)
-            raise NotebookError(
+            raise Failure(
                 f"{self.path}: how {language} sets parameters is not known here; of {known} it is"
             )
         lines = ["# Parameters", *(write(name, value) for name, value in parameters.items())]
@@ -246,26 +244,24 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 # Files.
 
 
-def _digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
-def _read(path: Path) -> Any:
+def _parsed(path: Path, data: bytes) -> Any:
     try:
         import nbformat
     except ImportError:
-        raise NotebookError('notebooks need nbformat: pip install "enchannel[cli]"') from None
+        raise Failure('notebooks need nbformat: pip install "enchannel[cli]"') from None
     try:
         with warnings.catch_warnings():
             # What is missing in it, and is made up for, is nothing that its user has to do about.
             warnings.simplefilter("ignore")
-            content = nbformat.reads(path.read_text(encoding="utf-8-sig"), as_version=4)
-    except OSError:
-        raise
+            content = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
     except Exception as error:
         # Of many kinds, by how it is none.
         said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotebookError(f"{path} is no notebook: {said[:200]}") from error
+        raise Failure(f"{path} is no notebook: {said[:200]}") from error
     return content
 
 
@@ -286,12 +282,12 @@ def _text(content: Any) -> str:
 def _check_writable(path: Path) -> None:
     """Before anything is run that would be lost."""
     if path.is_dir():
-        raise NotebookError(f"{path} is a directory, and no file to write a notebook to")
+        raise Failure(f"{path} is a directory, and no file to write a notebook to")
     directory = Path(os.path.realpath(path)).parent
     if not directory.is_dir():
-        raise NotebookError(f"{path}: there is no directory {directory}")
+        raise Failure(f"{path}: there is no directory {directory}")
     if not os.access(path if path.exists() else directory, os.W_OK):
-        raise NotebookError(f"{path} may not be written")
+        raise Failure(f"{path} may not be written")
 
 
 def _write(path: Path, text: str) -> None:

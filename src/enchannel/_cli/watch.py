@@ -22,8 +22,7 @@ from .. import KernelChannels, KernelDied, Message, Subscription, list_running_k
 from .._groups import unwrapping_task_group
 from .._signals import heard
 from ..outputs import bundle_text, plain_text
-from .code import Failure
-from .command import stop_until_continued
+from .command import Failure, stop_until_continued
 from .output import as_line, is_dumb, json_of, printable
 from .progress import Progress
 from .run import Target
@@ -84,7 +83,7 @@ class Watch:
             ch = await stack.enter_async_context(self._target.open_channels())
             if self._record is not None:
                 await stack.enter_async_context(ch.record(self._record))
-            heard = await stack.enter_async_context(ch.subscribe("iopub"))
+            stream = await stack.enter_async_context(ch.subscribe("iopub"))
             screen = Screen(self._stdout)
             async with unwrapping_task_group() as tasks:
                 if self._stdout.is_terminal and not self._as_json and not is_dumb():
@@ -92,13 +91,13 @@ class Watch:
                     tasks.start_soon(screen.give_way)
                 tasks.start_soon(self._follow, ch, screen)
                 tasks.start_soon(self._meet, ch, screen)
-                await self._read(ch, heard, screen)
+                await self._read(ch, stream, screen)
                 tasks.cancel_scope.cancel()
         return 0
 
-    async def _read(self, ch: KernelChannels, heard: Subscription, screen: Screen) -> None:
+    async def _read(self, ch: KernelChannels, stream: Subscription, screen: Screen) -> None:
         try:
-            async for channel, message in heard:
+            async for channel, message in stream:
                 await self._tell_restarts(ch, screen)
                 if self._as_json:
                     await screen.write(as_line(json_of(channel, message)))
