@@ -409,7 +409,8 @@ async def test_what_a_server_keeps_of_the_kernel_before_is_dropped() -> None:
         await fake.wait_websockets(1)
         assert (await ch.run("6 * 7")).status == "ok"
         assert fake.websockets()[0]._transport is not before
-        assert fake.websockets()[0].session == ch._core.session
+        # It is the routing id of the server's sockets too, and the one before may still have something to say.
+        assert fake.websockets()[0].session != ch._core.session
 
 
 async def test_a_server_that_takes_every_websocket_and_ends_it_is_not_stormed() -> None:
@@ -595,6 +596,9 @@ async def test_a_close_that_comes_with_the_end_of_the_handshake() -> None:
                 await anyio.sleep(0.01)
         fake.ends_websockets = False
         with anyio.fail_after(20):
+            # The one that is open now may be about to be ended.
+            with contextlib.suppress(NoReply):
+                await ch.run("6 * 7")
             assert (await ch.run("6 * 7")).status == "ok"
 
 

@@ -47,10 +47,15 @@ async def test_a_connection_that_is_dead_and_open_is_noticed_and_made_anew() -> 
         assert ch.statistics().gaps == 1
 
 
-async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another() -> None:
+@pytest.mark.parametrize("state", ["idle", "busy", "starting"])
+async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another(
+    state: str,
+) -> None:
+    """Whatever it believes of the kernel: of one that died at work, that it is busy."""
     async with open_fake_server() as fake, open_server(fake.url) as server:
         fake.on_start(scripted)
         async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            fake.believe(kernel.id, state)
             (websocket,) = fake.websockets()
             for pipe in websocket._transport.inbound.values():
                 pipe.stall()
@@ -65,6 +70,47 @@ async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another
                 with anyio.fail_after(600):
                     assert (await ch.run("6 * 7")).status == "ok"
             assert ch.statistics().outages == 1
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+async def test_a_server_that_hands_out_what_has_lost_the_way_once_more(state: str) -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            # It is known that control is answered.
+            await ch.control.send({"header": {"msg_type": "kernel_info_request"}, "content": {}})
+            await ch.control.receive()
+            fake.believe(kernel.id, state)
+            (websocket,) = fake.websockets()
+            for pipe in websocket._transport.inbound.values():
+                pipe.stall()
+            with anyio.fail_after(600):
+                with pytest.raises((NoReply, KernelDied)):
+                    await ch.run("6 * 7")
+                assert (await ch.run("6 * 7")).status == "ok"
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+async def test_a_kernel_that_says_nothing_however_it_is_reached(state: str) -> None:
+    """Idle, it is lost; where it may be busy, its code may hold up control as well, and go on."""
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            fake.believe(kernel.id, state)
+            fake.kernels[kernel.id].go_silent()
+            if state == "idle":
+                with anyio.fail_after(600), pytest.raises(KernelDied, match="answers nothing"):
+                    await ch.run("6 * 7")
+                return
+            async with anyio.create_task_group() as tasks:
+
+                async def wake() -> None:
+                    await anyio.sleep(600)
+                    fake.kernels[kernel.id].wake()
+
+                tasks.start_soon(wake)
+                assert (await ch.run("6 * 7")).status == "ok"
+            assert ch.statistics().outages <= 2
 
 
 async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:

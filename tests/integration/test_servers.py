@@ -36,6 +36,7 @@ from enchannel import (
     open_server,
 )
 from enchannel.testing import open_fake_kernel, open_fake_server
+from raw_kernel import PORTS
 from terminal import enchannel
 
 pytestmark = pytest.mark.anyio
@@ -48,6 +49,8 @@ COUNT = 100
 JUPYTER_SERVER = (
     "jupyter-server", "--allow-root", "--no-browser", "--ip=127.0.0.1", "--port={port}",
     "--ServerApp.port_retries=0", "--IdentityProvider.token={token}",
+    # Deaths count as consecutive for as long as a test takes, however slow the machine is.
+    "--KernelRestarter.stable_start_time=600",
 )  # fmt: skip
 KERNEL_GATEWAY = (
     "jupyter-kernelgateway", "--KernelGatewayApp.ip=127.0.0.1", "--KernelGatewayApp.port={port}",
@@ -64,8 +67,13 @@ class Running:
     """A server in a process of its own."""
 
     def __init__(self, *command: str, home: str = "", env: Mapping[str, str] | None = None) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        # Not one that the system may give to somebody else before the server has it.
+        with contextlib.ExitStack() as stack:
+            for port in random.sample(PORTS, len(PORTS)):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                    self.port = port
+                    break
         self.url = f"http://127.0.0.1:{self.port}"
         program, *options = (each.format(port=self.port, token=TOKEN) for each in command)
         # The program of this environment, whatever the path says.
@@ -230,13 +238,30 @@ async def test_a_kernel_that_somebody_restarts(jupyter_server: Running) -> None:
 
 async def test_a_kernel_that_is_killed_again_and_again(jupyter_server: Running) -> None:
     async with opened(jupyter_server) as (_, _, ch):
-        with anyio.fail_after(100):
+        with anyio.fail_after(200):
             while ch.lost is None:
                 # A server that restarts a kernel may lose what is sent to it at that moment.
                 with contextlib.suppress(KernelDied, NoReply):
                     await ch.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
         assert ch.lost.reason == "exited"
         assert ch.statistics().restarts >= 4
+
+
+async def test_a_request_to_a_dead_kernel_costs_the_next_one_nothing() -> None:
+    """A server's socket with a word for the dead kernel lingers, and would take the next one's answers."""
+    with running(*JUPYTER_SERVER, "--KernelRestarter.restart_limit=50") as server:
+        async with opened(server) as (_, _, ch):
+            for death in range(1, 7):
+                pid = int((await ch.run("import os; os.getpid()")).text)
+                os.kill(pid, signal.SIGKILL)
+                with anyio.fail_after(100):
+                    while ch.statistics().restarts < death:
+                        await ch.shell.send(
+                            {"header": {"msg_type": "kernel_info_request"}, "content": {}}
+                        )
+                        await anyio.sleep(0.1)
+                    assert (await ch.run("1")).status == "ok"
+                assert ch.statistics().outages == 0
 
 
 async def test_a_server_that_is_stopped() -> None:

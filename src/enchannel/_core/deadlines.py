@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANSWER", "BEGUN", "GRACE", "PUBLISHED", "QUESTION", "TICK", "UNANSWERED"]
+__all__ = ["ANSWER", "BEGUN", "GRACE", "KNOCK", "PUBLISHED", "QUESTION", "TICK", "UNANSWERED"]
 
 TICK = 0.2
 """Seconds between two looks at what may be missing."""
@@ -25,3 +25,6 @@ implementations are silent there."""
 
 PUBLISHED = 30.0
 """Seconds for iopub to say anything, where the kernel has answered and what it published is still on its way."""
+
+KNOCK = 60.0
+"""Seconds between two questions on control, while a request waits of which the kernel says nothing."""

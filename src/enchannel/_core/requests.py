@@ -20,6 +20,7 @@ may be missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 import anyio
@@ -28,7 +29,7 @@ from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.message import ABORTED, ChannelName, Message
 from .._trio import uncut
-from .deadlines import ANSWER, BEGUN, GRACE, PUBLISHED, QUESTION, UNANSWERED
+from .deadlines import ANSWER, BEGUN, GRACE, KNOCK, PUBLISHED, QUESTION, UNANSWERED
 from .flight import Flight, Missing, Tied
 from .inquiry import Inquiry, Probe
 from .left import Left
@@ -57,6 +58,7 @@ class Requests:
         """Called with what comes on iopub and no execution takes."""
         self.paused: bool = False
         """Whether nothing is concluded now."""
+        self._knock_at = -math.inf
 
     # Filing.
 
@@ -207,12 +209,22 @@ class Requests:
         inquiry = flight.inquiry
         if missing is Missing.BOTH and inquiry is not None and self._second(inquiry):
             wanted = "iopub"
+        unheard = inquiry is not None and not (flight.heard or inquiry.answered)
+        if unheard and now is not None and now - flight.since >= ANSWER:
+            self._knock(now)
         if inquiry is None or inquiry.channel != wanted:
             if now is not None:
                 flight.inquiry = self._inquiry_for(flight, wanted, now)
             return
         if self._is_answered(flight, missing, inquiry, now):
             self._conclude(flight)
+
+    def _knock(self, now: float) -> None:
+        """Asks on control, which is answered while code runs, so that a connection that leads nowhere shows."""
+        asked = self.questions.pending("control")
+        if now >= self._knock_at and not asked and "control" in self._seam.channels:
+            self._knock_at = now + KNOCK
+            self.questions.ask("control")
 
     def _second(self, inquiry: Inquiry) -> bool:
         """Where nothing at all came: whether its channel is overtaken, and iopub is to be asked behind as well."""

@@ -10,10 +10,10 @@ The rules:
 * A websocket that is open proves nothing. The server is pinged, and behind a silence the pump closes the connection
   hard and comes back. The kernel is asked for over REST where something is due and nothing comes, and now and then while
   it is silent: a server leaves the websocket of a kernel that is gone open.
-* Behind each restart the server's own sockets may lead nowhere. Only a handshake proves that they do not, so the
-  websocket is made anew then, and what the server had kept for it is dropped.
-* What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears our
-  own session. It is the transport's to understand, and no output.
+* Behind each restart the server's own sockets may lead nowhere. So the websocket is made anew then, with a session of
+  its own, and what the server had kept for the one before is dropped. What we send bears the first session throughout.
+* What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears the
+  session of a websocket of ours. It is the transport's to understand, and no output.
 
 Source: Jupyter Server's websocket handlers, and JupyterLab's services, which they were made for.
 """
@@ -53,6 +53,9 @@ UNSENT = 1 << 20
 ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 """Where what we sent may be lost with a websocket, however it ended."""
 
+SESSIONS = 3
+"""Sessions of websockets whose words may still be on their way."""
+
 RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
 """How what a server says begins where it drops output."""
 
@@ -64,7 +67,7 @@ class ServerTransport(FrameTransport):
         channels: Those that are carried.
         wire: Reads and writes the parts of a message.
         reach: How its server is reached.
-        session: The session of all that is sent, and the websocket's.
+        session: The session of all that is sent, and the first websocket's.
         max_sent_size: Bytes that a message may have which is sent.
     """
 
@@ -98,6 +101,7 @@ class ServerTransport(FrameTransport):
         self._vigil = Vigil(self, reach.look)
         self._doubtful: Sequence[ChannelName] = ()
         self._way_back = WayBack(reach, session)
+        self._sessions = deque([session], SESSIONS)
         self._deaf = self._spoke = False
 
     # Receiving.
@@ -132,7 +136,8 @@ class ServerTransport(FrameTransport):
     def _concerns_us(self, messages: Sequence[Message]) -> bool:
         """Whether the server may have said something of its own among `messages`; most batches hold nothing of it."""
         headers = [message.header for message in messages]
-        return self.session in [header.get("session") for header in headers] or (
+        sessions = [header.get("session") for header in headers]
+        return any(ours in sessions for ours in self._sessions) or (
             "shutdown_reply" in [header.get("msg_type") for header in headers]
         )
 
@@ -151,7 +156,7 @@ class ServerTransport(FrameTransport):
         if kind == "shutdown_reply" and not content.get("restart"):
             # The kernel's own, and its last.
             self._vigil.leaves()
-        if message.session != self.session:
+        if message.session not in self._sessions:
             return None
         if kind == "status" and not message.parent_header:
             state = content.get("execution_state")
@@ -193,7 +198,7 @@ class ServerTransport(FrameTransport):
                 "that is configured to take more, say so with max_sent_size"
             )
         socket.send_nowait(data, text=text)
-        self._vigil.sent(len(data))
+        self._vigil.sent(channel, len(data))
         self._write_on()
 
     def _write_on(self) -> None:
@@ -230,6 +235,8 @@ class ServerTransport(FrameTransport):
         if self._socket is not None:
             self._socket.close()
         self._socket = socket
+        if self._way_back.session not in self._sessions:
+            self._sessions.append(self._way_back.session)
         self._spoke = False
         self._vigil.connected()
 
@@ -340,7 +347,12 @@ class ServerTransport(FrameTransport):
         if self._deaf:
             self._way_back.want_anew()
         self._deaf = not self._deaf
-        self._lose("the kernel is idle, and its answer does not come", self.channels)
+        self._lose("an answer of the kernel is due, and does not come", self.channels)
+
+    def mute(self) -> None:
+        """The kernel says nothing, however it is reached."""
+        said = "its server calls the kernel idle, and it answers nothing, on a websocket made anew as well"
+        self._end(said, ConnectionEvent.GONE)
 
     def gone(self, said: str) -> None:
         """The kernel is gone."""
@@ -398,6 +410,8 @@ class ServerTransport(FrameTransport):
                 continue
             put(channel, frames, len(data))
             rung.add(channel)
+        if "control" in rung:
+            self._vigil.control_spoke()
         self._arrivals.ring(rung)
 
     async def _come_back(self) -> None:

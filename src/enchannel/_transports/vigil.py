@@ -5,6 +5,9 @@
 * A server leaves the websocket of a kernel that is gone open, and silent. So the kernel is asked for over REST where
   something is due and nothing comes, when it has said that it exits, and now and then while it says nothing.
 * A server that says that the kernel is idle, while an answer of it is due and nothing is under way, has lost the way to it.
+  So has one that believes the kernel busy (it may, since the one before died at work), where control is silent as well.
+* Where the websocket was made anew for that, and made anew without what the server had kept, and still says nothing,
+  the kernel that its server calls idle is not there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .._bell import Bell
 from .reach import Presence
 
 if TYPE_CHECKING:
+    from .._protocol.connection_info import ChannelName
     from .websocket import WebSocket
 
 __all__ = ["Vigil"]
@@ -45,7 +49,10 @@ SLOWEST = 100_000
 """Bytes a second that a connection is trusted to take; what was sent is on its way for as long."""
 
 DEAF = 10.0
-"""Seconds without the answer of a kernel that is idle, behind which the websocket leads nowhere."""
+"""Seconds without the answer of a kernel that is idle, or of control, behind which the websocket leads nowhere."""
+
+WAYS = 2
+"""How often it is made anew for that: with what the server has kept for it, and without."""
 
 
 class Watched(Protocol):
@@ -67,6 +74,9 @@ class Watched(Protocol):
     def deaf(self) -> None:
         """The server has lost the way to the kernel."""
 
+    def mute(self) -> None:
+        """The kernel is idle, its server says, and says nothing, however it is reached."""
+
     def gone(self, said: str) -> None:
         """The kernel is gone."""
 
@@ -85,7 +95,8 @@ class Vigil:
         self._heard_at = self._spoke_at = self._due_since = math.inf
         self._leaves_until = -math.inf
         self._moved_at = self._through_at = -math.inf
-        self._thought_deaf = False
+        self._control_since, self._control_speaks = math.inf, False
+        self._thought_deaf = 0
         self._due = Bell()
 
     # What is seen of it.
@@ -93,7 +104,7 @@ class Vigil:
     def connected(self) -> None:
         """A websocket is open."""
         self._heard_at = self._spoke_at = anyio.current_time()
-        self._due_since = math.inf
+        self._due_since = self._control_since = math.inf
 
     def heard(self, size: int, *, messages: bool) -> None:
         """Something of `size` bytes has arrived, and whole `messages` of the kernel among it."""
@@ -103,15 +114,22 @@ class Vigil:
             self._moved_at = self._heard_at
         if messages:
             self._spoke_at, self._due_since = self._heard_at, math.inf
-            self._thought_deaf = False
+            self._control_since = math.inf
+            self._thought_deaf = 0
 
-    def sent(self, size: int) -> None:
+    def control_spoke(self) -> None:
+        """The kernel has answered on control, and so it may when it is busy."""
+        self._control_speaks = True
+
+    def sent(self, channel: ChannelName, size: int) -> None:
         """Something of `size` bytes was sent, and an answer is due."""
         # What is acknowledged may be in the memory of somebody in between: the system does not know how far it is.
         now = anyio.current_time()
         self._through_at = max(self._through_at, now) + size / SLOWEST
+        if channel == "control":
+            self._control_since = min(self._control_since, now)
         if self._due_since == math.inf:
-            self._due_since = anyio.current_time()
+            self._due_since = now
             self._due.ring()
 
     def leaves(self) -> None:
@@ -173,8 +191,20 @@ class Vigil:
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
             return
+        if due_since < math.inf and due_since == self._due_since:
+            self._judge(presence.state)
+
+    def _judge(self, state: str) -> None:
+        """Concludes what a silence means, while the server says that the kernel is there and in `state`."""
+        idle = state == "idle"
+        due_since = self._due_since if idle else self._control_since
         since = max(due_since, self._moved_at, self._through_at)
-        overdue = due_since == self._due_since and anyio.current_time() - since >= DEAF
-        if overdue and presence.state == "idle" and not self._thought_deaf:
-            self._thought_deaf = True
+        if anyio.current_time() - since < DEAF:
+            return
+        # What is made anew altogether loses the reply of what runs; some kernels that are busy are silent on control too.
+        ways = WAYS if idle or self._control_speaks else 1
+        if self._thought_deaf < ways:
+            self._thought_deaf += 1
             self._watched.deaf()
+        elif idle:
+            self._watched.mute()

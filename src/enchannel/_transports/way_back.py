@@ -2,7 +2,9 @@
 
 * The server is tried again and again, less and less often; a websocket that brings nothing before it ends is no success.
 * What a server keeps for a session is handed to whoever comes with it. Where that is of another kernel, or leads nowhere,
-  somebody else comes first, and it is dropped.
+  the websocket comes with a session of its own, and it is dropped. So it is not only spared: the session is the routing id
+  of the server's sockets as well, and a kernel hears one of two that have the same. One with a word for the kernel that
+  died lingers, and may get to the next one first.
 * What was asked for anew while a websocket was being connected, counts for that one too.
 """
 
@@ -61,12 +63,15 @@ class WayBack:
 
     Args:
         reach: How its server is reached.
-        session: What it comes back with.
+        session: What the first websocket came with.
+
+    Attributes:
+        session: What the present one came with.
     """
 
     def __init__(self, reach: Reach, session: str) -> None:
+        self.session = session
         self._reach = reach
-        self._session = session
         # How often nothing of what was connected before would do, and how often that was put right.
         self._wanted = self._renewed = 0
         self._pause = AGAIN
@@ -75,6 +80,8 @@ class WayBack:
     def want_anew(self) -> None:
         """What the server keeps is of another kernel, or leads nowhere: also of what is being connected just now."""
         self._wanted += 1
+        # It is we who end what is there.
+        self._speechless_since = math.inf
 
     def spoke(self) -> None:
         """Something came through the websocket."""
@@ -100,10 +107,11 @@ class WayBack:
             await self._wait()
         self._speechless_since = min(self._speechless_since, anyio.current_time())
         while True:
-            wanted = self._wanted
+            wanted, anew = self._wanted, self._wanted > self._renewed
+            session = str(uuid.uuid4()) if anew else self.session
             try:
-                with anyio.fail_after(START if wanted > self._renewed else ATTEMPT):
-                    socket, alone = await self._attempt(drop=wanted > self._renewed)
+                with anyio.fail_after(START if anew else ATTEMPT):
+                    socket, alone = await self._attempt(session)
             except ServerError as error:
                 self._raise_if_final(error)
                 saw(str(error))
@@ -117,7 +125,7 @@ class WayBack:
                 saw(seen)
             else:
                 if wanted == self._wanted:
-                    self._renewed = wanted
+                    self._renewed, self.session = wanted, session
                     return socket, alone
                 socket.close()
                 continue
@@ -133,10 +141,8 @@ class WayBack:
         await anyio.sleep(self._pause * random.uniform(0.5, 1))  # noqa: S311
         self._pause = min(2 * self._pause, LAST_AGAIN)
 
-    async def _attempt(self, *, drop: bool) -> tuple[WebSocket, bool]:
-        if drop:
-            (await open_while_there(self._reach, str(uuid.uuid4()))).close()
-        socket = await open_while_there(self._reach, self._session)
+    async def _attempt(self, session: str) -> tuple[WebSocket, bool]:
+        socket = await open_while_there(self._reach, session)
         try:
             presence = None
             with anyio.move_on_after(OTHERS):

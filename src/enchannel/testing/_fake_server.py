@@ -51,6 +51,8 @@ class _Hosted:
     websockets: list[FakeWebSocket] = attrs.field(factory=list)
     buffering: tuple[str, MemoryTransport] | None = None
     """The session of its last websocket, and what has arrived for it since."""
+    state: str = "idle"
+    """Its status, as the server believes."""
 
     def model(self) -> dict[str, Any]:
         """What REST says of it."""
@@ -58,7 +60,7 @@ class _Hosted:
             "id": self.id,
             "name": self.name,
             "last_activity": "2026-01-01T00:00:00.000000Z",
-            "execution_state": "idle",
+            "execution_state": self.state,
             "connections": len(self.websockets),
         }
 
@@ -149,6 +151,10 @@ class FakeServer:
         """A kernel is gone: REST does not know it, and its websockets stay open, and silent."""
         hosted = self._hosted.pop(kernel_id)
         hosted.over.set()
+
+    def believe(self, kernel_id: str, state: str) -> None:
+        """From now on REST says that a kernel is in `state`, such as ``"busy"``, whatever it does."""
+        self._hosted[kernel_id].state = state
 
     async def wait_over(self, kernel_id: str) -> None:
         """Waits until a kernel is gone."""
