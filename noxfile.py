@@ -14,7 +14,7 @@ nox.options.sessions = ["lint", "typing", "tests", "tests_lowest", "tests_trio",
 nox.options.default_venv_backend = "virtualenv"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
-EXTRAS = ".[kernel,cli,server]"
+EXTRAS = ".[all]"
 
 
 def installed_pythons() -> list[str]:

@@ -974,7 +974,7 @@ async def test_tls() -> None:
 
 
 async def test_the_test_that_the_documentation_shows() -> None:
-    said = (Path(__file__).parents[1] / "docs" / "servers.rst").read_text()
+    said = (Path(__file__).parents[1] / "docs" / "guide" / "servers.rst").read_text()
     blocks = re.findall(r"^\.\. code-block:: python\n\n((?:    .*\n|\n)+)", said, re.MULTILINE)
     (shown,) = [textwrap.dedent(block) for block in blocks if "def test_" in block]
     names: dict[str, Any] = {}

@@ -29,7 +29,21 @@ ERASE = re.compile(r"(?:\x1b\[|\x9b)([012]?)K")
 def bundle_text(data: Mapping[str, Any]) -> str:
     """What of a MIME bundle a person can read best; some kernels send no plain text.
 
-    Where there is no text in it: the types that are.
+    That is plain text, Markdown, LaTeX or HTML, in this order. Where there is none of them: the
+    types that there are.
+
+    Args:
+        data: Data by MIME type, such as the ``data`` of an output. A list of lines, which nbformat
+            allows, is one text.
+
+    Raises:
+        LocalProtocolError: `data` is no mapping.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run("6 * 7")
+            print(bundle_text(done.outputs[0]["data"]))  # 42
     """
     if not isinstance(data, Mapping):
         raise LocalProtocolError(
@@ -47,7 +61,23 @@ def _joined(text: object) -> str:
 
 
 def text_of_outputs(outputs: Iterable[Mapping[str, Any]]) -> str:
-    """What a terminal would show of outputs in nbformat's shape, with the colours that are in them."""
+    """What a terminal would show of outputs in nbformat's shape, with the colours that are in them.
+
+    Each display, and each error's traceback, ends in a line feed; of displays it is
+    :func:`bundle_text`.
+
+    Args:
+        outputs: For example those of a cell of a notebook.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run("print('woo'); 6 * 7")
+            streams = [
+                each for each in done.outputs if each["output_type"] == "stream"
+            ]
+            print(text_of_outputs(streams))  # woo
+    """
     return "".join(map(_text_of_output, outputs))
 
 
@@ -65,10 +95,23 @@ def _text_of_output(output: Mapping[str, Any]) -> str:
 
 
 def plain_text(text: str) -> str:
-    """`text` as it looks on a terminal in the end, without colours.
+    r"""`text` as it looks on a terminal in the end, without colours.
 
-    A carriage return goes back to the beginning of the line, and a backspace by one place, and what follows is written
-    over what was there, as progress bars do it; lines are erased. Other escape sequences are left out.
+    A carriage return goes back to the beginning of the line, and a backspace by one place, and what
+    follows is written over what was there, as progress bars do it; lines are erased. Other escape
+    sequences are left out.
+
+    Args:
+        text: Such as :attr:`enchannel.CompletedExecution.text`.
+
+    Raises:
+        LocalProtocolError: `text` is no ``str``.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run(r"print('\x1b[31m 10 %\r100 %\x1b[0m')")
+            print(plain_text(done.text))  # 100 %
     """
     if not isinstance(text, str):
         raise LocalProtocolError(f"text is a str, not {type(text).__name__}")

@@ -24,18 +24,30 @@ CAPTURED = OUTPUT_TYPES | {"clear_output"}
 
 
 class OutputWidgets:
-    """Those of one kernel, and what each shows.
+    r"""The Output widgets of ipywidgets in one kernel, and what each shows.
 
-    ::
-
-        displays = Displays()
-        displays.widgets = OutputWidgets(displays)
-
-    One is known from its ``comm_open`` on.
+    What such a widget has captured (``with out:``) is shown there and not in its cell. A widget is
+    known from its ``comm_open`` on. :meth:`enchannel.KernelChannels.open_output_widgets` makes one,
+    and tells the kernel what the widgets show; who has the messages alone sets it as the
+    ``widgets`` of a :class:`Displays`.
 
     Args:
         displays: What they share with the outputs of cells.
-        on_change: Called by :meth:`tell` for each widget that shows something else, with its comm's id and its outputs.
+        on_change: Called by :meth:`tell` for each widget that shows something else, with its comm's
+            id and its outputs.
+
+    Example:
+        .. code-block:: python
+
+            code = (
+                "from ipywidgets import Output\n"
+                "out = Output()\n"
+                "with out: print('woo')"
+            )
+            async with ch.open_output_widgets() as widgets:
+                done = await ch.run(code)
+                for comm_id, area in widgets.areas.items():
+                    print(comm_id, area.text)
     """
 
     def __init__(

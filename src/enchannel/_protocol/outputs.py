@@ -28,7 +28,18 @@ from .output_text import text_of_outputs
 __all__ = ["Displays", "Output", "OutputArea", "Widgets", "output_of"]
 
 Output: TypeAlias = "dict[str, Any]"
-"""One output in nbformat's shape."""
+"""One output in nbformat's shape: a ``stream``, ``display_data``, ``execute_result`` or ``error``,
+as its ``output_type`` says. See "Code cell outputs" of nbformat.
+
+Example:
+    .. code-block:: python
+
+        def is_error(output: Output) -> bool:
+            return output["output_type"] == "error"
+
+        done = await ch.run("1 / 0")
+        print(any(map(is_error, done.outputs)))  # True
+"""
 
 
 OUTPUT_TYPES = frozenset(("stream", "display_data", "execute_result", "error"))
@@ -39,7 +50,22 @@ DISPLAYED = frozenset(("display_data", "execute_result", "update_display_data"))
 
 
 def output_of(message: Message) -> Output | None:
-    """The output, in nbformat's shape, that `message` is; none where it is no output."""
+    """The output, in nbformat's shape, that `message` is; ``None`` where it is no output.
+
+    What a kernel leaves out is empty, and so is what is of the wrong type.
+
+    Args:
+        message: What came on iopub.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.execute("print('woo'); 6 * 7") as execution:
+                async for msg in execution:
+                    output = output_of(msg)
+                    if output is not None:
+                        print(output["output_type"])  # execute_result
+    """
     content, kind = message.content, message.msg_type
     if kind == "stream":
         # Before version 5 of the protocol its text was "data".
@@ -98,11 +124,28 @@ class Widgets(Protocol):
 class Displays:
     """What the outputs of one kernel share: who shows the display of an id.
 
+    The ``update_display_data`` of one cell changes what another one shows. An :class:`OutputArea`
+    is forgotten here when nobody holds its outputs any more.
+    :attr:`enchannel.KernelChannels.displays` is that of open channels.
+
+    See "Update Display Data" of the Jupyter messaging specification.
+
     Args:
         on_first: Called when there is the first display that may be updated.
 
     Attributes:
-        widgets: Who may have captured an output; by default nobody.
+        widgets: Who may have captured an output, such as :class:`OutputWidgets`; by default nobody.
+
+    Example:
+        .. code-block:: python
+
+            displays = Displays()
+            first, second = OutputArea(displays), OutputArea(displays)
+            shown = {"text/plain": "0 %"}
+            first.apply(messages.display_data(shown, display_id="bar"))
+            shown = {"text/plain": "100 %"}
+            second.apply(messages.update_display_data(shown, "bar"))
+            print(first.text)  # 100 %
     """
 
     def __init__(self, on_first: Callable[[], object] = lambda: None) -> None:
@@ -125,7 +168,9 @@ class Displays:
                     _show(output, message.content)
 
     def overhear(self, messages: Iterable[Message]) -> None:
-        """Applies what no list of outputs is given."""
+        """Applies messages that no :class:`OutputArea` is given: their updates, and what widgets
+        capture.
+        """
         for message in messages:
             if self.widgets is None or not self.widgets.take(message):
                 display_id = display_id_of(message)
@@ -134,18 +179,26 @@ class Displays:
 
 
 class OutputArea:
-    """The outputs of a cell: applies messages to a list of them.
+    r"""The outputs of a cell: applies messages to a list of them.
 
-    ::
-
-        displays = Displays()
-        areas = [OutputArea(displays) for _ in cells]
-        areas[0].apply(msg)
-        cells[0].outputs = areas[0].outputs
+    Text is joined to text of the same stream, ``clear_output`` clears, and updates change what is
+    shown already, as in a notebook.
 
     Args:
-        displays: What it shares with the other outputs of its kernel, so that a display here is updated by a message
-            that is applied there; by default nothing.
+        displays: What it shares with the other outputs of its kernel, so that a display here is
+            updated by a message that is applied there; by default nothing.
+
+    Raises:
+        LocalProtocolError: `displays` is none.
+
+    Example:
+        .. code-block:: python
+
+            area = OutputArea(ch.displays)
+            async with ch.execute("print('woo')\n6 * 7") as execution:
+                async for msg in execution:
+                    area.apply(msg)
+            print(len(area.outputs))  # 2
     """
 
     def __init__(self, displays: Displays | None = None) -> None:
@@ -177,7 +230,13 @@ class OutputArea:
         return self._outputs.displays
 
     def apply(self, *messages: Message) -> None:
-        """Does what `messages` say of the outputs; most say nothing of them."""
+        """Does what `messages` say of the outputs; most say nothing of them.
+
+        What a widget has captured is shown there, and not here.
+
+        Raises:
+            LocalProtocolError: One of them is no :class:`~enchannel.Message`.
+        """
         widgets = self._displays.widgets
         for message in messages:
             if not isinstance(message, Message):

@@ -1,0 +1,139 @@
+"""What the documentation shows is what happens, block by block."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from documentation import PAGES, Block, blocks, name_of
+from enchannel import open_kernel
+from real_servers import JUPYTER_SERVER, TOKEN, running
+
+AT_MOST = 120
+"""Seconds for one block."""
+
+
+def having(*kinds: str) -> Any:
+    """The pages that have blocks of these kinds."""
+    pages = [
+        page
+        for page in PAGES
+        if any(block.kind in kinds and not block.not_run for block in blocks(page))
+    ]
+    return pytest.mark.parametrize("page", pages, ids=name_of)
+
+
+def cases(*kinds: str) -> Any:
+    """Each block of these kinds, with what it is to print."""
+    found = []
+    for page in PAGES:
+        on_page = list(blocks(page))
+        for block, behind in zip(on_page, [*on_page, None][1:], strict=True):
+            if block.kind in kinds and not block.not_run:
+                shown = behind.code if behind is not None and behind.is_output else None
+                found.append(pytest.param(block, shown, id=f"{name_of(page)}:{block.line}"))
+    return pytest.mark.parametrize(("block", "shown"), found)
+
+
+def environment() -> dict[str, str]:
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def finished(command: list[str], there: Path) -> str:
+    """What `command` prints."""
+    done = subprocess.run(
+        command,
+        cwd=there,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=AT_MOST,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def run_snippet(block: Block, namespace: dict[str, Any]) -> str:
+    """Runs `block` in the middle of an async function; what it prints."""
+    compiled = compile(
+        block.padded(), str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), anyio.fail_after(AT_MOST):
+        result = eval(compiled, namespace)
+        if inspect.iscoroutine(result):
+            await result
+    return printed.getvalue()
+
+
+@pytest.fixture
+async def served(page: Path) -> AsyncIterator[dict[str, Any]]:
+    """A Jupyter Server, for the page about them."""
+    if page.stem != "servers":
+        yield {}
+        return
+    with running(*JUPYTER_SERVER) as server:
+        await server.wait_ready()
+        yield {"url": server.url, "token": TOKEN}
+
+
+@pytest.mark.anyio
+@having("snippet")
+async def test_the_snippets_of(
+    page: Path, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
+        namespace: dict[str, Any] = {"ch": ch, "kernel": kernel, **served}
+        printed = None
+        for block in blocks(page):
+            if block.is_output:
+                assert printed is None or printed.rstrip() == block.code.rstrip(), block
+            printed = None
+            if block.kind == "snippet" and not block.not_run:
+                printed = await run_snippet(block, namespace)
+
+
+@cases("program")
+def test_the_program(block: Block, shown: str | None, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(block.padded(), encoding="utf-8")
+    printed = finished([sys.executable, str(program)], tmp_path)
+    assert shown is None or printed.rstrip() == shown.rstrip()
+
+
+@cases("tests")
+def test_the_tests(block: Block, shown: str | None, tmp_path: Path) -> None:
+    """As AnyIO's plugin runs them; the README says what else does."""
+    (tmp_path / "test_shown.py").write_text(block.padded(), encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nanyio_mode = auto\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    finished(command, tmp_path)
+
+
+@cases("commands")
+def test_the_commands(block: Block, shown: str | None, tmp_path: Path) -> None:
+    """One after the other in one directory; what is shown behind one is what it prints, where anything is."""
+    commands: list[tuple[str, list[str]]] = []
+    for line in block.code.splitlines():
+        if line.startswith("$ "):
+            commands.append((line[2:], []))
+        elif line:
+            commands[-1][1].append(line)
+    for command, expected in commands:
+        printed = finished(["sh", "-c", command], tmp_path)
+        assert not expected or printed.splitlines() == expected, command
