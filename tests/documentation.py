@@ -15,16 +15,14 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
-import enchannel
-
-__all__ = ["PAGES", "PUBLIC", "ROOT", "Block", "Docstring", "Public", "blocks", "name_of"]
+__all__ = ["PAGES", "PUBLIC", "ROOT", "Block", "Public", "blocks", "name_of"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,23 +111,7 @@ def blocks_in(text: str, page: Path, first_line: int = 1) -> Iterator[Block]:
         above = ""
 
 
-@attrs.frozen
-class Docstring:
-    """What stands in the source about one name.
-
-    Attributes:
-        page: The module's file.
-        line: Where it begins there, from 1.
-        text: What it says.
-    """
-
-    page: Path
-    line: int
-    text: str
-
-    def blocks(self) -> Iterator[Block]:
-        """The blocks of code in it."""
-        return blocks_in(self.text, self.page, self.line)
+# Docstrings.
 
 
 @attrs.frozen
@@ -139,68 +121,72 @@ class Public:
     Attributes:
         module: The public module that has it.
         name: It.
-        documents_itself: Whether it is a class, a function or a module, which has a docstring of its own; the others are
-            type aliases and constants.
-        docstrings: Those of it and, of a class, of its public members.
+        is_documented: Whether it has a docstring of its own, as classes, functions and modules have, and type aliases and
+            constants have not: what stands behind these is for readers of the source alone.
+        docstrings: Where in which file it is described and, of a class, what is public in it; and what is said there.
     """
 
     module: str
     name: str
-    documents_itself: bool = attrs.field(eq=False)
-    docstrings: list[Docstring] = attrs.field(eq=False)
+    is_documented: bool = attrs.field(eq=False)
+    docstrings: list[tuple[Path, int, str]] = attrs.field(eq=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
 
+    def blocks(self) -> Iterator[Block]:
+        """The blocks of code in its docstrings."""
+        for page, line, text in self.docstrings:
+            yield from blocks_in(text, page, line)
+
 
 @cache
-def _docstrings(page: Path) -> dict[str, Docstring]:
-    """The docstrings in a module's file by qualified name, those behind assignments among them; its own is that of ``""``."""
-    found: dict[str, Docstring] = {}
+def _docstrings(page: Path) -> dict[str, tuple[Path, int, str]]:
+    """What stands in a module's file behind each class, function and assignment, by qualified name; of the module, ``""``."""
+    found = {}
 
-    def keep(name: str, statement: ast.stmt | None) -> None:
-        value = statement.value if isinstance(statement, ast.Expr) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            found[name] = Docstring(page, value.lineno, value.value)
+    def look(name: str, body: Sequence[ast.stmt], inside: str) -> None:
+        first = body[0] if body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            found[name] = (page, first.lineno, str(first.value.value))
+        for at, each in enumerate(body):
+            if isinstance(each, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                look(f"{inside}{each.name}", each.body, f"{inside}{each.name}.")
+            elif isinstance(each, ast.AnnAssign):
+                look(f"{inside}{ast.unparse(each.target)}", body[at + 1 : at + 2], "")
 
-    def look(node: ast.Module | ast.ClassDef, prefix: str) -> None:
-        for statement, behind in zip(node.body, [*node.body[1:], None], strict=True):
-            if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-                keep(prefix + statement.name, statement.body[0])
-            if isinstance(statement, ast.ClassDef):
-                look(statement, f"{prefix}{statement.name}.")
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                keep(prefix + statement.target.id, behind)
-
-    tree = ast.parse(page.read_text(encoding="utf-8"))
-    keep("", tree.body[0])
-    look(tree, "")
+    look("", ast.parse(page.read_text(encoding="utf-8")).body, "")
     return found
 
 
 def _public(module: str, name: str) -> Public:
     thing = getattr(importlib.import_module(module), name)
-    documents_itself = inspect.isclass(thing) or inspect.isroutine(thing) or inspect.ismodule(thing)
-    if not documents_itself:
-        pages = sorted(Path(enchannel.__path__[0]).rglob("*.py"))
-        known = [_docstrings(page)[name] for page in pages if name in _docstrings(page)]
-        return Public(module, name, documents_itself=False, docstrings=known)
-    page = Path(inspect.getfile(thing))
-    whole = "" if inspect.ismodule(thing) else thing.__qualname__
-    of_members = re.compile(rf"{re.escape(whole)}\.[a-z]\w*$" if inspect.isclass(thing) else "$.")
-    known = [
+    is_documented = inspect.isclass(thing) or inspect.isroutine(thing) or inspect.ismodule(thing)
+    if is_documented:
+        pages = [Path(inspect.getfile(thing))]
+        wanted = "" if inspect.ismodule(thing) else re.escape(thing.__qualname__)
+        wanted += r"(\.[a-z]\w*)?" if inspect.isclass(thing) else ""
+    else:
+        pages = sorted((ROOT / "src").rglob("*.py"))
+        wanted = re.escape(name)
+    docstrings = [
         docstring
+        for page in pages
         for key, docstring in _docstrings(page).items()
-        if key == whole or of_members.match(key)
+        if re.fullmatch(wanted, key)
     ]
-    return Public(module, name, documents_itself=True, docstrings=known)
+    return Public(module, name, is_documented, docstrings)
 
 
-MODULES = ("", ".messages", ".operators", ".outputs", ".testing")
+MODULES = (
+    "enchannel",
+    "enchannel.messages",
+    "enchannel.operators",
+    "enchannel.outputs",
+    "enchannel.testing",
+)
 
 PUBLIC = [
-    _public(f"enchannel{module}", name)
-    for module in MODULES
-    for name in importlib.import_module(f"enchannel{module}").__all__
+    _public(module, name) for module in MODULES for name in importlib.import_module(module).__all__
 ]
-"""What may be imported from the package."""
+"""What may be imported."""

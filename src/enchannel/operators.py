@@ -180,7 +180,7 @@ def input_requests(source: AsyncIterable[Item]) -> Operator[Item]:
     Example:
         .. code-block:: python
 
-            code = "input('name? ')"
+            code = "input('name?')"
             request = messages.execute_request(code, allow_stdin=True)
             await ch.shell.send(request)
             async for prompt in input_requests(ch.stdin):

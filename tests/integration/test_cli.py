@@ -289,7 +289,7 @@ def test_an_interrupted_password_leaves_the_terminal_as_it_was() -> None:
         assert not terminal.echoes()
         terminal.type("\x03")
         terminal.expect("\r\n(?s:.*)KeyboardInterrupt")
-        assert terminal.wait() == 1
+        assert terminal.wait() == 130
         assert terminal.echoes()
 
 
@@ -332,7 +332,7 @@ def test_ctrl_c_interrupts_the_code() -> None:
         terminal.expect("begun")
         terminal.type("\x03")
         terminal.expect("KeyboardInterrupt")
-        assert terminal.wait() == 1
+        assert terminal.wait() == 130
         assert "2" not in terminal.shown.splitlines()
 
 
@@ -471,7 +471,7 @@ async def test_ctrl_c_interrupts_a_running_kernel(
             return terminal.wait()
 
     fake.script("sleep", stream("begun\n"), lambda _: anyio.sleep(600))
-    assert await in_thread(interrupt) == 1
+    assert await in_thread(interrupt) == 130
 
 
 @on_trio

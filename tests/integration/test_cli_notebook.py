@@ -143,7 +143,7 @@ def test_ctrl_c_interrupts_a_cell_and_all_is_written(write: Write) -> None:
         terminal.expect("begun")
         terminal.type("\x03")
         terminal.expect("KeyboardInterrupt")
-        assert terminal.wait() == 1
+        assert terminal.wait() == 130
     first, second, third = cells_of(path)
     assert text_of(first) == "one\n"
     assert [output.get("ename", "") for output in second.outputs] == ["", "KeyboardInterrupt"]
@@ -327,7 +327,7 @@ def test_ctrl_c_ends_a_notebook_whose_errors_are_allowed(write: Write, allowed: 
         terminal.type("\x03")
         terminal.expect("KeyboardInterrupt")
         terminal.expect("Error: cell 1 of 2 was interrupted")
-        assert terminal.wait() == 1
+        assert terminal.wait() == 130
         assert "never" not in terminal.shown
 
 

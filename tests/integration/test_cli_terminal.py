@@ -277,7 +277,7 @@ def test_the_progress_line_fits(tmp_path: Path) -> None:
         shown = terminal.expect(r"\x1b\[2K(\S running \S{1,10})\r")[1]
         assert len(shown) <= 19
         terminal.type("\x03")
-        assert terminal.wait() == 1
+        assert terminal.wait() == 130
 
 
 # What is shown.

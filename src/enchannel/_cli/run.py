@@ -11,8 +11,8 @@ it raised                          1; what comes behind it is not run
 it could not be run                2
 input was asked for, and is over   2; the code is interrupted
 ``--timeout``                      124; the code is interrupted
-Ctrl-C                             interrupts the code, which most often raises then; again
-                                   (or while nothing runs yet) 130
+Ctrl-C                             interrupts the code; 130 where it fails then, and behind a
+                                   second one, or where nothing runs yet
 SIGTERM, SIGHUP                    143, 129
 each of them once more             kills a kernel that is being stopped
 Ctrl-Z                             the terminal is given back first
@@ -59,6 +59,9 @@ LAST_LINES = 10
 
 FAILED = 1
 """The status behind code that raised."""
+
+INTERRUPTED = 130
+"""The status behind code that was interrupted and failed, as a shell's."""
 
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
@@ -370,6 +373,8 @@ class Run:
                 if status != FAILED:
                     how = "ended it, and what comes behind was not run"
                 told = status == FAILED or cell is not self._work.cells[-1]
+                if status == FAILED and self._interrupted:
+                    status = INTERRUPTED
                 self._record(status, f"{cell.name} {how}" if cell.is_named and told else "")
                 return status
         return 0

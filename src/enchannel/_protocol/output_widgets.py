@@ -45,7 +45,7 @@ class OutputWidgets:
                 "with out: print('woo')"
             )
             async with ch.open_output_widgets() as widgets:
-                done = await ch.run(code)
+                await ch.run(code)
                 for comm_id, area in widgets.areas.items():
                     print(comm_id, area.text)
     """

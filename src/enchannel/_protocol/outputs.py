@@ -28,8 +28,8 @@ from .output_text import text_of_outputs
 __all__ = ["Displays", "Output", "OutputArea", "Widgets", "output_of"]
 
 Output: TypeAlias = "dict[str, Any]"
-"""One output in nbformat's shape: a ``stream``, ``display_data``, ``execute_result`` or ``error``,
-as its ``output_type`` says. See "Code cell outputs" of nbformat.
+"""One output in nbformat's shape, whose ``output_type`` is ``"stream"``, ``"display_data"``,
+``"execute_result"`` or ``"error"``. See "Code cell outputs" of nbformat.
 
 Example:
     .. code-block:: python
@@ -168,9 +168,7 @@ class Displays:
                     _show(output, message.content)
 
     def overhear(self, messages: Iterable[Message]) -> None:
-        """Applies messages that no :class:`OutputArea` is given: their updates, and what widgets
-        capture.
-        """
+        """Applies what no :class:`OutputArea` is given: updates, and what widgets capture."""
         for message in messages:
             if self.widgets is None or not self.widgets.take(message):
                 display_id = display_id_of(message)
@@ -189,7 +187,7 @@ class OutputArea:
             updated by a message that is applied there; by default nothing.
 
     Raises:
-        LocalProtocolError: `displays` is none.
+        LocalProtocolError: `displays` is no :class:`Displays`.
 
     Example:
         .. code-block:: python
