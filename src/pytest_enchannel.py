@@ -55,7 +55,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKernel]:
-    """A fake kernel in memory."""
+    r"""A :class:`~enchannel.testing.FakeKernel` in memory, a fresh one for each test.
+
+    Where the test fails, its conversation is in the report. An error of what the test told it to do
+    ends it, and is raised when the test is over.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import FakeKernel, stream
+
+
+            async def test_hello(fake_kernel: FakeKernel) -> None:
+                fake_kernel.script("greet()", stream("hello\n"))
+                async with fake_kernel.open_channels() as ch:
+                    done = await ch.run("greet()")
+                assert done.text == "hello\n"
+    """
     from enchannel.testing import open_fake_kernel
 
     async with _held(request, open_fake_kernel()) as kernel:
@@ -67,7 +83,22 @@ async def fake_kernel(request: pytest.FixtureRequest) -> AsyncIterator[FakeKerne
 async def kernel_channels(
     request: pytest.FixtureRequest, fake_kernel: FakeKernel
 ) -> AsyncIterator[KernelChannels]:
-    """The open channels of `fake_kernel`."""
+    r"""The open channels of `fake_kernel`, as :class:`~enchannel.KernelChannels`.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel import KernelChannels
+            from enchannel.testing import FakeKernel, result
+
+
+            async def test_answer(
+                fake_kernel: FakeKernel, kernel_channels: KernelChannels
+            ) -> None:
+                fake_kernel.script("6 * 7", result("42"))
+                done = await kernel_channels.run("6 * 7")
+                assert done.text == "42\n"
+    """
     async with _held(request, fake_kernel.open_channels()) as channels:
         yield channels
 
@@ -76,7 +107,22 @@ async def kernel_channels(
 async def new_fake_kernel(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Callable[..., Awaitable[FakeKernel]]]:
-    """Opens fake kernels, with the arguments of ``open_fake_kernel``, that live as long as the test."""
+    """Opens fake kernels that live as long as the test, any number of them.
+
+    ``await new_fake_kernel(...)`` takes the arguments of
+    :func:`enchannel.testing.open_fake_kernel`, and raises what that does on entry.
+
+    Example:
+        .. code-block:: python
+
+            async def test_two_kernels(new_fake_kernel) -> None:
+                first = await new_fake_kernel()
+                second = await new_fake_kernel(transport="tcp", subshells=True)
+                async with first.open_channels() as one:
+                    async with second.open_channels() as other:
+                        assert (await one.run("1")).status == "ok"
+                        assert (await other.run("1")).status == "ok"
+    """
     async with _held(request, _opening_kernels(request)) as new:
         yield new
 
@@ -110,7 +156,21 @@ async def _opening_kernels(
 
 @pytest.fixture
 def real_kernel_name(request: pytest.FixtureRequest) -> str:
-    """The kernelspec that `real_kernel` launches: override it, or parametrise a test with it."""
+    """The kernelspec of `real_kernel`: that of ``--enchannel-kernel NAME``, else ``python3``.
+
+    Override it where tests are for one kernel, or parametrise them with it.
+
+    Example:
+        .. code-block:: python
+
+            import pytest
+
+
+            @pytest.mark.parametrize("real_kernel_name", ["python3"])
+            async def test_language(real_kernel_channels) -> None:
+                info = await real_kernel_channels.kernel_info()
+                assert info["language_info"]["name"] == "python"
+    """
     return str(request.config.getoption("--enchannel-kernel") or "python3")
 
 
@@ -134,7 +194,22 @@ def _real_kernel_opening(
 async def real_kernel(
     request: pytest.FixtureRequest, _real_kernel_opening: AbstractAsyncContextManager[Kernel]
 ) -> AsyncIterator[Kernel]:
-    """A real kernel, launched for this test."""
+    r"""A real :class:`~enchannel.Kernel`, launched for this test and stopped behind it.
+
+    Where its kernelspec is not installed the test is skipped, or fails where ``--enchannel-kernel``
+    has named it. See `real_kernel_name`.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel import Kernel
+
+
+            async def test_restart(real_kernel: Kernel) -> None:
+                await real_kernel.restart()
+                async with real_kernel.open_channels() as ch:
+                    assert (await ch.run("6 * 7")).text == "42\n"
+    """
     async with _held(request, _real_kernel_opening) as kernel:
         yield kernel
 
@@ -143,7 +218,18 @@ async def real_kernel(
 async def real_kernel_channels(
     request: pytest.FixtureRequest, real_kernel: Kernel
 ) -> AsyncIterator[KernelChannels]:
-    """The open channels of `real_kernel`."""
+    """The open channels of `real_kernel`, as :class:`~enchannel.KernelChannels`.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel import KernelChannels
+
+
+            async def test_error(real_kernel_channels: KernelChannels) -> None:
+                done = await real_kernel_channels.run("1 / 0")
+                assert done.status == "error"
+    """
     async with _held(request, real_kernel.open_channels()) as channels:
         yield channels
 

@@ -19,7 +19,7 @@ from enchannel import (
     open_channels,
     wrap_sockets,
 )
-from enchannel._conversations.sessions import DebugSession, _Events
+from enchannel._conversations.sessions import DebugSession, _Block, _Debugger, _Events
 from enchannel._core.stream import Stream
 from enchannel.testing import open_fake_kernel
 from memory_kernel import Kernel, conversation, start
@@ -99,7 +99,8 @@ async def comms(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]
 @asynccontextmanager
 async def debug_events(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]]:
     events = _Events(ch._core.bound.hold(("iopub",)))
-    session = DebugSession(ch._conversations, events)
+    debugger = _Debugger(ch._conversations)
+    session = DebugSession("", debugger, _Block("debug session"), events)
     ch._core.observers.append(events.observe)
     for number in range(FLOOD):
         kernel.say("debug_event", message(""), event="x" * 1000, number=number)

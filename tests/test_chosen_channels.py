@@ -7,7 +7,15 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelChannels, LocalProtocolError, open_kernel_channels
+from enchannel import (
+    KernelChannels,
+    LocalProtocolError,
+    open_control_channel,
+    open_iopub_channel,
+    open_kernel_channels,
+    open_shell_channel,
+)
+from enchannel.messages import kernel_info_request
 from enchannel.testing import ask, open_fake_kernel, pause, stream
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +50,34 @@ async def test_those_are_opened_and_the_others_say_so() -> None:
         async with open_kernel_channels(None, config, channels=["control"]) as ch:
             assert (await ch.kernel_info())["status"] == "ok"
             assert set(ch.statistics().received) == {"control"}
+
+
+async def test_nobody_waits_for_what_comes_on_a_channel_that_is_not_there() -> None:
+    async with open_fake_kernel(transport="tcp") as kernel:
+        config = kernel.connection_info
+        async with open_kernel_channels(None, config, channels=("shell",)) as ch:
+            with anyio.fail_after(15):
+                # Not a second each until the idle status is given up.
+                for _ in range(20):
+                    assert (await ch.run("1")).status == "ok"
+
+
+async def test_single_channels_may_share_an_identity() -> None:
+    """As sockets do in other clients; a kernel hears one of two that have the same."""
+    async with open_fake_kernel(transport="tcp") as kernel:
+        config = kernel.connection_info
+        async with (
+            open_iopub_channel("me", config),
+            open_shell_channel("me", config) as shell,
+            open_control_channel("me", config) as control,
+        ):
+            for channel in (shell, control):
+                sent = await channel.send(kernel_info_request())
+                with anyio.fail_after(10):
+                    while not (await channel.receive()).is_child_of(sent):
+                        pass
+        with pytest.raises(LocalProtocolError, match="identity is 1 to 255 bytes"):
+            open_iopub_channel("", config)
 
 
 async def test_where_nothing_says_what_runs_nobody_elses_cell_is_interrupted() -> None:

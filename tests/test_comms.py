@@ -50,6 +50,7 @@ async def test_a_comm_ends_when_the_kernel_closes_it() -> None:
             assert [msg.content["data"] async for msg in comm] == [{"last": 1}]
             assert comm.closing is not None
             assert comm.closing.content["data"] == {"why": "done"}
+            assert comm.closed
         # Nobody tells a kernel what it said itself.
         await ch.shell.send({"header": {"msg_type": "x_request"}})
         assert (await kernel.asked())[1].msg_type == "x_request"
@@ -420,3 +421,88 @@ async def test_a_native_cancellation_on_the_way_out_leaves_no_comm_behind() -> N
         with anyio.fail_after(10):
             while (await kernel.asked())[1].msg_type != "comm_close":
                 pass
+
+
+async def test_what_belonged_to_a_lost_connection_is_not_sent_to_the_next() -> None:
+    """Nor does it wait for it: a comm that has ended says so where it is sent to as well."""
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.open_comm("target") as comm:
+            await kernel.asked()
+            await anyio.wait_all_tasks_blocked()
+            kernel.client.cut("shell", "iopub")
+            with anyio.fail_after(5):
+                sending = start(tasks, comm.send, {})
+                with pytest.raises(KernelDied):
+                    await comm.receive()
+                with pytest.raises(KernelDied):
+                    await sending.result()
+                with pytest.raises(KernelDied):
+                    await comm.send({})
+
+
+ANNOUNCED = {
+    "status": "ok",
+    "protocol_version": "5.5",
+    "supported_features": ["kernel subshells", "debugger"],
+}
+
+
+async def test_a_debug_session_ends_with_its_kernel_and_with_its_block(
+    fake_kernel: FakeKernel,
+) -> None:
+    """The next kernel's debugger may be somebody else's."""
+    answer = {"status": "ok", "success": True, "body": {"seq": 0}}
+    fake_kernel.on("kernel_info_request", lambda request: ANNOUNCED)
+    fake_kernel.on("debug_request", lambda request: answer)
+    async with fake_kernel.open_channels() as ch:
+        async with ch.open_debug_session() as debug:
+            await debug.request("threads")
+        with pytest.raises(anyio.ClosedResourceError, match="debug session was left"):
+            await debug.request("threads")
+        before = len(fake_kernel.transcript.messages("> control debug_request"))
+        async with ch.open_debug_session() as debug:
+            await restarted(fake_kernel, ch)
+            with pytest.raises(KernelDied):
+                await debug.request("threads")
+    # initialize and attach, and no more.
+    assert len(fake_kernel.transcript.messages("> control debug_request")) == before + 2
+
+
+async def test_a_subshell_ends_with_its_kernel_and_with_its_block(
+    fake_kernel: FakeKernel,
+) -> None:
+    fake_kernel.on("kernel_info_request", lambda request: ANNOUNCED)
+    fake_kernel.on("create_subshell_request", lambda request: {"subshell_id": "s"})
+    fake_kernel.on("delete_subshell_request", lambda request: {"status": "ok"})
+    async with fake_kernel.open_channels() as ch:
+        async with ch.open_subshell() as sub:
+            await sub.run("1")
+        for late in (sub.run("1"), sub.request("kernel_info_request")):
+            with pytest.raises(anyio.ClosedResourceError, match="subshell was left"):
+                await late
+        with pytest.raises(anyio.ClosedResourceError, match="subshell was left"):
+            sub.execute("1")
+        async with ch.open_subshell() as sub:
+            await restarted(fake_kernel, ch)
+            for late in (sub.run("1"), sub.request("kernel_info_request")):
+                with pytest.raises(KernelDied):
+                    await late
+    assert len(fake_kernel.transcript.messages("> control delete_subshell_request")) == 1
+
+
+async def restarted(kernel: FakeKernel, ch: KernelChannels) -> None:
+    await kernel.restart()
+    with anyio.fail_after(10):
+        while not ch.statistics().restarts:
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("data", [5, ["ab"], "ab", [("a", 1)]])
+async def test_what_is_said_in_a_comm_is_a_mapping(data: Any) -> None:
+    async with conversation() as (ch, _, _tasks), ch.open_comm("target") as comm:
+        with pytest.raises(
+            LocalProtocolError, match=f"data is a mapping, not {type(data).__name__}"
+        ):
+            await comm.send(data)
+        with pytest.raises(LocalProtocolError, match="metadata is a mapping"):
+            await comm.send({}, metadata=data)

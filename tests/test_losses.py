@@ -292,6 +292,25 @@ async def test_beginnings_and_ends_that_were_lost_count() -> None:
         assert (first.missed, last.missed) == (0, 5)
 
 
+async def test_what_is_asked_behind_a_lost_end_is_not_beside_it() -> None:
+    async with conversation() as (ch, kernel, _), ch.execute("1") as execution:
+        numbering = Numbering(kernel)
+        asked = await kernel.asked()
+        numbering.status(asked[1], "busy")
+        outputs(numbering, asked)
+        numbering.lose(7)
+        numbering.reply(asked)
+        numbering.lose()
+        for channel in ("control", "shell"):
+            _, question = await kernel.asked(channel)
+            numbering.status(question, "busy")
+            # Its reply is on its way on another connection.
+            numbering.lose()
+            numbering.status(question, "idle")
+        await execution.wait()
+        assert execution.missed == 8
+
+
 async def test_what_is_no_longer_waited_for_is_not_counted() -> None:
     async with conversation() as (ch, kernel, _):
         async with ch.execute("1"):

@@ -89,6 +89,14 @@ async def told(task: Any) -> KernelDied:
     return caught.value
 
 
+async def test_a_connection_that_goes_before_anybody_is_told_is_noticed() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.clients[0].cut()
+        with anyio.fail_after(60), pytest.raises(KernelDied) as caught:
+            await ch.run("1")
+        assert caught.value.reason == "disconnected"
+
+
 async def test_another_session_is_a_restart() -> None:
     async with connected() as (ch, kernel, answers, tasks), ch.subscribe("iopub") as output:
         task = await in_flight(ch, tasks)

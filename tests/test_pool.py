@@ -48,6 +48,19 @@ async def test_there_is_one_kernel_for_each_key() -> None:
     assert "left" in repr(pool)
 
 
+async def test_the_channels_of_its_leases_have_options() -> None:
+    options: Any = {"username": "ada", "max_backlog_size": 0}
+    async with open_kernel_pool(scripted(), max_kernels=1, channel_options=options) as pool:
+        async with pool.lease("key") as lease:
+            done = await lease.channels.run("pid")
+            assert done.request.header["username"] == "ada"
+    wrong: Any = {"max_message_size": -1}
+    async with open_kernel_pool(scripted(), max_kernels=1, channel_options=wrong) as pool:
+        with pytest.raises(LocalProtocolError, match="max_message_size"):
+            async with pool.lease("key"):
+                pass
+
+
 async def test_the_one_that_nobody_used_for_longest_makes_room() -> None:
     async with open_kernel_pool(scripted(), max_kernels=2) as pool:
         first, second = await pid_of(pool, "first"), await pid_of(pool, "second")
@@ -292,6 +305,11 @@ async def test_a_lease_may_be_given_back_by_another_task() -> None:
         ({"max_kernels": 0}, "max_kernels is a number"),
         ({"max_kernels": True}, "max_kernels is a number"),
         ({"max_kernels": 2.5}, "max_kernels is a number"),
+        (
+            {"max_kernels": 1, "channel_options": {"max_size": 1}},
+            "'max_size', which open_channels has not",
+        ),
+        ({"max_kernels": 1, "channel_options": 5}, "channel_options is a mapping"),
         ({"max_kernels": 1, "max_idle": -1}, "max_idle is seconds"),
         ({"max_kernels": 1, "cwd": 5}, "cwd is the path"),
     ],

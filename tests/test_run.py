@@ -32,7 +32,7 @@ async def test_what_has_run_has_its_reply_and_its_outputs() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         kernel.script("6 * 7", stream("so "), stream("it is\n"), result("42"))
         done = await ch.run("6 * 7", msg_id="mine")
-        assert (done.status, done.execution_count, done.missed) == ("ok", 1, None)
+        assert (done.status, done.execution_count, done.missed) == ("ok", 1, 0)
         assert done.reply.is_child_of(done.request)
         assert (done.request.msg_id, done.request.content["code"]) == ("mine", "6 * 7")
         said, shown = done.outputs

@@ -28,6 +28,13 @@ def made(directory: Path, name: str = "mine", **fields: Any) -> KernelSpec:
     return KernelSpec.find(name)
 
 
+def test_python_is_python3_where_nothing_else_is(jupyter_path: Path) -> None:
+    made(jupyter_path, "python3", argv=["k"])
+    assert KernelSpec.find("Python").name == "python3"
+    made(jupyter_path, "python", argv=["another"])
+    assert KernelSpec.find("python").argv == ["another"]
+
+
 @pytest.mark.parametrize("name", ["python", "python3", f"python3.{sys.version_info[1]}"])
 def test_our_python_is_ours(jupyter_path: Path, name: str) -> None:
     assert made(jupyter_path, argv=[name, "-m", "k"]).command(Path("f"))[0] == sys.executable

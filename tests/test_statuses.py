@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import anyio
 import pytest
 
@@ -49,3 +51,12 @@ async def test_a_dead_kernel_is_dead_and_no_more() -> None:
         kernel.client.lose("it went")
         await ch.wait_lost()
         assert [status async for status in ch.statuses()] == ["dead"]
+
+
+async def test_whoever_has_seen_enough_leaves_nothing_behind() -> None:
+    async with conversation() as (ch, _, _tasks):
+        async for status in ch.statuses():
+            assert status == "unknown"
+            break
+        # On Trio an unfinished generator would be told of as a warning.
+        gc.collect()

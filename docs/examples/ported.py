@@ -14,8 +14,8 @@ Before::
         client.stop_channels()
         manager.shutdown_kernel()
 
-There ``timeout`` is for one message and not for the cell, the reply of a killed kernel is waited for, and the client is not
-told of a restart. Here a time limit is a scope, whoever waits is told, and what was begun is ended.
+There the reply of a killed kernel is waited for, and so is one that a restart has taken away: the client is told of
+neither. Here a time limit is a scope, whoever waits is told, and what was begun is ended.
 
     python ported.py
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from anyio.lowlevel import checkpoint
 
@@ -16,12 +16,11 @@ from ._conversations.stopping import interrupt
 from ._core.core import Core
 from ._core.delivery import Listener
 from ._core.life import State
-from ._core.status import Word
 from ._exceptions import KernelDied
 from ._protocol.connection_info import ChannelName
 from ._protocol.message import Message, RequestChannel
 from ._statistics import ChannelStatistics, statistics_of
-from ._streams import Channel, MainChannel, Subscription
+from ._streams import Channel, KernelStatus, MainChannel, StatusChanges, Subscription, status_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -38,20 +37,30 @@ if TYPE_CHECKING:
 __all__ = ["KernelChannels"]
 
 
-KernelStatus: TypeAlias = Literal[Word, "dead"]
-
-
 class KernelChannels:
-    """The open channels of one kernel; made by :func:`enchannel.open_kernel_channels`.
+    """The open channels of one kernel: four streams, all of them as one, and conversations.
+
+    Made by :func:`open_kernel_channels`, :func:`open_channels`, :meth:`Kernel.open_channels` and
+    :meth:`ServerKernel.open_channels`. Any number of tasks may use it. When its block is left every
+    stream ends, and what waits for a reply raises ``anyio.ClosedResourceError``.
 
     Attributes:
-        main: Every channel at once.
-        shell: Requests and their replies.
-        control: Requests that must not wait behind a running cell.
-        stdin: The kernel's requests for input, and our replies.
-        iopub: What the kernel publishes; receive only.
+        main: Every channel at once, a :class:`MainChannel`.
+        shell: Requests and their replies, a :class:`Channel`.
+        control: Requests that must not wait behind a running cell, a :class:`Channel`.
+        stdin: The kernel's requests for input, and our replies, a :class:`Channel`.
+        iopub: What the kernel publishes, a :class:`Listener`; receive only.
         session: The session id in the header of each sent message.
         username: The user name there.
+
+    Example:
+        .. code-block:: python
+
+            async with kernel.open_channels() as ch:
+                done = await ch.run("print('woo'); 6 * 7")
+                print(done.outputs[-1]["data"]["text/plain"])  # 42
+                info = await ch.kernel_info()
+                print(info["language_info"]["name"], ch.status)  # python idle
     """
 
     def __init__(self, core: Core) -> None:
@@ -76,24 +85,29 @@ class KernelChannels:
     ) -> Message:
         """Sends a request and returns the reply to it, whatever else is in flight.
 
-        Any number of tasks may do so at a time. A reply with ``status: error`` is returned like any other;
-        :func:`enchannel.raise_for_status` makes an exception of it.
-
-        A checkpoint; a cancelled request may have been sent, and its reply is passed over.
+        Any number of tasks may do so at a time. A reply with ``status: error`` is returned like any
+        other; :func:`raise_for_status` makes an exception of it. A checkpoint; a cancelled request
+        may have been sent, and its reply is passed over.
 
         Args:
-            request: A type (``"inspect_request"``) with its `content`, or a message as the creators in
-                :mod:`enchannel.messages` make it.
+            request: A type (``"inspect_request"``) with its `content`, or a message as the creators
+                in :mod:`enchannel.messages` make it.
             content: What the request says, where only its type is given.
             channel: ``"shell"`` or ``"control"``; by default the one that the specification names.
 
         Raises:
             LocalProtocolError: No message, or no channel for requests. Nothing was sent.
-            NoReply: The kernel is done with the request, and no reply came within a second, nor before its
-                answer to what it was asked then; that may take ten more. The error says why, as far as that is
-                known: ``NotImplementedByKernel`` where nothing else explains it.
+            NoReply: The kernel is done with the request, and no reply came within a second, nor
+                before its answer to what it was asked then; that may take ten more. It says why, as
+                far as that is known: ``NotImplementedByKernel`` where nothing else explains it.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
+
+        Example:
+            .. code-block:: python
+
+                reply = await ch.request(messages.complete_request("pri"))
+                print(reply.content["matches"])  # ['print']
         """
         return await self._conversations.request(request, content, channel)
 
@@ -115,36 +129,30 @@ class KernelChannels:
     ) -> AbstractAsyncContextManager[Execution]:
         """Runs `code`, as an async context manager that gives an :class:`Execution`.
 
-        ::
-
-            async with ch.execute("print('woo')") as execution:
-                async for msg in execution:
-                    print(msg.msg_type)
-            print(execution.outputs)
-
-        Where its messages are of no interest, :meth:`run` is shorter.
-
-        Left before it is complete, the code goes on in the kernel unless it is to be interrupted, or asks for input: that
-        would hold up the kernel for ever.
+        Where its messages are of no interest, :meth:`run` is shorter. Left before it is complete,
+        the code goes on in the kernel unless it is to be interrupted, or asks for input: that would
+        hold up the kernel for ever.
 
         Args:
             code: What to run.
             silent: Whether the kernel is to be quiet, and to count nothing.
             store_history: Whether it goes into the history; by default where it is not silent.
-            user_expressions: Expressions to evaluate behind it, by name.
+            user_expressions: Expressions to evaluate behind it, by name; see
+                :func:`user_expression`.
             stop_on_error: Whether an error aborts the requests that wait behind it.
-            on_input: Answers the code's prompts: called with the prompt and with whether a password is
-                asked for, it returns the text, or an awaitable of it. Without it the code may not ask.
-            interrupt_on_cancel: Whether to interrupt the code where the block is left before it has run, in whatever
-                way. This code is interrupted and no other: what waits behind somebody else's cell is when it begins. That
-                holds up leaving for two seconds at most, and goes on behind it while the channels are open. Kernels
-                interrupt their main shell only: in a subshell it does nothing.
+            on_input: Answers the code's prompts: called with the prompt and with whether a password
+                is asked for, it returns the text, or an awaitable of it. Without it the code may
+                not ask.
+            interrupt_on_cancel: Whether to interrupt the code where the block is left before it has
+                run, in whatever way: it and no other, and what still waits when it begins. That
+                holds up leaving for two seconds at most, and goes on behind it while the channels
+                are open. Kernels interrupt their main shell only: in a subshell it does nothing.
             metadata: Of the request, for example a ``cellId``.
             msg_id: The request's id, by default a fresh one.
             subshell_id: The subshell that runs it.
             channel: ``"shell"``, or ``"control"`` for kernels that execute there.
-            keep_outputs: Whether :attr:`Execution.outputs` are kept. Not for code that prints more than fits into the memory,
-                and whose messages are iterated.
+            keep_outputs: Whether :attr:`Execution.outputs` are kept. Not for code that prints more
+                than fits into the memory, and whose messages are iterated.
 
         Raises:
             LocalProtocolError: At the call, for arguments that are none.
@@ -172,18 +180,14 @@ class KernelChannels:
     ) -> CompletedExecution:
         """Runs `code` to its end.
 
-        ::
-
-            done = await ch.run("6 * 7")
-            print(done.status, done.outputs)
-
-        A checkpoint. Cancelled, the code goes on in the kernel, unless ``interrupt_on_cancel`` is among the options.
+        A checkpoint. Cancelled, the code goes on in the kernel, unless ``interrupt_on_cancel`` is
+        among the options.
 
         Args:
             code: What to run.
             check: Whether an error of it is raised.
-            options: Those of :meth:`execute`. Code that asks for input without an ``on_input`` that answers is given an
-                empty text, with a warning.
+            options: Those of :meth:`execute`. Code that asks for input without an ``on_input`` that
+                answers is given an empty text, with a warning.
 
         Raises:
             ReplyError: The reply is no success, and `check` is set; it has the outputs so far.
@@ -191,25 +195,34 @@ class KernelChannels:
             NoReply: The kernel is done with it, and no reply came.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost, or was restarted meanwhile.
+
+        Example:
+            .. code-block:: python
+
+                with anyio.fail_after(30):
+                    done = await ch.run("6 * 7", interrupt_on_cancel=True)
+                print(done.status, done.text)  # ok 42
         """
         return await run_code(self._conversations, code, check=check, **options)
 
     async def interrupt(self) -> None:
         """Interrupts what the kernel runs.
 
-        By an ``interrupt_request`` on control; a kernel that was launched here and wants a signal gets it.
-        A checkpoint; cancelled, it may have interrupted.
+        By an ``interrupt_request`` on control; a kernel that was launched here and wants a signal
+        gets it. A checkpoint; cancelled, it may have interrupted.
 
         Raises:
             NoReply: The kernel has not replied within five seconds, or does not know the request.
+            anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """
         await interrupt(self._conversations)
 
     async def kernel_info(self) -> KernelInfoReply:
-        """The content of the kernel's ``kernel_info_reply``, asked for once in each session of the kernel.
+        """The content of the kernel's ``kernel_info_reply``, asked for once in each session of the
+        kernel.
 
-        On control, where no cell is in the way, and where that stays silent on shell.
+        On control, where no cell is in the way, and where that stays silent on shell. A checkpoint.
 
         Raises:
             NoReply: The kernel sent none.
@@ -225,24 +238,15 @@ class KernelChannels:
 
         It is about the main shell, by what the kernel says on iopub of requests there.
         """
-        return "dead" if self._core.lost is not None else self._core.status.word
+        return status_of(self._core)
 
-    async def statuses(self) -> AsyncIterator[KernelStatus]:
+    def statuses(self) -> AsyncIterator[KernelStatus]:
         """The status as it is now, and then each other one, as an async iterator.
 
         It ends behind ``"dead"``, or when the block of the channels is left. What came and went while nobody asked for the
         next one is passed over. Cancellation changes nothing.
         """
-        said: KernelStatus | None = None
-        while self._core.life.state is not State.LEFT:
-            await checkpoint()
-            if self.status == said:
-                await self._core.changed.wait()
-                continue
-            said = self.status
-            yield said
-            if said == "dead":
-                return
+        return StatusChanges(self._core)
 
     @property
     def lost(self) -> KernelDied | None:
@@ -282,9 +286,11 @@ class KernelChannels:
         buffers: Sequence[Buffer] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> AbstractAsyncContextManager[Comm]:
-        """Opens a comm to a target of the kernel, as an async context manager that gives a :class:`Comm`.
+        """Opens a comm to a target of the kernel, as an async context manager that gives a
+        :class:`Comm`.
 
-        The kernel is told when the block is left. A kernel without that target closes the comm at once.
+        The kernel is told when the block is left. A kernel without that target closes the comm at
+        once.
 
         Args:
             target_name: What the kernel registered.
@@ -293,8 +299,10 @@ class KernelChannels:
             metadata: Beside it.
 
         Raises:
-            LocalProtocolError: At the call, for a target that is no name.
-            KernelDied: The kernel is lost.
+            LocalProtocolError: At the call, for a target that is no name; on entry, for data that
+                is no JSON.
+            anyio.ClosedResourceError: On entry: the block of the channels was left.
+            KernelDied: On entry: the kernel is lost.
         """
         from ._conversations.comms import new_comm
 
@@ -303,11 +311,17 @@ class KernelChannels:
     def accept_comms(self, target_name: str) -> AbstractAsyncContextManager[IncomingComms]:
         """Accepts the comms that the kernel opens to `target_name`, as an async context manager.
 
-        It gives a stream of :class:`Comm`; they are closed when the block is left. While any target is
-        accepted, comms to others are answered with ``comm_close``.
+        It gives an :class:`IncomingComms`, a stream of :class:`Comm`; they are closed when the
+        block is left. While any target is accepted, comms to others are answered with
+        ``comm_close``.
+
+        Args:
+            target_name: What the kernel opens comms to.
 
         Raises:
             LocalProtocolError: On entry, where they are accepted already.
+            anyio.ClosedResourceError: On entry: the block of the channels was left.
+            KernelDied: On entry: the kernel is lost.
         """
         return self._conversations.comms.accept(target_name)
 
@@ -334,8 +348,12 @@ class KernelChannels:
     def open_subshell(self) -> AbstractAsyncContextManager[Subshell]:
         """A subshell of the kernel, as an async context manager that gives a :class:`Subshell`.
 
+        Created on control, also beside a busy cell, and deleted when the block is left, or entering
+        it was cancelled.
+
         Raises:
             NotImplementedByKernel: On entry, where the kernel has none.
+            anyio.ClosedResourceError: On entry: the block of the channels was left.
             KernelDied: The kernel is lost.
         """
         from ._conversations.sessions import open_subshell
@@ -343,11 +361,15 @@ class KernelChannels:
         return open_subshell(self._conversations)
 
     def open_debug_session(self) -> AbstractAsyncContextManager[DebugSession]:
-        """Attaches the kernel's debugger, as an async context manager that gives a :class:`DebugSession`.
+        """Attaches the kernel's debugger, as an async context manager that gives a
+        :class:`DebugSession`.
+
+        It is detached when the block is left, or entering it was cancelled.
 
         Raises:
             NotImplementedByKernel: On entry, where the kernel has none.
             ReplyError: On entry, where the debugger refuses.
+            anyio.ClosedResourceError: On entry: the block of the channels was left.
             KernelDied: The kernel is lost.
         """
         from ._conversations.sessions import open_debug_session
@@ -357,26 +379,23 @@ class KernelChannels:
     def record(
         self, path: str | os.PathLike[str], *, redact: Redact | None = None
     ) -> AbstractAsyncContextManager[Recording]:
-        """Writes all that is sent and received to a file, as an async context manager that gives a :class:`Recording`.
+        """Writes all that is sent and received to a file, in a block that gives a
+        :class:`Recording`.
 
-        ::
-
-            async with ch.record("session.jsonl"):
-                await ch.run("6 * 7")
-
-        :func:`~enchannel.read_recording` reads it, and says what it looks like;
-        :func:`enchannel.testing.open_recorded_kernel` plays it. Each line is handed to the system when it happens, by the
-        event loop's own thread. What is secret in a message is the caller's to leave out.
+        :func:`read_recording` reads it, and says what it looks like;
+        :func:`enchannel.testing.open_recorded_kernel` plays it. Each line is handed to the system
+        when it happens, by the event loop's own thread. What is secret in a message is the caller's
+        to leave out.
 
         Args:
             path: Where; what is there is replaced.
-            redact: Called with each message; returns what is written in its place, or ``None`` to leave it out. A kernel that
-                plays it knows requests as they were written.
+            redact: Called with each message; returns what is written in its place, or ``None`` to
+                leave it out. A kernel that plays it knows requests as they were written.
 
         Raises:
-            LocalProtocolError: `path` is none, or `redact` cannot be called (raised at the call); on entry, another recording
-                is being written there.
-            OSError: On entry the file cannot be written; on the way out it could not.
+            LocalProtocolError: `path` is none, or `redact` cannot be called (raised at the call);
+                on entry, another recording is being written there.
+            OSError: On entry, or on the way out: the file cannot be written.
             anyio.ClosedResourceError: On entry: the block of the channels was left.
             KernelDied: On entry: the kernel is lost.
         """
@@ -387,14 +406,14 @@ class KernelChannels:
     # More of the streams.
 
     def subscribe(self, *channels: ChannelName) -> Subscription:
-        """One more listener on `channels` (all by default), as an async context manager.
+        """One more listener on `channels`, as an async context manager: a :class:`Subscription`.
 
-        ::
+        It listens from the entry of the block to its end, beside :attr:`main` and the other
+        streams, and gives ``(channel, message)``.
 
-            async with ch.subscribe("iopub") as output:
-                async for channel, msg in output: ...
-
-        It listens from the entry of the block to its end, beside ``main`` and the other streams.
+        Args:
+            channels: Some of ``"shell"``, ``"control"``, ``"stdin"`` and ``"iopub"``; by default
+                all.
 
         Raises:
             LocalProtocolError: There is no such channel.
@@ -403,7 +422,7 @@ class KernelChannels:
         return Subscription(self._core.delivery, names or self._core.channels, tagged=True)
 
     def statistics(self) -> ChannelStatistics:
-        """Counts of what happened so far."""
+        """Counts of what happened so far; no I/O."""
         return statistics_of(self._core, self._conversations.losses.missed)
 
     def __repr__(self) -> str:

@@ -1,8 +1,4 @@
-"""Opening a kernel's channels: the arguments.
-
-An opener checks its arguments at once, so that a wrong call fails at the call. What entering the context manager
-that it returns goes through, and what leaves its block, stands in :mod:`~enchannel._core.opening`.
-"""
+"""Opening a kernel's channels: arguments, checked at the call; :mod:`~enchannel._core.opening`."""
 
 from __future__ import annotations
 
@@ -50,14 +46,20 @@ BACKLOG_SIZE, BACKLOG_BYTES = 100_000, 64 << 20
 """The same, in messages and in bytes."""
 
 Identity: TypeAlias = "str | bytes | uuid.UUID | None"
+"""A ZeroMQ routing id: ``str``, ``bytes``, :class:`uuid.UUID`, or ``None`` for a fresh one."""
 Topics: TypeAlias = "str | bytes | Iterable[str | bytes]"
+"""A prefix of iopub's topics, ``str`` or ``bytes``; or several."""
 
 
 def get_username() -> str:
-    """The user name for message headers.
+    """The user name for message headers, by default.
 
-    The first of ``LOGNAME``, ``USER``, ``LNAME`` and ``USERNAME`` that is set and not empty, else
-    ``"username"``.
+    The first of ``LOGNAME``, ``USER``, ``LNAME`` and ``USERNAME`` that is set, else ``username``.
+
+    Example:
+        .. code-block:: python
+
+            print(get_username() == ch.username)  # True
     """
     names = (os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME"))
     return next((name for name in names if name), "username")
@@ -83,50 +85,45 @@ def open_kernel_channels(
 ) -> AbstractAsyncContextManager[KernelChannels]:
     """Opens the shell, control, stdin and iopub channels of a running kernel.
 
-    ::
-
-        async with open_kernel_channels(None, "kernel-1234.json") as ch:
-            sent = await ch.main.send("shell", body)
-            async for channel, msg in ch.main:
-                ...
-
-    On entry every channel is connected and iopub is known to be live, so that the first request loses
-    no output. Entering may be cancelled at any point, and then leaves nothing behind.
+    On entry every channel is connected and iopub is known to be live, so that the first request
+    loses no output. Entering may be cancelled at any point, and then leaves nothing behind.
 
     Args:
-        identity: The ZeroMQ routing id of shell, control and stdin, 1 to 255 bytes; ``None`` makes a
-            fresh one. Two live clients of a kernel must not share one.
+        identity: The ZeroMQ routing id of shell, control and stdin, 1 to 255 bytes; ``None`` makes
+            a fresh one. Two live clients of a kernel must not share one.
         config: The connection file: its path, a mapping of its form, or a :class:`ConnectionInfo`.
-        channels: Which to open, by default all. The others are there and raise ``LocalProtocolError`` when used.
+        channels: Which to open, by default all. The others raise ``LocalProtocolError`` when used.
             With iopub goes shell or control, for only a request can prove that it is live.
         session: The session id in the header of each sent message; by default a fresh uuid4.
         username: The user name there; by default :func:`get_username`.
-        subscription: The topic prefix for iopub, or several. A narrower one takes effect once iopub
-            is proven live.
+        subscription: The topic prefix for iopub, or several; it counts once iopub is proven live.
         connect_timeout: Seconds until every channel must be connected and iopub proven.
-        max_buffer_size: How many messages a stream may hold: a listener, an execution, a comm, a debug session; and
-            how many may wait to go out. ``math.inf`` loses nothing and lets memory grow; a number makes the readers
-            wait for the slowest. A full stream that who reads it cannot read, because it waits for what comes
-            behind, loses its oldest messages, counted in ``statistics().buffer_dropped``.
-        max_buffer_bytes: The same in bytes of content and buffers on the wire; a stream holds one message more.
-        max_backlog_size: How many messages may wait for somebody to listen; 0 for none. The oldest go first,
-            counted. Never more than `max_buffer_size`.
+        max_buffer_size: How many messages a stream may hold (a listener, an execution, a comm, a
+            debug session), and may wait to go out. ``math.inf`` loses nothing and lets memory grow;
+            a number makes the readers wait for the slowest. A full stream whose reader waits for
+            what comes behind loses its oldest messages, counted in ``statistics().buffer_dropped``.
+        max_buffer_bytes: The same in bytes of content and buffers; a stream holds one message more.
+        max_backlog_size: How many messages may wait for somebody to listen; 0 for none. The oldest
+            go first, counted. Never more than `max_buffer_size`.
         max_backlog_bytes: The same in bytes.
-        max_message_size: Bytes that a message which arrives may have, in all its frames, and one frame for each 64
-            of them. A larger one is dropped and counted as ``"MessageTooLarge"``, and costs no other message;
-            ZeroMQ has it in memory until then.
-        reconnect_timeout: Seconds that a lost connection may take to come back before the kernel counts as
-            lost. Until then streams and senders wait, so that a restart by somebody else is sat out; what is in
-            flight raises ``KernelDied`` within 0.9 s.
-        heartbeat_timeout: Seconds without a heartbeat or any message after which a kernel that is not busy,
-            and has had a heartbeat, counts as lost; ``math.inf`` for never.
-        context: The ZeroMQ context for the sockets, by default one that all kernels of this process
-            share. It is never terminated.
+        max_message_size: Bytes that a message which arrives may have, and one frame for each 64 of
+            them. A larger one is dropped and counted; see :class:`MessageTooLarge`.
+        reconnect_timeout: Seconds that a lost connection may take to come back before the kernel
+            counts as lost. Streams and senders wait for it; what is in flight raises within 0.9 s.
+        heartbeat_timeout: Seconds without a heartbeat or any message after which a kernel that is
+            not busy, and has had a heartbeat, counts as lost; ``math.inf`` for never.
+        context: The sockets' ZeroMQ context, never terminated; by default one for all kernels here.
 
     Raises:
         ConnectionFileError: `config` cannot be used (raised at the call).
         LocalProtocolError: Another argument cannot be used (raised at the call).
         KernelConnectError: A channel did not answer in time (raised on entry).
+
+    Example:
+        .. code-block:: python
+
+            async with open_kernel_channels(None, kernel.connection_file) as ch:
+                print((await ch.run("6 * 7")).text)  # 42
     """
     return _open_zmq(
         sockets_for(channels),
@@ -161,30 +158,20 @@ def open_channels(
     heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
     owned: bool = False,
 ) -> AbstractAsyncContextManager[KernelChannels]:
-    """Opens channels over a transport that the caller already has.
+    """Opens channels over a transport that there is already, such as :func:`wrap_sockets` makes.
 
-    For ZeroMQ sockets that are connected already, `transport` is what
-    :func:`~enchannel.wrap_sockets` makes of them::
+    The other arguments, and the errors, are those of :func:`open_kernel_channels`; what waits to go
+    out is the transport's to bound. A channel that it does not carry raises ``LocalProtocolError``
+    when used, as does entering while it is in use. It stays the caller's to close, but for `owned`.
 
-        transport = wrap_sockets({"shell": dealer, "iopub": sub}, key=key)
-        async with open_channels(transport) as ch:
-            ...
+    Example:
+        .. code-block:: python
 
-    The other arguments are those of :func:`open_kernel_channels`. A channel that the transport does not
-    carry raises ``LocalProtocolError`` when used.
+            from enchannel.testing import memory_transport_pair
 
-    Args:
-        transport: What carries the messages.
-        session: See :func:`open_kernel_channels`.
-        username: See :func:`open_kernel_channels`.
-        connect_timeout: See :func:`open_kernel_channels`.
-        max_buffer_size: See :func:`open_kernel_channels`; what waits to go out is the transport's to bound.
-        max_buffer_bytes: See :func:`open_kernel_channels`.
-        max_backlog_size: See :func:`open_kernel_channels`.
-        max_backlog_bytes: See :func:`open_kernel_channels`.
-        reconnect_timeout: See :func:`open_kernel_channels`.
-        heartbeat_timeout: See :func:`open_kernel_channels`.
-        owned: Whether leaving the block closes the transport; by default it stays the caller's.
+            transport, kernel_end = memory_transport_pair()
+            async with open_channels(transport, owned=True) as ch:
+                await ch.shell.send(messages.kernel_info_request())
     """
 
     async def given() -> Transport:
@@ -206,7 +193,7 @@ def open_channels(
 
 
 class CommonOptions(TypedDict, total=False):
-    """The keyword arguments that have a meaning over any transport; see :func:`open_kernel_channels`."""
+    """What means something over any transport; see :func:`~enchannel.open_kernel_channels`."""
 
     username: str | None
     connect_timeout: float
@@ -218,7 +205,7 @@ class CommonOptions(TypedDict, total=False):
 
 
 class OneChannelOptions(CommonOptions, total=False):
-    """The keyword arguments that every opener takes; see :func:`open_kernel_channels`."""
+    """What every opener takes; see :func:`~enchannel.open_kernel_channels`."""
 
     session: str | None
     max_message_size: float
@@ -226,7 +213,7 @@ class OneChannelOptions(CommonOptions, total=False):
 
 
 class OpenOptions(OneChannelOptions, total=False):
-    """Those of the openers that see the kernel's status, without which a heartbeat proves nothing."""
+    """Those of openers that see the kernel's status, without which a heartbeat proves nothing."""
 
     heartbeat_timeout: float
 
@@ -234,7 +221,15 @@ class OpenOptions(OneChannelOptions, total=False):
 def open_shell_channel(
     identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
-    """Opens the shell channel alone; options and errors are those of :func:`open_kernel_channels`."""
+    """Opens the shell channel alone; for options and errors see :func:`open_kernel_channels`.
+
+    Example:
+        .. code-block:: python
+
+            async with open_shell_channel(None, kernel.connection_file) as shell:
+                await shell.send(messages.kernel_info_request())
+                print((await shell.receive()).msg_type)  # kernel_info_reply
+    """
     opening = _open_zmq(("shell",), identity, config, **options)
     return _part(opening, lambda channels: channels.shell)
 
@@ -242,7 +237,15 @@ def open_shell_channel(
 def open_control_channel(
     identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
-    """Opens the control channel alone; options and errors are those of :func:`open_kernel_channels`."""
+    """Opens the control channel alone; for options and errors see :func:`open_kernel_channels`.
+
+    Example:
+        .. code-block:: python
+
+            async with open_control_channel(None, kernel.connection_file) as control:
+                await control.send(messages.kernel_info_request())
+                print((await control.receive()).msg_type)  # kernel_info_reply
+    """
     opening = _open_zmq(("control",), identity, config, **options)
     return _part(opening, lambda channels: channels.control)
 
@@ -250,10 +253,17 @@ def open_control_channel(
 def open_stdin_channel(
     identity: Identity, config: Config, **options: Unpack[OneChannelOptions]
 ) -> AbstractAsyncContextManager[Channel]:
-    """Opens the stdin channel alone; options and errors are those of :func:`open_kernel_channels`.
+    """Opens the stdin channel alone; for options and errors see :func:`open_kernel_channels`.
 
-    A kernel asks the identity that sent the execute request for input: open shell and stdin with the
-    same one.
+    A kernel asks the identity that sent the execute request; so shell is opened with the same one.
+
+    Example:
+        .. code-block:: python
+
+            async with open_shell_channel("me", kernel.connection_file) as shell:
+                async with open_stdin_channel("me", kernel.connection_file) as stdin:
+                    await shell.send(messages.execute_request("input()", allow_stdin=True))
+                    await stdin.send(messages.input_reply("ada", await stdin.receive()))
     """
     opening = _open_zmq(("stdin",), identity, config, **options)
     return _part(opening, lambda channels: channels.stdin)
@@ -266,13 +276,21 @@ def open_iopub_channel(
     subscription: Topics = b"",
     **options: Unpack[OpenOptions],
 ) -> AbstractAsyncContextManager[Listener[Message]]:
-    """Opens the iopub channel alone; options and errors are those of :func:`open_kernel_channels`.
+    """Opens the iopub channel alone; for options and errors see :func:`open_kernel_channels`.
 
-    Shell and control are connected beside it, under `identity`, because only a request can prove that
-    iopub is live, and the heartbeat.
+    Shell and control, which prove it live, are connected too, and the heartbeat; not with
+    `identity`, which may be that of a channel beside this one.
+
+    Example:
+        .. code-block:: python
+
+            async with open_iopub_channel(None, kernel.connection_file) as iopub:
+                await ch.run("print('woo')")
+                print((await iopub.receive()).msg_type)  # status
     """
     channels = ("shell", "control", "iopub", "hb")
-    opening = _open_zmq(channels, identity, config, subscription=subscription, **options)
+    parse_identity(identity)
+    opening = _open_zmq(channels, None, config, subscription=subscription, **options)
     return _part(opening, lambda channels: channels.iopub)
 
 
@@ -284,10 +302,7 @@ def open_some_channels(
     on_made: OnMade | None = None,
     **options: Unpack[OpenOptions],
 ) -> AbstractAsyncContextManager[KernelChannels]:
-    """Opens the channels named, ``"hb"`` among them; without iopub there is nothing to prove.
-
-    ``on_made`` is called with the connection's core before anything is waited for.
-    """
+    """Opens the channels named, ``"hb"`` among them; ``on_made`` is called with the core first."""
     return _open_zmq(
         channels, identity, config, subscription=subscription, on_made=on_made, **options
     )
@@ -362,7 +377,7 @@ def open_made_channels(
     owned: bool = False,
     on_made: OnMade | None = None,
 ) -> AbstractAsyncContextManager[KernelChannels]:
-    """Opens channels over what `make_transport` makes on entry; ``on_made`` is that of :func:`open_some_channels`."""
+    """Opens channels over what `make_transport` makes on entry; ``on_made`` is as above."""
     for name, text in (("session", session), ("username", username)):
         if text is not None and not isinstance(text, str):
             raise LocalProtocolError(f"{name} is a str, not {type(text).__name__}")
@@ -401,11 +416,7 @@ async def _channels(opening: AbstractAsyncContextManager[Core]) -> AsyncIterator
 
 
 def parse_identity(identity: Identity) -> bytes:
-    """The ZeroMQ routing id that `identity` stands for.
-
-    Raises:
-        LocalProtocolError: ZeroMQ would refuse it.
-    """
+    """The ZeroMQ routing id of `identity`; ``LocalProtocolError`` where ZeroMQ would refuse it."""
     if identity is None:
         identity = uuid.uuid4()
     if isinstance(identity, uuid.UUID):
@@ -424,11 +435,7 @@ def parse_identity(identity: Identity) -> bytes:
 
 
 def parse_topics(subscription: Topics) -> tuple[bytes, ...]:
-    """The topic prefixes that `subscription` stands for.
-
-    Raises:
-        LocalProtocolError: One of them is no text.
-    """
+    """The topic prefixes of `subscription`; ``LocalProtocolError`` where one of them is no text."""
     given: object = subscription
     is_one = isinstance(given, (str, bytes)) or not isinstance(given, Iterable)
     several: Iterable[object] = (given,) if is_one else subscription

@@ -45,24 +45,32 @@ async def _none() -> AsyncIterator[signal.Signals]:
 
 @asynccontextmanager
 async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
-    """Has the signals that end a program cancel the block, so that what is in it is let go, and then exits.
+    """Has the signals that end a program cancel the block, so that what is in it is let go, and
+    then exits.
 
-    ::
-
-        async def main():
-            async with exit_on_signals(), open_kernel("python3") as kernel:
-                ...
-
-    Without it SIGTERM ends a program at once, and its kernels' connection files stay. It belongs around everything else,
-    in the main thread. A signal that the program was started to ignore is ignored.
+    Without it SIGTERM ends a program at once, and its kernels' connection files stay. It belongs
+    around everything else, in the main thread. A signal that the program was started to ignore is
+    ignored.
 
     Args:
         numbers: By default SIGTERM and SIGHUP. Ctrl-C is Python's, Trio's and asyncio's own.
 
     Raises:
         SystemExit: One of them came; with status 128 and its number, as shells have it.
-        LocalProtocolError: On entry: a number is that of no signal, or of one that no program is told of; or this is not
-            the main thread.
+        LocalProtocolError: On entry: a number is that of no signal, or of one that no program is
+            told of; or this is not the main thread.
+
+    Example:
+        .. code-block:: python
+
+            import os, signal
+
+            try:
+                async with exit_on_signals(), open_kernel("python3") as kernel:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    await kernel.wait()
+            except SystemExit as ended:
+                print(ended.code)  # 143
     """
     chosen = [_checked(number) for number in numbers or ENDING]
     if threading.current_thread() is not threading.main_thread():

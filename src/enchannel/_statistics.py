@@ -14,7 +14,18 @@ T = TypeVar("T")
 
 
 class ChannelStatistics(NamedTuple):
-    """What :meth:`KernelChannels.statistics` says; counts since the channels were opened."""
+    """What :meth:`KernelChannels.statistics` says; counts since the channels were opened.
+
+    All of it is as of the moment that it was asked for.
+
+    Example:
+        .. code-block:: python
+
+            await ch.run("print('woo')")
+            counts = ch.statistics()
+            lost = sum(counts.dropped.values()) + counts.backlog_dropped
+            print(counts.sent["shell"], lost)  # 1 0
+    """
 
     iopub_proven: bool
     """Whether the subscription was seen to work before the block was entered. Where it was not (a busy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import anyio
 import anyio.abc
@@ -10,6 +11,8 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._core.core import Core
 from ._core.delivery import Listener
+from ._core.life import State
+from ._core.status import Word
 from ._exceptions import LocalProtocolError
 from ._protocol.connection_info import ChannelName
 from ._protocol.message import Body, Message
@@ -18,11 +21,31 @@ from ._trio import uncut
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Channel", "MainChannel", "Subscription"]
+__all__ = ["Channel", "KernelStatus", "MainChannel", "StatusChanges", "Subscription", "status_of"]
+
+KernelStatus: TypeAlias = Literal[Word, "dead"]
+"""What is known of a kernel."""
 
 
 class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
-    """The shell, control or stdin channel: an AnyIO object stream of :class:`Message`."""
+    """The shell, control or stdin channel: an AnyIO object stream of :class:`Message`.
+
+    :class:`KernelChannels` has one of each. It listens from its first :meth:`Listener.receive` or
+    iteration, whatever else listens. Where one only wants the answer to a request,
+    :meth:`KernelChannels.request` needs no stream.
+
+    Attributes:
+        name: ``"shell"``, ``"control"`` or ``"stdin"``.
+
+    Example:
+        .. code-block:: python
+
+            sent = await ch.shell.send(messages.inspect_request("print"))
+            async for reply in ch.shell:
+                if reply.is_child_of(sent):
+                    print(reply.content["found"])  # True
+                    break
+    """
 
     def __init__(self, core: Core, name: ChannelName) -> None:
         super().__init__(core.delivery, (name,), tagged=False)
@@ -32,7 +55,7 @@ class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
 
     # AnyIO's send returns nothing; ours says what was sent, so that replies can be matched.
     async def send(self, item: Body) -> Message:  # type: ignore[override]
-        """Sends `item`, completed, on this channel.
+        """Sends `item`, completed, on this channel; waits while nothing can go out.
 
         A checkpoint; a cancelled send has sent nothing.
 
@@ -63,19 +86,40 @@ class Channel(Listener[Message], anyio.abc.ObjectStream[Message]):
 
 
 class MainChannel(Listener[tuple[ChannelName, Message]]):
-    """All channels as one stream of ``(channel, message)``."""
+    """All channels as one stream of ``(channel, message)``; :attr:`KernelChannels.main` is one.
+
+    It listens from its first :meth:`Listener.receive` or iteration. The order is that of each
+    channel; between channels a kernel's messages may overtake one another.
+
+    Example:
+        .. code-block:: python
+
+            sent = await ch.main.send("shell", messages.execute_request("6 * 7"))
+            async for channel, msg in ch.main:
+                if msg.is_child_of(sent) and msg.msg_type == "execute_result":
+                    print(channel, msg.content["data"]["text/plain"])  # iopub 42
+                    break
+    """
 
     def __init__(self, core: Core) -> None:
         super().__init__(core.delivery, core.channels, tagged=True)
         self._core = core
 
     async def send(self, channel: Literal["shell", "control", "stdin"], body: Body) -> Message:
-        """Sends `body`, completed, on `channel`: ``"shell"``, ``"control"`` or ``"stdin"``.
+        """Sends `body`, completed, on `channel`; waits while nothing can go out.
 
-        Like :meth:`Channel.send` in everything else.
+        A checkpoint; a cancelled send has sent nothing.
+
+        Args:
+            channel: ``"shell"``, ``"control"`` or ``"stdin"``.
+            body: See :meth:`Channel.send`.
+
+        Returns:
+            The message as it was sent.
 
         Raises:
-            LocalProtocolError: Also for a channel that is unknown, or that only receives.
+            LocalProtocolError: No ``msg_type``, or a part that is no JSON; a channel that is
+                unknown, or only receives. Nothing was sent.
             anyio.ClosedResourceError: This stream is closed, or its block was left.
             KernelDied: The kernel is lost.
         """
@@ -95,7 +139,22 @@ async def _send(core: Core, channel: str, body: Body) -> Message:
 
 
 class Subscription(Listener[tuple[ChannelName, Message]]):
-    """One more listener, live while its ``async with`` block lasts."""
+    """One more listener, live while its ``async with`` block lasts; by
+    :meth:`KernelChannels.subscribe`.
+
+    It listens from its entry, so that nothing is missed of what is asked for in the block, and is
+    closed when the block is left. A cancelled entry listens to nothing.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.subscribe("iopub") as published:
+                await ch.run("print('woo')")
+                async for channel, msg in published:
+                    if msg.msg_type == "stream":
+                        print(msg.content["text"])  # woo
+                        break
+    """
 
     @uncut
     async def __aenter__(self) -> Self:
@@ -103,3 +162,30 @@ class Subscription(Listener[tuple[ChannelName, Message]]):
         await checkpoint_if_cancelled()
         self.listen()
         return self
+
+
+# No generator: one that is left early on Trio is the garbage collector's, who warns.
+class StatusChanges(AsyncIterator[KernelStatus]):
+    """The status as it is, and then each other one; see :meth:`enchannel.KernelChannels.statuses`."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._said: KernelStatus | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> KernelStatus:
+        await checkpoint()
+        while self._core.life.state is not State.LEFT and self._said != "dead":
+            status = status_of(self._core)
+            if status != self._said:
+                self._said = status
+                return status
+            await self._core.changed.wait()
+        raise StopAsyncIteration
+
+
+def status_of(core: Core) -> KernelStatus:
+    """What is known of the kernel now."""
+    return "dead" if core.lost is not None else core.status.word

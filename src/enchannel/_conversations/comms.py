@@ -106,7 +106,24 @@ class CommFeed(TiedFeed[Message]):
 
 
 class Comm(Stream[Message]):
-    """One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it."""
+    r"""One open comm: a stream of the kernel's ``comm_msg``; ends when either side closes it.
+
+    By :meth:`KernelChannels.open_comm`, and out of an :class:`IncomingComms`. With the kernel, and
+    with its restart, it ends: receiving and sending raise :class:`KernelDied`.
+
+    Example:
+        .. code-block:: python
+
+            await ch.run(
+                "def opened(comm, msg):\n"
+                "    comm.on_msg(lambda msg: comm.send({'seen': msg['content']['data']}))\n"
+                "get_ipython().kernel.comm_manager.register_target('echo', opened)"
+            )
+            async with ch.open_comm("echo") as comm:
+                await comm.send({"x": 1})
+                answer = await comm.receive()
+                print(answer.content["data"])  # {'seen': {'x': 1}}
+    """
 
     def __init__(self, comm: CommFeed) -> None:
         super().__init__(comm)
@@ -132,6 +149,11 @@ class Comm(Stream[Message]):
         """The kernel's ``comm_close``, once it is in."""
         return self._comm.closing
 
+    @property
+    def closed(self) -> bool:
+        """Whether either side has closed it; what the kernel had sent before can be received."""
+        return self._comm.over or super().closed
+
     async def send(
         self,
         data: Mapping[str, Any] | None = None,
@@ -139,11 +161,18 @@ class Comm(Stream[Message]):
         buffers: Sequence[Buffer] = (),
         metadata: Mapping[str, Any] | None = None,
     ) -> Message:
-        """Sends a ``comm_msg`` and returns it as it was sent; cancelled, it has sent nothing.
+        """Sends a ``comm_msg`` and returns it as it was sent; cancelled, it has sent nothing. A
+        checkpoint.
+
+        Args:
+            data: What it says.
+            buffers: Binary data with it.
+            metadata: Beside it.
 
         Raises:
+            LocalProtocolError: A part is no JSON. Nothing was sent.
             anyio.ClosedResourceError: The comm is closed.
-            KernelDied: The kernel is lost.
+            KernelDied: The kernel is lost, or was restarted.
         """
         if self._comm.over:
             raise anyio.ClosedResourceError("the comm is closed")
@@ -182,7 +211,20 @@ class TargetFeed(TiedFeed[Comm]):
 
 
 class IncomingComms(Stream[Comm]):
-    """The comms that the kernel opens to one target."""
+    """The comms that the kernel opens to one target: a stream of :class:`Comm`.
+
+    By :meth:`KernelChannels.accept_comms`; it outlives restarts of the kernel. A comm is closed by
+    ``async with``, by :meth:`Comm.aclose`, or at the end of the block.
+
+    Example:
+        .. code-block:: python
+
+            code = "from comm import create_comm; c = create_comm('mine', data={'x': 1})"
+            async with ch.accept_comms("mine") as comms:
+                await ch.run(code)
+                async with await comms.receive() as comm:
+                    print(comm.opening.content["data"])  # {'x': 1}
+    """
 
 
 class Comms:

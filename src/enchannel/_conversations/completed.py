@@ -30,10 +30,18 @@ class CompletedExecution:
     Attributes:
         request: The ``execute_request`` as it was sent.
         reply: The ``execute_reply``.
-        outputs: The outputs in nbformat's shape, as a notebook shows them. While somebody holds them, a display of theirs
-            that another execution updates is updated here.
-        missed: See :attr:`Execution.missed`.
+        outputs: The outputs in nbformat's shape, as a notebook shows them. While somebody holds
+            them, a display of theirs that another execution updates is updated here.
+        missed: How many of its messages the kernel lost; see :attr:`Execution.missed`.
         timings: When it was where.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run("print('woo'); 6 * 7")
+            print(done.status, done.execution_count, done.missed)  # ok 1 0
+            print([output["output_type"] for output in done.outputs])
+            # ['stream', 'execute_result']
     """
 
     request: Message

@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._core.core import Core
+from .._core.flight import Tied
 from .._exceptions import EnchannelError, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._protocol.message import Message
@@ -105,10 +106,15 @@ class Conversations:
         request: str | Message,
         content: Mapping[str, Any] | None = None,
         channel: str | None = None,
+        *,
+        tied: Tied | None = None,
     ) -> Message:
-        """Sends a request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
+        """Sends a request and returns its reply; see :meth:`enchannel.KernelChannels.request`.
+
+        Where it is `tied` to something it is not sent once that has ended.
+        """
         name, prepared = self.prepare(request, content, channel)
-        return await self.core.request(name, prepared)
+        return await self.core.request(name, prepared, tied=tied)
 
     async def kernel_info(self) -> dict[str, Any]:
         """What the kernel says of itself, asked for once in each epoch."""

@@ -1,8 +1,8 @@
 """An execution: code that the kernel runs, as a scope.
 
-It is complete with its reply and its idle status, which come in either order; where one of them stays away,
-:mod:`~enchannel._core.requests` finds out whether it ever comes. While it lasts its messages are a stream, its
-outputs are kept as a notebook shows them, and its prompts are answered by whoever offers to.
+It is complete with its reply and its idle status, in either order; where one stays away,
+:mod:`~enchannel._core.requests` finds out whether it ever comes. Meanwhile its messages are a
+stream, its outputs are kept as a notebook shows them, and its prompts are answered if anybody does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PUBLISHED: tuple[ChannelName, ...] = ("iopub", "stdin")
 
 
 class CodeOptions(TypedDict, total=False):
-    """How code is run; see :meth:`enchannel.KernelChannels.execute`."""
+    """Arguments that say how code is run; see :meth:`enchannel.KernelChannels.execute`."""
 
     silent: bool
     store_history: bool | None
@@ -56,7 +56,7 @@ class CodeOptions(TypedDict, total=False):
 
 
 class ExecuteOptions(CodeOptions, total=False):
-    """And where."""
+    """The same, and where it is run; see :meth:`enchannel.KernelChannels.execute`."""
 
     subshell_id: str | None
     channel: RequestChannel
@@ -96,6 +96,7 @@ class _Run(Code):
         keep_outputs: bool,
     ) -> None:
         super().__init__(channel, request)
+        self.wants_idle = "iopub" in conversations.core.channels
         self._streamed = streamed
         self.keeps_outputs = keep_outputs
         self.statuses: dict[str, Message] = {}
@@ -210,10 +211,19 @@ class _Run(Code):
 class Execution:
     """Code that the kernel runs: its messages, its outputs and its reply.
 
-    Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in their order,
-    and its input requests where no handler answers them; it ends when both the reply and the idle status
-    are in. While the block lasts, what comes later still (a thread that prints) changes :attr:`outputs`,
-    and iterating again gives it.
+    Made by :meth:`KernelChannels.execute`. Iterating gives the execution's iopub messages in order,
+    and its input requests where no handler answers them; it ends when both the reply and the idle
+    status are in, and raises what :meth:`wait` does. While the block lasts, what comes later still
+    (a thread that prints) changes :attr:`outputs`, and iterating again gives it.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.execute("print('woo')") as execution:
+                async for msg in execution:
+                    print(msg.msg_type)  # stream
+                reply = await execution.wait()
+                print(reply.content["status"])  # ok
     """
 
     def __init__(self, run: _Run) -> None:
@@ -241,21 +251,17 @@ class Execution:
 
     @property
     def dropped(self) -> int:
-        """How many of its messages cannot be iterated any more, for they went beyond ``max_buffer_size`` while nobody did.
-
-        :attr:`outputs` and :attr:`reply` miss nothing of them.
-        """
+        """How many of its messages went beyond ``max_buffer_size``; :attr:`outputs` has them."""
         return self._run.dropped
 
     @property
     def missed(self) -> int | None:
         """How many of its messages the kernel lost before they were sent, once it is complete.
 
-        Kernels drop what they publish faster than it goes out. Known of those that number what they send (ipykernel and
-        its family), where everything on iopub is subscribed to and nobody else runs code in a subshell; otherwise ``None``.
-        Numbers that a kernel takes and does not use look the same: a hook of the program's own that swallows displays, or
-        several expressions of one cell that show themselves (``ast_node_interactivity = "all"``). The one of the last
-        expression is allowed for.
+        Known of kernels that number what they send (ipykernel and its family), where all of iopub
+        is subscribed to and nobody else runs code in a subshell; otherwise ``None``. Numbers that a
+        kernel does not use look the same: of a hook that swallows displays, or of several
+        expressions that show themselves.
         """
         return self._run.numbers.missed if self.complete else None
 
@@ -277,10 +283,8 @@ class Execution:
     async def wait(self) -> Message:
         """Waits until the execution is complete, and returns the reply.
 
-        Its messages can still be iterated. A checkpoint; a cancelled wait may be taken up again.
-
-        A kernel that asks for input although it may not is given an empty text, with a warning, unless somebody
-        iterates, and so has its question.
+        Its messages can still be iterated. A checkpoint; a cancelled wait may be resumed. A kernel
+        that asks although it may not is given an empty text, with a warning, where nobody iterates.
 
         Raises:
             NoReply: The kernel is done with it, and no reply came.

@@ -79,7 +79,7 @@ class Numbers:
         self._newest: deque[int] = deque(maxlen=64)
         self._elsewhere = elsewhere
         self._settled: tuple[int | None] | None = None
-        self._others: set[str] = set()
+        self._others: dict[str, int] = {}
         self._unsure = False
         self._shows_result = False
 
@@ -102,7 +102,7 @@ class Numbers:
         self._seen += 1
         self._newest.append(number)
         if message.parent_id != self._msg_id:
-            self._see_other(message)
+            self._see_other(message, number)
         elif message.msg_type == "execute_result":
             self._shows_result = True
         elif message.content.get("execution_state") == "idle":
@@ -114,10 +114,10 @@ class Numbers:
         self._reply = number
         self._refused_behind = self._refused()
 
-    def _see_other(self, message: Message) -> None:
+    def _see_other(self, message: Message, number: int) -> None:
         parent = message.parent_header
         if message.msg_type == "status" and parent:
-            self._others.add(message.parent_id)
+            self._others.setdefault(message.parent_id, number)
             # What it asks goes to somebody else.
             foreign = parent.get("session") != self._session
             self._unsure |= foreign and parent.get("msg_type") == "execute_request"
@@ -144,7 +144,8 @@ class Numbers:
         seen = self._seen - sum(number > last for number in self._newest)
         for sequence, number in self._elsewhere.values():
             seen += sequence == self._sequence and self._first <= number <= last
-        replies_elsewhere = self._others - self._elsewhere.keys()
+        others = {parent for parent, number in self._others.items() if number <= last}
+        replies_elsewhere = others - self._elsewhere.keys()
         dropped_here = self._refused_behind - self._refused_before
         missing = last - self._first + 1 - seen - len(replies_elsewhere) - dropped_here
         if missing >= 2 - self._shows_result:

@@ -30,8 +30,21 @@ Redact: TypeAlias = Callable[[Message], "Message | None"]
 class Recording:
     """A recording that is being made; by :meth:`KernelChannels.record`.
 
+    It ends when its block is left, and what could not be written is raised there.
+
     Attributes:
         count: How many messages and other lines it has so far.
+        failure: Why nothing more is written, ``None`` where it is.
+
+    Example:
+        .. code-block:: python
+
+            def without_metadata(msg):
+                return Message(msg.header, msg.parent_header, {}, msg.content)
+
+            async with ch.record("s.jsonl", redact=without_metadata) as recording:
+                await ch.run("6 * 7")
+            print(recording.count)  # 6
     """
 
     def __init__(self, core: Core, file: TextIO, redact: Redact | None) -> None:

@@ -26,8 +26,20 @@ def is_success(reply: Message) -> bool:
 def raise_for_status(reply: Message) -> Message:
     """Returns `reply` where it is a success.
 
+    Args:
+        reply: Of any request, as :meth:`KernelChannels.request` returns it. One without a status is
+            a success.
+
     Raises:
-        ReplyError: Its status is ``"error"``, ``"aborted"`` or another one that is no success.
+        ReplyError: Its status is ``"error"``, ``"aborted"`` or another one that is no success; or a
+            debugger says that it was not successful.
+
+    Example:
+        .. code-block:: python
+
+            request = messages.inspect_request("print")
+            reply = raise_for_status(await ch.request(request))
+            print(reply.content["found"])  # True
     """
     if is_success(reply):
         return reply
@@ -40,20 +52,26 @@ def raise_for_status(reply: Message) -> Message:
 
 
 def user_expression(reply: Message, name: str) -> dict[str, Any]:
-    """The value of one of the ``user_expressions`` that an ``execute_request`` asked for, as a MIME bundle.
-
-    ::
-
-        done = await ch.run("x = 6", user_expressions={"double": "2 * x"})
-        assert user_expression(done.reply, "double")["text/plain"] == "12"
+    """The value of one of the ``user_expressions`` that an ``execute_request`` asked for, as a MIME
+    bundle.
 
     Args:
         reply: The ``execute_reply``.
         name: The expression's.
 
+    Returns:
+        What there is of it by MIME type; its ``repr`` is ``"text/plain"``.
+
     Raises:
         ReplyError: The expression failed, or the code before it.
         LocalProtocolError: No expression of that name was evaluated.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run("x = 6", user_expressions={"double": "2 * x"})
+            value = user_expression(done.reply, "double")
+            print(value["text/plain"])  # 12
     """
     values = raise_for_status(reply).content.get("user_expressions")
     if not isinstance(values, dict) or not isinstance(value := values.get(name), dict):

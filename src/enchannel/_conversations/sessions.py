@@ -10,15 +10,16 @@ Adapter Protocol.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import attrs
 
 from .. import messages
-from .._core.stream import Feed, Stream
+from .._core.flight import Tied
+from .._core.stream import Feed, Stream, fresh
 from .._exceptions import EnchannelError, NotImplementedByKernel
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
@@ -43,37 +44,89 @@ CLOSE_DEADLINE = 2.0
 T = TypeVar("T")
 
 
+class _Block(Tied):
+    """What was opened for a block: it ends with the block, and with the kernel that it was opened on.
+
+    Args:
+        what: As it is called.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._left = False
+
+    def leave(self) -> None:
+        """Its block, or that of the channels, was left."""
+        self._left = True
+
+    def raise_if_over(self) -> None:
+        """Raises why nothing can be asked of it any more."""
+        if self.failure is not None:
+            raise fresh(self.failure)
+        if self._left:
+            raise anyio.ClosedResourceError(f"the block of the {self._what} was left")
+
+
+@contextmanager
+def _tied(conversations: Conversations, what: str) -> Iterator[_Block]:
+    block = _Block(what)
+    conversations.core.requests.tie(block)
+    try:
+        yield block
+    finally:
+        conversations.core.requests.untie(block)
+        block.leave()
+
+
 class Subshell:
     """A further shell of the kernel: it runs code while the main shell is busy.
 
+    By :meth:`KernelChannels.open_subshell`. What it runs shares the kernel's variables. Behind its
+    block it raises ``anyio.ClosedResourceError``, and behind a restart of the kernel
+    :class:`KernelDied`.
+
     Attributes:
         subshell_id: Its id, in the header of what it is to handle.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.open_subshell() as subshell:
+                async with ch.execute("import time; time.sleep(1)"):
+                    done = await subshell.run("print('meanwhile')")
+                    print(done.text)  # meanwhile
     """
 
-    def __init__(self, conversations: Conversations, subshell_id: str) -> None:
+    def __init__(self, conversations: Conversations, block: _Block, subshell_id: str) -> None:
         self._conversations = conversations
+        self._block = block
         self.subshell_id = subshell_id
 
     async def request(
         self, request: str | Message, content: Mapping[str, Any] | None = None
     ) -> Message:
         """Like :meth:`KernelChannels.request`, answered by this subshell."""
+        self._block.raise_if_over()
         if isinstance(request, str):
             request = messages.message(request, content)
             content = None
         header = {**request.header, "subshell_id": self.subshell_id}
-        return await self._conversations.request(attrs.evolve(request, header=header), content)
+        return await self._conversations.request(
+            attrs.evolve(request, header=header), content, tied=self._block
+        )
 
     def execute(
         self, code: str, **options: Unpack[CodeOptions]
     ) -> AbstractAsyncContextManager[Execution]:
         """Like :meth:`KernelChannels.execute`, run by this subshell."""
+        self._block.raise_if_over()
         return execute_code(self._conversations, code, **options, subshell_id=self.subshell_id)
 
     async def run(
         self, code: str, *, check: bool = False, **options: Unpack[CodeOptions]
     ) -> CompletedExecution:
         """Like :meth:`KernelChannels.run`, run by this subshell."""
+        self._block.raise_if_over()
         subshell_id = self.subshell_id
         return await run_code(
             self._conversations, code, check=check, subshell_id=subshell_id, **options
@@ -91,11 +144,14 @@ async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]
             "the kernel has no subshells: its supported_features do not name 'kernel subshells'"
         )
     opening = _Opening(conversations, _create_subshell, _delete_subshell)
-    subshell_id = await opening.wait()
-    try:
-        yield Subshell(conversations, subshell_id)
-    finally:
-        await opening.undo()
+    with _tied(conversations, "subshell") as block:
+        subshell_id = await opening.wait()
+        try:
+            yield Subshell(conversations, block, subshell_id)
+        finally:
+            # The next kernel knows nothing of it.
+            if block.failure is None:
+                await opening.undo()
 
 
 async def _create_subshell(conversations: Conversations) -> str:
@@ -193,35 +249,58 @@ class _Events(TiedFeed[Message]):
 
 
 class DebugSession(Stream[Message]):
-    """Commands of the Debug Adapter Protocol, and the stream of the kernel's ``debug_event``."""
+    """Commands of the Debug Adapter Protocol, and the stream of the kernel's ``debug_event``.
 
-    def __init__(self, conversations: Conversations, events: Feed[Message]) -> None:
+    By :meth:`KernelChannels.open_debug_session`; one client debugs a kernel at a time. Behind its
+    block it raises ``anyio.ClosedResourceError``, and behind a restart of the kernel
+    :class:`KernelDied`.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.open_debug_session() as session:
+                cell = await session.request("dumpCell", {"code": "x = 1"})
+                wanted = {
+                    "source": {"path": cell["sourcePath"]},
+                    "breakpoints": [{"line": 1}],
+                }
+                found = await session.request("setBreakpoints", wanted)
+                print(len(found["breakpoints"]))  # 1
+    """
+
+    def __init__(
+        self, session: str, debugger: _Debugger, block: _Block, events: Feed[Message]
+    ) -> None:
         super().__init__(events)
-        self._conversations = conversations
-        self._numbers = itertools.count(1)
+        self._session = session
+        self._debugger = debugger
+        self._block = block
 
     async def request(
         self, command: str, arguments: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Sends a command, and returns the body of its response.
 
-        A cancelled request may have been sent.
+        A checkpoint; a cancelled request may have been sent.
 
         Args:
             command: For example ``"setBreakpoints"``.
             arguments: What the protocol asks for.
 
+        Returns:
+            The body, which the protocol describes; empty where the response has none.
+
         Raises:
             ReplyError: The response says that it was not successful.
             NoReply: The kernel is done with it, and sent no reply.
+            anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """
-        request = messages.debug_request(command, arguments, seq=next(self._numbers))
-        reply = raise_for_status(await self._conversations.request(request))
-        return reply.content.get("body") or {}
+        self._block.raise_if_over()
+        return await self._debugger.ask(command, arguments, tied=self._block)
 
     def __repr__(self) -> str:
-        return f"<DebugSession of {self._conversations.core.session}>"
+        return f"<DebugSession of {self._session}>"
 
 
 @asynccontextmanager
@@ -233,29 +312,47 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
         )
     core = conversations.core
     events = _Events(core.bound.hold(("iopub",)))
-    session = DebugSession(conversations, events)
     core.observers.append(events.observe)
     core.requests.tie(events)
 
-    async def attach(_: Conversations) -> None:
-        await session.request("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
-        # Until it is attached it may be somebody else's, who would be disconnected.
-        await session.request("attach", {})
-
-    async def detach(_: Conversations, __: None) -> None:
-        await session.request("disconnect", {"restart": False, "terminateDebuggee": False})
-
-    opening = _Opening(conversations, attach, detach)
+    debugger = _Debugger(conversations)
+    opening = _Opening(conversations, debugger.attach, debugger.detach)
     try:
-        await opening.wait()
-        try:
-            yield session
-        finally:
-            await opening.undo()
+        with _tied(conversations, "debug session") as block:
+            await opening.wait()
+            try:
+                yield DebugSession(core.session, debugger, block, events)
+            finally:
+                # The next kernel's may be somebody else's.
+                if block.failure is None:
+                    await opening.undo()
     finally:
         core.observers.remove(events.observe)
         core.requests.untie(events)
         events.end(left=True)
+
+
+class _Debugger:
+    """The kernel's debugger, as one session speaks to it."""
+
+    def __init__(self, conversations: Conversations) -> None:
+        self._conversations = conversations
+        self._numbers = itertools.count(1)
+
+    async def ask(
+        self, command: str, arguments: Mapping[str, Any] | None, *, tied: Tied | None = None
+    ) -> dict[str, Any]:
+        request = messages.debug_request(command, arguments, seq=next(self._numbers))
+        reply = raise_for_status(await self._conversations.request(request, tied=tied))
+        return reply.content.get("body") or {}
+
+    async def attach(self, _: Conversations) -> None:
+        await self.ask("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
+        # Until it is attached it may be somebody else's, who would be disconnected.
+        await self.ask("attach", {})
+
+    async def detach(self, _: Conversations, __: None) -> None:
+        await self.ask("disconnect", {"restart": False, "terminateDebuggee": False})
 
 
 async def _features(conversations: Conversations) -> list[str]:

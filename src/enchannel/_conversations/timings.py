@@ -12,7 +12,18 @@ __all__ = ["Timings", "timings_of"]
 
 
 class Timings(NamedTuple):
-    """When an execution was where; all but the first by the kernel's clock. ``None`` where that is not known, or not yet."""
+    """When an execution was where; all but the first by the kernel's clock.
+
+    Of :attr:`Execution.timings` and :attr:`CompletedExecution.timings`. ``None`` where that is not
+    known, or not yet; each has a time zone.
+
+    Example:
+        .. code-block:: python
+
+            done = await ch.run("import time; time.sleep(0.1)")
+            took = done.timings.idle - done.timings.busy
+            print(took.total_seconds() >= 0.1)  # True
+    """
 
     sent: datetime | None
     """The request was made."""

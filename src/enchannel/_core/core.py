@@ -150,15 +150,17 @@ class Core(Seam):
         for scope in tuple(self.scopes):
             scope.cancel()
 
-    async def opened(self) -> None:
-        """Waits until something may be sent. Not always a checkpoint.
+    async def opened(self, tied: Flight | Tied | None = None) -> None:
+        """Waits until something may be sent, or `tied` has ended. Not always a checkpoint.
 
         Raises:
-            KernelDied: The kernel is lost.
+            KernelDied: The kernel is lost; or the one that `tied` belonged to.
             anyio.ClosedResourceError: The block was left.
         """
-        while self.life.away:
+        while self.life.away and (tied is None or tied.failure is None):
             await self.changed.wait()
+        if tied is not None and tied.failure is not None:
+            raise fresh(tied.failure)
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
@@ -311,10 +313,8 @@ class Core(Seam):
         if message.content.get("allow_stdin", message.msg_type == "execute_request"):
             self.transport.watch("stdin")
         while True:
-            if self.life.state is not State.LIVE:
-                await self.opened()
-            if tied is not None and tied.failure is not None:
-                raise fresh(tied.failure)
+            if self.life.state is not State.LIVE or tied is not None:
+                await self.opened(tied)
             if flight is not None:
                 self.requests.file(flight)
             try:
@@ -367,11 +367,13 @@ class Core(Seam):
         for witness in self.witnesses:
             witness(happening, channel, message)
 
-    async def request(self, channel: ChannelName, request: Message) -> Message:
+    async def request(
+        self, channel: ChannelName, request: Message, *, tied: Tied | None = None
+    ) -> Message:
         """Sends a prepared request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
         flight = Flight(channel, request)
         try:
-            await self.send(channel, request, flight=flight)
+            await self.send(channel, request, flight=flight, tied=tied)
             return await flight.wait_reply()
         finally:
             self.requests.remove(flight)

@@ -50,7 +50,24 @@ class ListenerFeed(Feed[T]):
 
 
 class Listener(Stream[T]):
-    """A stream of everything on some channels; made by :class:`~enchannel.KernelChannels`."""
+    """A stream of everything on some channels; those of :class:`~enchannel.KernelChannels` are
+    such.
+
+    It listens from its first :meth:`receive` or iteration (a :class:`~enchannel.Subscription` from
+    its entry) until it is closed, and gets every message of its channels, in order, as every other
+    listener there does. It begins with the backlog: what came before, and neither a listener nor a
+    conversation took. One task receives at a time. ``async with`` closes it at the end.
+
+    Example:
+        .. code-block:: python
+
+            await ch.shell.send(messages.execute_request("print('woo')"))
+            async with ch.iopub as published:
+                async for msg in published:
+                    if msg.msg_type == "stream":
+                        print(msg.content["text"])  # woo
+                        break
+    """
 
     def __init__(
         self, delivery: Delivery, channels: Sequence[ChannelName], *, tagged: bool
@@ -66,7 +83,14 @@ class Listener(Stream[T]):
         return self._own.channels
 
     def listen(self) -> None:
-        """Begins to listen, and takes over what waits in the backlog of its channels."""
+        """Begins to listen, and takes over what waits in the backlog of its channels.
+
+        Only where that is to be before the first receive; otherwise nothing.
+
+        Raises:
+            anyio.ClosedResourceError: It is closed, or the block of the channels was left.
+            LocalProtocolError: One of its channels is not open.
+        """
         if self.closed:
             raise anyio.ClosedResourceError("the stream is closed")
         if not self._listening:

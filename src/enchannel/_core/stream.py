@@ -216,12 +216,13 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
         return await super().__anext__()
 
     async def receive(self) -> T:
-        """The next one.
+        """The next one; waits until there is one.
 
         A checkpoint; a cancelled receive has taken nothing, and the next one gets it.
 
         Raises:
-            anyio.EndOfStream: Nothing more will come: the block was left, or the other side ended it.
+            anyio.EndOfStream: Nothing more will come: the block was left, or the other side ended
+                it.
             anyio.ClosedResourceError: This stream is closed, or its end was received.
             anyio.BusyResourceError: Another task is receiving from this stream.
             KernelDied: The kernel is lost, and all it sent has been received.
@@ -251,7 +252,7 @@ class Stream(anyio.abc.ObjectReceiveStream[T]):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its end was received."""
+        """Whether it was closed here, or its block was left and that was received."""
         return self._feed.closed
 
     @property

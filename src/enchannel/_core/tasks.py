@@ -62,6 +62,11 @@ async def tend(core: Core) -> None:
         for task in core.to_start:
             start(*task)
         core.transport.follow(partial(_hear, core), start)
+        unconnected = core.transport.unconnected()
+        lost = [channel for channel in core.channels if channel in unconnected]
+        if lost and core.life.state is State.LIVE:
+            # Before anybody was told.
+            _hear(core, ConnectionEvent.DISCONNECTED, lost, "")
         await _run(core, "the kernel can no longer be followed", keep, core)
 
 

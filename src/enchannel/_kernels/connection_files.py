@@ -149,34 +149,44 @@ def write_connection_file(
     kernel_name: str = "",
     encrypted: bool = False,
 ) -> Path:
-    """Writes a connection file for a kernel that somebody else starts: a container, a batch system, a debugger.
+    """Writes a connection file for a kernel that somebody else starts: a container, a batch system,
+    a debugger.
 
-    ::
-
-        path = write_connection_file(ip="0.0.0.0", ports=range(9000, 9005))
-        # docker run -p 9000-9004:9000-9004 -v path:/connection.json IMAGE python -m ipykernel -f /connection.json
-        async with open_kernel_channels(None, path) as ch:
-            ...
-
-    The file is private, and the caller's to remove.
+    The file is private, and the caller's to remove. In a container with ``ip="0.0.0.0"`` and chosen
+    `ports` the kernel is started with ``docker run -p 9000-9004:9000-9004 -v FILE:/connection.json
+    IMAGE python -m ipykernel -f /connection.json``.
 
     Args:
-        path: Where; by default a fresh name in Jupyter's runtime directory, where other clients look. What is there is
-            replaced.
-        ip: The address that the kernel listens on; with ipc the path that its sockets' names begin with.
+        path: Where; by default a fresh name in Jupyter's runtime directory, where other clients
+            look. What is there is replaced.
+        ip: The address that the kernel listens on; with ipc the path that its sockets' names begin
+            with.
         transport: What it listens with.
-        ports: Those of shell, control, stdin, iopub and the heartbeat, in this order; by default five that are free on
-            this machine now. Nobody keeps them free.
+        ports: Those of shell, control, stdin, iopub and the heartbeat, in this order; by default
+            five that are free on this machine now. Nobody keeps them free.
         key: What messages are signed with; by default a fresh one.
         kernel_name: The kernelspec's name, for other clients.
-        encrypted: Whether there are keys for CurveZMQ in it, for a kernel that knows what they are for.
+        encrypted: Whether there are keys for CurveZMQ in it, for a kernel that knows what they are
+            for.
 
     Returns:
         The path.
 
     Raises:
-        ConnectionFileError: The file cannot be written, or jupyter_core is not installed and no path given; or what it
-            would say cannot be used.
+        ConnectionFileError: The file cannot be written, or jupyter_core is not installed and no
+            path given; or what it would say cannot be used.
+
+    Example:
+        .. code-block:: python
+
+            import sys
+
+            path = write_connection_file("connection.json")
+            command = [sys.executable, "-m", "ipykernel", "-f", str(path)]
+            async with await anyio.open_process(command) as process:
+                async with open_kernel_channels(None, path) as ch:
+                    print((await ch.run("6 * 7")).text)  # 42
+                process.terminate()
     """
     _check_address(ip, transport)
     data = {
@@ -309,15 +319,22 @@ def runtime_directory() -> Path:
 def find_connection_file(name_or_glob: str | os.PathLike[str] | None = None) -> Path:
     """The connection file of a kernel: the one that was changed last, of several.
 
-    A kernel that was killed leaves its file behind, and nobody asks here whether it runs: :func:`list_running_kernels`
-    does.
+    A kernel that was killed leaves its file behind, and nobody asks here whether it runs:
+    :func:`list_running_kernels` does.
 
     Args:
         name_or_glob: The path of a file; or a name, a part of one, or a glob (``"kernel-12*"``) in
             Jupyter's runtime directory. By default any kernel's.
 
     Raises:
-        ConnectionFileError: There is none.
+        ConnectionFileError: There is none, or jupyter_core is not installed.
+
+    Example:
+        .. code-block:: python
+
+            path = find_connection_file(kernel.connection_file.stem)
+            async with open_kernel_channels(None, path) as ch:
+                print((await ch.run("6 * 7")).text)  # 42
     """
     return matching_files(name_or_glob)[0]
 

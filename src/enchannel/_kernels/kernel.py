@@ -57,9 +57,19 @@ class Kernel:
     """A running kernel; made by :func:`~enchannel.open_kernel`.
 
     Attributes:
-        spec: The kernelspec it was launched from.
-        connection_file: The file that says how to reach it, for other clients too; removed when the kernel
-            is stopped.
+        spec: The :class:`KernelSpec` it was launched from.
+        connection_file: The path of the file that says how to reach it, for other clients too;
+            removed when the kernel is stopped.
+
+    Example:
+        .. code-block:: python
+
+            async with kernel.open_channels() as ch:
+                await ch.run("x = 1")
+                await kernel.restart()
+                done = await ch.run("x")
+                print(done.status)  # error
+            print(await kernel.shut_down())  # 0
     """
 
     def __init__(self, launch: Launch, file: ConnectionFile) -> None:
@@ -87,7 +97,7 @@ class Kernel:
 
     @property
     def connection_info(self) -> ConnectionInfo:
-        """How to reach it."""
+        """How to reach it: what is in its connection file."""
         return self._file.info
 
     @property
@@ -109,15 +119,18 @@ class Kernel:
 
     @property
     def output(self) -> str:
-        """The tail, 16 KiB at most, of what its process has written to its standard output and standard error."""
+        """The tail, 16 KiB at most, of what its process has written to its standard output and
+        error.
+        """
         process = self._running.process
         return process.output if process is not None else ""
 
     async def stream_output(self) -> AsyncIterator[str]:
-        """What its process writes to its standard output and standard error from now on, in pieces, as an async iterator.
+        """What its process writes to its standard output and standard error from now on, as an
+        async iterator of pieces of text.
 
-        It ends with the process; behind a restart there is another one. Of who is more than 16 KiB behind the oldest is
-        lost. Cancellation loses nothing that was not given yet.
+        It ends with the process; behind a restart there is another one. Of who is more than 16 KiB
+        behind the oldest is lost. Cancellation loses nothing that was not given yet.
         """
         await checkpoint()
         process = self._running.process
@@ -135,22 +148,30 @@ class Kernel:
         outlive_death: bool = False,
         **options: Unpack[OpenOptions],
     ) -> AsyncIterator[KernelChannels]:
-        """Opens the channels of this kernel, any number of times.
+        """Opens the channels of this kernel, any number of times; an async context manager.
 
-        Like :func:`~enchannel.open_kernel_channels`; when the kernel's process exits, the streams know
-        at once. As long as it runs a silent kernel is not taken for lost, unless ``heartbeat_timeout`` says so.
+        When the kernel's process exits, the streams know at once. As long as it runs a silent
+        kernel is not taken for lost, unless ``heartbeat_timeout`` says so.
 
-        With ``outlive_death`` the channels go on when the process exits and :meth:`restart` starts it again: what is in
-        flight raises ``KernelDied``, what is sent meanwhile waits; they go on behind a restart that failed, and one that
-        follows. So a service that keeps its kernel alive is two lines::
+        With `outlive_death` the channels go on when the process exits and :meth:`restart` starts it
+        again: what is in flight raises ``KernelDied``, what is sent meanwhile waits; they go on
+        behind a restart that failed, and one that follows. So a service that keeps its kernel alive
+        is two lines::
 
             while True:
-                await kernel.wait()
-                await kernel.restart()
+                await kernel.wait() await kernel.restart()
+
+        Args:
+            identity: See :func:`open_kernel_channels`.
+            channels: See :func:`open_kernel_channels`.
+            subscription: See :func:`open_kernel_channels`.
+            outlive_death: Whether the channels wait for the next process when this one has exited.
+            options: Those of :func:`open_kernel_channels`.
 
         Raises:
             KernelDied: The process has exited already.
             KernelConnectError: A channel did not answer in time.
+            LocalProtocolError: An argument cannot be used.
         """
         names = sockets_for(channels)
         await self._wait_restarted()
@@ -276,9 +297,12 @@ class Kernel:
         self._running.process.signal(chosen)
 
     async def kill(self) -> int:
-        """Kills the kernel and all that it started, and returns its exit status; its channels raise ``KernelDied``.
+        """Kills the kernel and all that it started; its channels raise ``KernelDied``.
 
         :meth:`restart` starts it again. A checkpoint; cancelled, it may have been killed.
+
+        Returns:
+            Its exit status.
         """
         await self._wait_restarted()
         if self.returncode is None:
@@ -287,27 +311,31 @@ class Kernel:
         return await self._running.wait_told()
 
     async def shut_down(self) -> int:
-        """Ends the kernel as leaving its block does, and returns its exit status; its channels raise ``KernelDied``.
+        """Ends the kernel as leaving its block does; its channels raise ``KernelDied``.
 
-        Interrupted, asked, told (SIGTERM) and killed, one after the other where the one before does not help.
-        :meth:`restart` starts it again. A checkpoint; cancelled, it is killed.
+        Interrupted, asked, told (SIGTERM) and killed, one after the other where the one before does
+        not help. :meth:`restart` starts it again. A checkpoint; cancelled, it is killed.
+
+        Returns:
+            Its exit status.
         """
         async with self._turns:
             await self._running.stop()
             return await self._running.wait_told()
 
     async def restart(self, *, now: bool = False) -> None:
-        """Stops the kernel and starts it again on the same connection file; returns when it is ready.
+        """Stops the kernel and starts it again on the same connection file; returns when it is
+        ready.
 
-        The open channels go on: their requests in flight raise ``KernelDied``, what is sent meanwhile waits
-        for the new kernel. A kernel that has exited can be restarted as well; the channels that were open
-        then have ended, but for those that outlive it. Several restarts go one after the other.
-
-        Cancelled, the kernel is left stopped, and its channels raise ``KernelDied``.
+        The open channels go on: their requests in flight raise ``KernelDied``, what is sent
+        meanwhile waits for the new kernel. A kernel that has exited can be restarted as well; the
+        channels that were open then have ended, but for those that outlive it. Several restarts go
+        one after the other. Cancelled, the kernel is left stopped, and its channels raise
+        ``KernelDied``.
 
         Args:
-            now: Whether it is killed, where it would be interrupted and asked to exit first: two seconds at most for one
-                that does not react.
+            now: Whether it is killed, where it would be interrupted and asked to exit first: two
+                seconds at most for one that does not react.
 
         Raises:
             KernelLaunchError: It could not be started again; it is stopped, and its channels raise
@@ -364,9 +392,11 @@ class Kernel:
             raise self._running.launch_error(what, "not ready")
 
     async def wait(self) -> int:
-        """Waits until the kernel's process has exited and its channels know, and returns its exit status.
+        """Waits until the kernel's process has exited and its channels know, and returns its exit
+        status.
 
-        A restart goes unnoticed. A checkpoint; cancellation changes nothing.
+        The status is negative for a signal. A restart goes unnoticed. A checkpoint; cancellation
+        changes nothing.
         """
         while True:
             await self._wait_restarted()

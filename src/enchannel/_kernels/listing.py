@@ -63,9 +63,20 @@ _OUR_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 @attrs.frozen
 class RunningKernel:
-    """A connection file in Jupyter's runtime directory, and what the kernel said when it was asked."""
+    """A connection file in Jupyter's runtime directory, and what the kernel said when it was asked.
+
+    By :func:`list_running_kernels`.
+
+    Example:
+        .. code-block:: python
+
+            for running in await list_running_kernels():
+                if running.alive and running.busy is False:
+                    print(running.kernel_name, running.language)  # python3 python
+    """
 
     connection_file: Path
+    """The path of its connection file, for :func:`open_kernel_channels`."""
     kernel_name: str = ""
     """The kernelspec's name, where the file says it."""
     alive: bool = False
@@ -76,6 +87,7 @@ class RunningKernel:
     busy: bool | None = None
     """Whether it runs code now; ``None`` where it does not say, since it is frozen, or dead."""
     language: str = ""
+    """What its code is written in, where it has said so."""
 
 
 async def list_running_kernels() -> list[RunningKernel]:
@@ -85,6 +97,14 @@ async def list_running_kernels() -> list[RunningKernel]:
 
     Raises:
         ConnectionFileError: jupyter_core is not installed, or does not find the directory.
+
+    Example:
+        .. code-block:: python
+
+            running = [each for each in await list_running_kernels() if each.alive]
+            async with open_kernel_channels(None, running[0].connection_file) as ch:
+                done = await ch.run("6 * 7")
+                print(done.text)  # 42
     """
     paths = list(by_age(runtime_directory(), "kernel-*.json"))
     known: dict[Path, ConnectionInfo] = {}

@@ -27,6 +27,7 @@ from .._channels import KernelChannels
 from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelLaunchError, LocalProtocolError
 from .._groups import BlockTasks, block_task_group
+from .._open_channels import OpenOptions
 from .._protocol.wire import is_number
 from .kernel import Kernel
 from .launch import Launch
@@ -53,12 +54,20 @@ class LaunchOptions(TypedDict, total=False):
 
 @attrs.frozen
 class Lease:
-    """A kernel of a pool, as who uses it has it.
+    """A kernel of a pool, as who uses it has it; by :meth:`KernelPool.lease`.
 
     Attributes:
         key: What it was asked for by.
-        kernel: It; the pool's to close.
-        channels: Its channels, which all who use it share.
+        kernel: It, a :class:`Kernel`; the pool's to close.
+        channels: Its :class:`KernelChannels`, which all who use it share.
+
+    Example:
+        .. code-block:: python
+
+            async with open_kernel_pool(max_kernels=2) as pool:
+                async with pool.lease("ada") as lease:
+                    await lease.channels.run("x = 1")
+                    await lease.kernel.restart()
     """
 
     key: Hashable
@@ -107,13 +116,35 @@ class _Member:
 
 
 class KernelPool:
-    """Kernels that are kept open on behalf of others; made by :func:`open_kernel_pool`."""
+    """Kernels that are kept open on behalf of others; made by :func:`open_kernel_pool`.
+
+    Its length is how many there are, with those that are being started or closed.
+
+    Example:
+        .. code-block:: python
+
+            async with open_kernel_pool(max_kernels=2) as pool:
+                async with pool.lease("ada") as lease:
+                    await lease.channels.run("x = 1")
+                print(pool.keys)  # ['ada']
+                async with pool.lease("ada") as lease:
+                    print((await lease.channels.run("x")).text)  # 1
+                await pool.discard("ada")
+                print(len(pool))  # 0
+    """
 
     def __init__(
-        self, tasks: BlockTasks, launch: Launch, *, max_kernels: int, max_idle: float
+        self,
+        tasks: BlockTasks,
+        launch: Launch,
+        channel_options: OpenOptions,
+        *,
+        max_kernels: int,
+        max_idle: float,
     ) -> None:
         self._tasks = tasks
         self._launch = launch
+        self._channel_options = channel_options
         self._max_kernels = max_kernels
         self._max_idle = max_idle
         self._members: list[_Member] = []
@@ -124,22 +155,24 @@ class KernelPool:
 
     @asynccontextmanager
     async def lease(self, key: Hashable) -> AsyncIterator[Lease]:
-        """Lends the kernel of `key`, started where there is none, as an async context manager that gives a :class:`Lease`.
+        """Lends the kernel of `key`, as an async context manager that gives a :class:`Lease`.
 
-        ::
+        It is started where there is none; where there is no room, the one is closed that nobody has
+        used for the longest time, and where all are in use, whoever asks waits, first come first
+        served. Any number of tasks may use one kernel at a time. It stays open behind the block, as
+        long as there is room and it is alive. Cancellation leaves a kernel that is being started to
+        whoever asks next.
 
-            async with pool.lease(user) as lease:
-                done = await lease.channels.run(code)
-
-        Any number of tasks may use one kernel at a time. It stays open behind the block, as long as there is room and it
-        is alive. Cancellation leaves a kernel that is being started to whoever asks next.
+        Args:
+            key: Whatever has a hash: a user, a notebook.
 
         Raises:
             LocalProtocolError: On entry: the key cannot be one.
             KernelLaunchError: On entry: the kernel could not be started.
             KernelConnectError: On entry: it was started, and a channel did not answer.
-            KernelDied: In the block, from what is asked of the kernel: it is lost or was discarded, or the pool is being
-                left; what closes it interrupts the code that runs. The next lease has another one.
+            KernelDied: In the block, from what is asked of the kernel: it is lost or was discarded,
+                or the pool is being left; what closes it interrupts the code that runs. The next
+                lease has another one.
             anyio.ClosedResourceError: The block of the pool was left.
         """
         try:
@@ -156,9 +189,13 @@ class KernelPool:
             self._give_back(member)
 
     async def discard(self, key: Hashable) -> None:
-        """Closes the kernel of `key`, whoever uses it, and waits until it is; nothing where there is none.
+        """Closes the kernel of `key`, whoever uses it, and waits until it is; nothing where there
+        is none.
 
         Who asks meanwhile gets another one. Cancellation changes nothing.
+
+        Args:
+            key: What it was asked for by.
         """
         for member in [each for each in self._members if each.key == key]:
             member.close()
@@ -272,7 +309,7 @@ class KernelPool:
         Behind their block they would say that it was left, and the kernel's is left before.
         """
         try:
-            async with kernel.open_channels() as channels:
+            async with kernel.open_channels(**self._channel_options) as channels:
                 member.lease = Lease(member.key, kernel, channels)
                 member.ready.set()
                 await channels.wait_lost()
@@ -304,18 +341,14 @@ def open_kernel_pool(
     *,
     max_kernels: int,
     max_idle: float = math.inf,
+    channel_options: OpenOptions | None = None,
     **options: Unpack[LaunchOptions],
 ) -> AbstractAsyncContextManager[KernelPool]:
     """Keeps kernels open on behalf of others: one for each key, started when it is first asked for.
 
-    ::
-
-        async with open_kernel_pool("python3", max_kernels=10) as pool:
-            async with pool.lease("somebody") as lease:
-                done = await lease.channels.run("6 * 7")
-
-    A kernel's block must be left by the task that entered it; in a pool that is a task of the pool, and leases may be taken
-    and given back by any. On the way out all kernels are stopped at the same time, as :func:`open_kernel` has it.
+    A kernel's block must be left by the task that entered it; in a pool that is a task of the pool,
+    and leases may be taken and given back by any. On the way out all kernels are stopped at the
+    same time, as :func:`open_kernel` has it; that is shielded from cancellation.
 
     A synchronous program holds a pool, or a kernel, through AnyIO's portal::
 
@@ -328,25 +361,47 @@ def open_kernel_pool(
         name: The name of an installed kernelspec, or a :class:`KernelSpec`.
         max_kernels: How many there may be at a time.
         max_idle: Seconds that a kernel may be unused before it is closed.
+        channel_options: Those of :meth:`Kernel.open_channels` for the channels of leases, such as
+            ``{"max_message_size": 2**20}``; what cannot be used is raised where a lease is taken.
         options: Those of :func:`open_kernel`, for each of them.
 
     Raises:
         LocalProtocolError: An argument cannot be used (raised at the call).
         KernelLaunchError: There is no such kernelspec (raised at the call).
+
+    Example:
+        .. code-block:: python
+
+            async with open_kernel_pool("python3", max_kernels=10) as pool:
+                async with pool.lease("ada") as lease:
+                    done = await lease.channels.run("6 * 7")
+                    print(done.text)  # 42
     """
     most: object = max_kernels
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise LocalProtocolError(f"max_kernels is a number, 1 or more, not {max_kernels!r}")
     if not is_number(max_idle) or not max_idle >= 0:
         raise LocalProtocolError(f"max_idle is seconds, 0 or more, not {max_idle!r}")
+    given: object = channel_options
+    if given is not None and not isinstance(given, Mapping):
+        raise LocalProtocolError(f"channel_options is a mapping, not {type(given).__name__}")
+    unknown = (channel_options or {}).keys() - OpenOptions.__annotations__.keys()
+    if unknown:
+        raise LocalProtocolError(
+            f"channel_options has {min(unknown)!r}, which open_channels has not"
+        )
     launch = Launch.checked(name, **options)
-    return _opened(launch, max_kernels, max_idle)
+    return _opened(launch, channel_options or {}, max_kernels, max_idle)
 
 
 @asynccontextmanager
-async def _opened(launch: Launch, max_kernels: int, max_idle: float) -> AsyncIterator[KernelPool]:
+async def _opened(
+    launch: Launch, channel_options: OpenOptions, max_kernels: int, max_idle: float
+) -> AsyncIterator[KernelPool]:
     async with block_task_group("the pool") as tasks:
-        pool = KernelPool(tasks, launch, max_kernels=max_kernels, max_idle=max_idle)
+        pool = KernelPool(
+            tasks, launch, channel_options, max_kernels=max_kernels, max_idle=max_idle
+        )
         try:
             yield pool
         finally:

@@ -61,29 +61,34 @@ def open_server(
 ) -> AbstractAsyncContextManager[Server]:
     """A server of kernels, as an async context manager that gives a :class:`Server`.
 
-    ::
-
-        async with (
-            open_server("http://localhost:8888") as server,
-            server.open_kernel("python3") as kernel,
-            kernel.open_channels() as ch,
-        ):
-            print((await ch.run("6 * 7")).outputs)
-
-    It needs ``websockets`` and ``httpx2``: ``pip install "enchannel[server]"``.
+    It needs ``websockets`` and ``httpx2``: ``pip install "enchannel[server]"``. Entering asks the
+    server what it is, and may be cancelled at any point.
 
     Args:
-        url: Its base URL, as a browser shows it; that of a JupyterHub user ends in ``/user/NAME``. A token in its query is
-            taken out of it.
-        token: What it wants to see, by default that of `url`, or what ``JUPYTER_TOKEN`` says. It is sent as a header, and
-            appears nowhere else.
-        ssl_context: For ``https``, by default what the system trusts; ``ssl.create_default_context(cafile=...)`` for a
-            certificate of one's own.
+        url: Its base URL, as a browser shows it; that of a JupyterHub user ends in ``/user/NAME``.
+            A token in its query is taken out of it.
+        token: What it wants to see, by default that of `url`, or what ``JUPYTER_TOKEN`` says. It is
+            sent as a header, and appears nowhere else.
+        ssl_context: For ``https``, by default what the system trusts;
+            ``ssl.create_default_context(cafile=...)`` for a certificate of one's own.
         connect_timeout: Seconds for it to answer on entry.
 
     Raises:
         LocalProtocolError: An argument cannot be used (raised at the call).
         ServerError: There is no such server, or it refuses (raised on entry).
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import open_fake_server
+
+            async with open_fake_server(token="secret") as fake:
+                async with (
+                    open_server(fake.url, token="secret") as server,
+                    server.open_kernel("python3") as kernel,
+                    kernel.open_channels() as ch,
+                ):
+                    print((await ch.run("6 * 7")).status)  # ok
     """
     parsed = ServerUrl.parse(url)
     if token is None:
@@ -124,6 +129,17 @@ class Server:
         url: Its base URL.
         version: Its own.
         is_gateway: Whether it is an Enterprise Gateway.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import open_fake_server
+
+            async with open_fake_server() as fake, open_server(fake.url) as server:
+                async with server.open_kernel() as kernel:
+                    [known] = await server.list_kernels()
+                    print(known.id == kernel.id)  # True
+                print(await server.list_kernels())  # []
     """
 
     def __init__(self, rest: Rest, said: Mapping[str, Any]) -> None:
@@ -175,13 +191,16 @@ class Server:
         env: Mapping[str, str] | None = None,
         startup_timeout: float = STARTUP_TIMEOUT,
     ) -> AsyncIterator[ServerKernel]:
-        """Starts a kernel, and has the server delete it on every way out.
+        """Starts a kernel, as an async context manager that gives a :class:`ServerKernel`.
+
+        The server deletes it on every way out, which is shielded from cancellation.
 
         Args:
             name: A kernelspec of the server's, by default the one that it prefers.
-            path: The directory to run it in, below the server's root; where that is not there, the nearest that is.
-            env: Variables for its environment. A Jupyter Server ignores them; gateways pass on those that begin with
-                ``KERNEL_``, and others where they are configured to.
+            path: The directory to run it in, below the server's root; where that is not there, the
+                nearest that is.
+            env: Variables for its environment. A Jupyter Server ignores them; gateways pass on
+                those that begin with ``KERNEL_``, and others where they are configured to.
             startup_timeout: Seconds that it may take to become ready.
 
         Raises:
@@ -230,12 +249,16 @@ class Server:
 
     @asynccontextmanager
     async def attach(self, kernel_id: str) -> AsyncIterator[ServerKernel]:
-        """A kernel that the server runs already; it goes on behind the block.
+        """A kernel that the server runs already, as an async context manager that gives a
+        :class:`ServerKernel`.
+
+        It goes on behind the block.
 
         Args:
             kernel_id: What the server calls it; see :meth:`list_kernels`.
 
         Raises:
+            LocalProtocolError: That is no id.
             ServerError: There is none, or the server refuses.
         """
         check_kernel_id(kernel_id)
@@ -264,16 +287,21 @@ class Server:
         max_message_size: float = math.inf,
         max_sent_size: float = MAX_SENT_SIZE,
     ) -> Transport:
-        """The channels of a kernel as a transport, for :func:`~enchannel.open_channels`.
+        """The channels of a kernel as a :class:`Transport`, for :func:`open_channels`.
 
-        ::
+        A checkpoint; cancelled, nothing is left open. Who is given it closes it, or has
+        :func:`open_channels` do so (``owned=True``).
 
-            transport = await server.connect(kernel_id)
-            async with open_channels(transport, owned=True) as ch: ...
-
-        Its arguments are those of :meth:`ServerKernel.open_channels`. A checkpoint; cancelled, nothing is left open.
+        Args:
+            kernel_id: What the server calls it; see :meth:`list_kernels`.
+            session: See :meth:`ServerKernel.open_channels`.
+            channels: See :meth:`ServerKernel.open_channels`.
+            connect_timeout: Seconds for it to be connected.
+            max_message_size: See :meth:`ServerKernel.open_channels`.
+            max_sent_size: See :meth:`ServerKernel.open_channels`.
 
         Raises:
+            LocalProtocolError: An argument cannot be used.
             ServerError: The server refuses, or has no such kernel.
             KernelConnectError: It did not answer in time.
         """

@@ -202,7 +202,19 @@ class ServerKernel:
     Attributes:
         id: What the server calls it.
         name: That of its kernelspec.
-        spec: Its kernelspec, where the server tells.
+        spec: Its :class:`ServerKernelSpec`, ``None`` where the server does not tell.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import open_fake_server
+
+            async with open_fake_server() as fake, open_server(fake.url) as server:
+                async with server.open_kernel() as kernel:
+                    async with kernel.open_channels() as ch:
+                        await kernel.restart()
+                        done = await ch.run("6 * 7")
+                        print(kernel.name, done.status)  # python3 ok
     """
 
     def __init__(

@@ -16,27 +16,58 @@ __all__ = ["KernelModel", "ServerKernelSpec", "mapping", "model_of", "spec_of"]
 
 @attrs.frozen
 class ServerKernelSpec:
-    """A kernelspec that a server has."""
+    """A kernelspec that a server has; by :meth:`Server.kernelspecs`.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import open_fake_server
+
+            async with open_fake_server() as fake, open_server(fake.url) as server:
+                for spec in await server.kernelspecs():
+                    print(spec.name, spec.language, spec.is_default)
+                    # python3 python True
+    """
 
     name: str
+    """What :meth:`Server.open_kernel` takes."""
     display_name: str = ""
+    """What users are shown."""
     language: str = ""
+    """The language of its kernel."""
     interrupt_mode: str = "signal"
     """``"signal"`` or ``"message"``; the server does it as it says."""
     is_default: bool = False
     """Whether it is what is started where none is named."""
     metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """What else it says."""
 
 
 @attrs.frozen
 class KernelModel:
-    """A kernel that a server runs, as the server describes it."""
+    """A kernel that a server runs, as the server describes it; by :meth:`Server.list_kernels`.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import open_fake_server
+
+            async with open_fake_server() as fake, open_server(fake.url) as server:
+                await fake.start_kernel("python3")
+                [model] = await server.list_kernels()
+                print(model.name, model.execution_state)  # python3 idle
+                async with server.attach(model.id) as kernel:
+                    print(kernel.id == model.id)  # True
+    """
 
     id: str
+    """What :meth:`Server.attach` takes."""
     name: str
+    """That of its kernelspec."""
     execution_state: str = ""
     """As far as the server knows; ``"starting"`` until it was asked something."""
     last_activity: datetime | None = None
+    """When something was last said, by it or to it, as far as the server knows."""
     connections: int = 0
     """Websockets that lead to it."""
 

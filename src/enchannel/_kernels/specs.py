@@ -41,28 +41,56 @@ INTERRUPT_MODES = ("signal", "message")
 
 @attrs.frozen
 class KernelSpec:
-    """What a ``kernel.json`` says, and where it is."""
+    """What a ``kernel.json`` says, and where it is: how a kernel is started.
+
+    By :meth:`find`, :meth:`installed` and :meth:`from_directory`; or made, for a kernel that is
+    installed nowhere. :func:`open_kernel` takes one.
+
+    Source: "Kernel specs" in "Making kernels for Jupyter".
+
+    Example:
+        .. code-block:: python
+
+            spec = KernelSpec.find("python3")
+            print(spec.language, spec.interrupt_mode)  # python signal
+            async with open_kernel(spec) as kernel:
+                print(kernel.spec.name)  # python3
+    """
 
     name: str
+    """What it is called: the name of its directory."""
     argv: Sequence[str]
+    """Its command, in which ``{connection_file}`` and ``{resource_dir}`` are filled in."""
     resource_dir: Path
+    """The directory that it is in, with its icons."""
     display_name: str = ""
+    """What users are shown."""
     language: str = ""
+    """The language of its kernel."""
     interrupt_mode: str = "signal"
     """``"signal"`` (SIGINT) or ``"message"`` (an interrupt_request on control)."""
     env: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Variables for its environment, in which ``${NAME}`` stands for one of ours."""
     metadata: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    """What else it says, of its debugger for example."""
 
     @classmethod
     def find(cls, name: str) -> KernelSpec:
         """The kernelspec called `name` that comes first on the Jupyter path.
 
-        Where none is called ``python3``, that is the ipykernel of our own environment, as for jupyter_client.
+        Where none is called ``python3``, that is the ipykernel of our own environment, and where none
+        is called ``python``, that is ``python3``, as for jupyter_client.
+
+        Args:
+            name: Its name, in whatever case.
 
         Raises:
             KernelLaunchError: There is none; the message names those that there are.
         """
         specs = dict(_directories())
+        # jupyter_client takes it for the same.
+        if name.lower() == "python" and "python" not in specs:
+            name = NATIVE
         directory = specs.get(name.lower())
         own = _own_ipykernel() if directory is None and name.lower() == NATIVE else None
         if own is not None:
@@ -77,7 +105,13 @@ class KernelSpec:
 
     @classmethod
     def installed(cls) -> list[KernelSpec]:
-        """Every kernelspec that can be found, by name; those that are broken are logged and left out."""
+        """Every kernelspec that can be found, by name; those that are broken are logged and left
+        out.
+
+        Raises:
+            KernelLaunchError: The Jupyter path cannot be found out, or jupyter_core is not
+                installed.
+        """
         specs = []
         directories = dict(_directories())
         for _, directory in sorted(directories.items()):
@@ -91,6 +125,9 @@ class KernelSpec:
     @classmethod
     def from_directory(cls, directory: str | os.PathLike[str]) -> KernelSpec:
         """The kernelspec in `directory`, wherever that is; it has the directory's name.
+
+        Args:
+            directory: Its path.
 
         Raises:
             KernelLaunchError: There is no ``kernel.json``, or it is broken.
@@ -161,7 +198,11 @@ class KernelSpec:
         return name if isinstance(name, str) and name else default or LOCAL
 
     def command(self, connection_file: Path) -> list[str]:
-        """The argv with its placeholders filled."""
+        """The argv with its placeholders filled.
+
+        Args:
+            connection_file: The path of the kernel's.
+        """
         values = {
             "connection_file": str(connection_file),
             "resource_dir": str(self.resource_dir),

@@ -59,13 +59,36 @@ def sockets_for(channels: Sequence[ChannelName]) -> Sequence[str]:
 
 @attrs.frozen
 class ConnectionInfo:
-    """The contents of a connection file, validated."""
+    """The contents of a connection file, validated: where a kernel's channels are, and how messages
+    are signed.
+
+    Every opener takes one, in the place of the file. Keys never show in its ``repr``.
+
+    Source: "Connection files" in "Making kernels for Jupyter".
+
+    Raises:
+        ConnectionFileError: A field has a value that cannot be used.
+
+    Example:
+        .. code-block:: python
+
+            info = ConnectionInfo.parse(kernel.connection_file)
+            print(info.kernel_name, info.endpoint("shell").partition(":")[0])
+            # python3 ipc
+            async with open_kernel_channels(None, info) as ch:
+                print((await ch.run("6 * 7")).text)  # 42
+    """
 
     shell_port: int
+    """The port of shell; with ipc the end of its path."""
     control_port: int
+    """The port of control; with ipc the end of its path."""
     stdin_port: int
+    """The port of stdin; with ipc the end of its path."""
     iopub_port: int
+    """The port of iopub; with ipc the end of its path."""
     hb_port: int
+    """The port of the heartbeat."""
     transport: str = "tcp"
     """``"tcp"`` or ``"ipc"``."""
     ip: str = "127.0.0.1"
@@ -73,7 +96,9 @@ class ConnectionInfo:
     key: bytes = attrs.field(default=b"", repr=False)
     """The secret that messages are signed with; empty for unsigned messages."""
     signature_scheme: str = "hmac-sha256"
+    """What they are signed by: ``"hmac-"`` and a hash of :mod:`hashlib`."""
     kernel_name: str = ""
+    """The kernelspec's name, where the file says it."""
     curve_publickey: bytes = attrs.field(default=b"", repr=False)
     """The kernel's public key for CurveZMQ, in Z85; empty where nothing is encrypted."""
     curve_secretkey: bytes = attrs.field(default=b"", repr=False)
@@ -92,6 +117,10 @@ class ConnectionInfo:
     def parse(cls, config: Config) -> ConnectionInfo:
         """The connection info that `config` is, holds, or is the path of.
 
+        Args:
+            config: A :class:`ConnectionInfo`, a mapping in the form of a connection file, or the
+                path of one.
+
         Raises:
             ConnectionFileError: It cannot be used; the message names the file and the field.
         """
@@ -109,6 +138,9 @@ class ConnectionInfo:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> ConnectionInfo:
         """The connection info in the file at `path`.
+
+        Args:
+            path: Of a connection file.
 
         Raises:
             ConnectionFileError: The file cannot be read or used.
@@ -170,7 +202,10 @@ class ConnectionInfo:
             return self.host != "localhost"
 
     def endpoint(self, channel: str) -> str:
-        """The ZeroMQ endpoint of `channel`: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
+        """The ZeroMQ endpoint of `channel`.
+
+        Args:
+            channel: ``"shell"``, ``"control"``, ``"stdin"``, ``"iopub"`` or ``"hb"``.
 
         Raises:
             LocalProtocolError: There is no such channel.
@@ -195,7 +230,8 @@ LARGEST = 1 << 20
 """Characters of a connection file; one has some hundred."""
 
 Config: TypeAlias = "ConnectionInfo | Mapping[str, Any] | str | os.PathLike[str]"
-"""What names a kernel to connect to."""
+"""What names a kernel to connect to: a :class:`ConnectionInfo`, a mapping in the form of a
+connection file, or the path of one."""
 
 
 def _checked(data: Mapping[str, Any], source: str) -> dict[str, Any]:

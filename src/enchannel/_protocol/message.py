@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["CHANNELS", "PROTOCOL_VERSION", "Body", "ChannelName", "Message"]
 
 ChannelName: TypeAlias = Literal["shell", "control", "stdin", "iopub"]
+"""What a channel is called."""
 RequestChannel: TypeAlias = Literal["shell", "control"]
+"""The channels that requests are sent on."""
 CHANNELS: tuple[ChannelName, ...] = ("shell", "control", "stdin", "iopub")
 """The four channels that carry messages."""
 
@@ -35,7 +37,14 @@ ABORTED = ("aborted", "abort")
 """The status of a reply to a request that was not run, because one before it failed."""
 
 PROTOCOL_VERSION = "5.4"
-"""What the header of a sent message says where the body names no version."""
+"""What the header of a sent message says where the body names no version.
+
+Example:
+    .. code-block:: python
+
+        sent = await ch.shell.send(kernel_info_request())
+        print(sent.header["version"] == PROTOCOL_VERSION)  # True
+"""
 
 SUBSHELL_VERSION = "5.5"
 """The same beside a ``subshell_id``, which came with that version (JEP 91)."""
@@ -114,12 +123,22 @@ class _Draft:
 
 @attrs.frozen(repr=False)
 class Message(_Draft):
-    """One Jupyter message.
+    """One Jupyter message, as it was received or sent.
 
-    Immutable to its users: replace a part with :func:`attrs.evolve`, leave the dicts as they are, since
-    several streams may hold the same message.
+    Streams give them, :meth:`Channel.send` and :meth:`KernelChannels.request` return them, and the
+    creators of :mod:`enchannel.messages` make some. Immutable to its users: replace a part with
+    :func:`attrs.evolve`, leave the dicts as they are, since several streams may hold the same
+    message.
 
     Source: "General Message Format" of the Jupyter messaging specification.
+
+    Example:
+        .. code-block:: python
+
+            sent = await ch.shell.send(messages.inspect_request("print"))
+            reply = await ch.shell.receive()
+            print(reply.msg_type, reply.is_child_of(sent))  # inspect_reply True
+            print(reply.content["found"])  # True
     """
 
     header: dict[str, Any]
@@ -184,7 +203,11 @@ class Message(_Draft):
         return parse_date(self.header.get("date"))
 
     def is_child_of(self, other: Message | str) -> bool:
-        """Whether this message answers `other` (a message, or a ``msg_id``)."""
+        """Whether this message answers `other`: a reply, an output, a status.
+
+        Args:
+            other: A message, or its ``msg_id``.
+        """
         msg_id = other if isinstance(other, str) else other.msg_id
         return bool(msg_id) and self.parent_id == msg_id
 
@@ -202,11 +225,15 @@ class Message(_Draft):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Message:
-        """A message from the nested-dict shape; ``msg_id`` and ``msg_type`` may stand beside the header.
+        """A message from the nested-dict shape; ``msg_id`` and ``msg_type`` may stand beside the
+        header.
+
+        Args:
+            data: What :meth:`to_dict` gives, or a part of it.
 
         Raises:
-            LocalProtocolError: `data` has no ``msg_type``, a part of the wrong type, or a key that is
-                no part of a message.
+            LocalProtocolError: `data` has no ``msg_type``, a part of the wrong type, or a key that
+                is no part of a message.
         """
         return cls(*_parts(data))
 
@@ -261,7 +288,14 @@ def _as_map(name: str, value: Any) -> dict[str, Any]:
 
 
 Body: TypeAlias = "Message | Mapping[str, Any]"
-"""What may be sent: a :class:`Message`, or the dict of the Jupyter documentation."""
+"""What may be sent: a :class:`Message`, or the dict of the Jupyter documentation.
+
+Example:
+    .. code-block:: python
+
+        body: Body = {"header": {"msg_type": "kernel_info_request"}, "content": {}}
+        sent = await ch.main.send("shell", body)
+"""
 
 _DICT_PARTS = ("header", "parent_header", "metadata", "content")
 # Those behind "buffers" are written by jupyter_client and Jupyter Server; they say nothing that the parts

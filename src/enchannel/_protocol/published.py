@@ -45,7 +45,22 @@ def _said(msg_type: str, content: Mapping[str, Any], parent: Message | None) -> 
 def stream(
     text: str, name: Literal["stdout", "stderr"] = "stdout", *, parent: Message | None = None
 ) -> Message:
-    """Text that code printed."""
+    """Text that code printed.
+
+    See "Streams (stdout, stderr, etc)" of the Jupyter messaging specification.
+
+    Args:
+        text: Any part of what was printed.
+        name: ``"stdout"`` or ``"stderr"``.
+        parent: The request that it belongs to.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(stream("w"), stream("oo"))
+            print(area.text)  # woo
+    """
     content: Stream = {"name": name, "text": text}
     return _said("stream", content, parent)
 
@@ -59,11 +74,20 @@ def display_data(
 ) -> Message:
     """Something to show.
 
+    See "Display Data" of the Jupyter messaging specification.
+
     Args:
         data: Its formats, by MIME type.
         metadata: Of the formats, by MIME type as well.
         display_id: What it may be updated by.
         parent: The request that it belongs to.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(display_data({"text/plain": "0 %"}, display_id="bar"))
+            print(area.text)  # 0 %
     """
     return _said("display_data", _display(data, metadata, display_id), parent)
 
@@ -75,7 +99,24 @@ def update_display_data(
     metadata: Mapping[str, Any] | None = None,
     parent: Message | None = None,
 ) -> Message:
-    """What is shown from now on where something of that `display_id` was; see :func:`display_data`."""
+    """What is shown from now on where something of that id was.
+
+    See "Update Display Data" of the Jupyter messaging specification.
+
+    Args:
+        data: Its formats, by MIME type.
+        display_id: That of the display.
+        metadata: Of the formats, by MIME type as well.
+        parent: The request that it belongs to, which need not be that of the display.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(display_data({"text/plain": "0 %"}, display_id="bar"))
+            area.apply(update_display_data({"text/plain": "100 %"}, "bar"))
+            print(area.text)  # 100 %
+    """
     return _said("update_display_data", _display(data, metadata, display_id), parent)
 
 
@@ -86,7 +127,23 @@ def execute_result(
     metadata: Mapping[str, Any] | None = None,
     parent: Message | None = None,
 ) -> Message:
-    """The value of the last expression of the code, in formats by MIME type."""
+    """The value of the last expression of the code.
+
+    See "Execution results" of the Jupyter messaging specification.
+
+    Args:
+        data: Its formats, by MIME type; plain text should be among them.
+        execution_count: The number of the execution.
+        metadata: Of the formats, by MIME type as well.
+        parent: The ``execute_request``.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(execute_result({"text/plain": "42"}, 1))
+            print(area.outputs[0]["execution_count"])  # 1
+    """
     display = _display(data, metadata, None)
     content: ExecuteResult = {**display, "execution_count": execution_count}
     return _said("execute_result", content, parent)
@@ -102,19 +159,69 @@ def _display(
 def error(
     ename: str, evalue: str, traceback: Sequence[str] = (), *, parent: Message | None = None
 ) -> Message:
-    """The exception that the code ended with: its name, its text, and the lines of its traceback."""
+    """The exception that the code ended with.
+
+    See "Execution errors" of the Jupyter messaging specification.
+
+    Args:
+        ename: Its name.
+        evalue: What it says.
+        traceback: The lines of its traceback, with colours perhaps.
+        parent: The ``execute_request``.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(error("ValueError", "no"))
+            print(area.text)  # ValueError: no
+    """
     content: Error = {"ename": ename, "evalue": evalue, "traceback": list(traceback)}
     return _said("error", content, parent)
 
 
 def clear_output(*, wait: bool = False, parent: Message | None = None) -> Message:
-    """Clears the output: now, or (`wait`) when the next one comes."""
+    """Clears the output: now, or (`wait`) when the next one comes.
+
+    See "Clear output" of the Jupyter messaging specification.
+
+    Args:
+        wait: Whether what is there stays until something takes its place.
+        parent: The request that the output belongs to.
+
+    Example:
+        .. code-block:: python
+
+            area = outputs.OutputArea()
+            area.apply(stream("1"), clear_output(wait=True), stream("2"))
+            print(area.text)  # 2
+    """
     content: ClearOutput = {"wait": wait}
     return _said("clear_output", content, parent)
 
 
 def execute_input(code: str, execution_count: int, *, parent: Message | None = None) -> Message:
-    """The code that runs now, for everybody else."""
+    """The code that runs now, for everybody else.
+
+    See "Code inputs" of the Jupyter messaging specification.
+
+    Args:
+        code: The code.
+        execution_count: The number of the execution.
+        parent: The ``execute_request``.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import memory_transport_pair
+
+            transport, end = memory_transport_pair()
+            async with open_channels(transport) as client:
+                await client.shell.send(execute_request("6 * 7"))
+                _, asked = await end.receive("shell")
+                end.publish(execute_input(asked.content["code"], 1, parent=asked))
+                print((await client.iopub.receive()).content["code"])  # 6 * 7
+    """
     content: ExecuteInput = {"code": code, "execution_count": execution_count}
     return _said("execute_input", content, parent)
 
@@ -122,7 +229,26 @@ def execute_input(code: str, execution_count: int, *, parent: Message | None = N
 def status(
     execution_state: Literal["busy", "idle", "starting"], *, parent: Message | None = None
 ) -> Message:
-    """What the kernel does, for the request in the parent header."""
+    """What the kernel does, for the request in the parent header.
+
+    A kernel says ``"busy"`` before anything that it publishes for a request, and ``"idle"`` behind
+    all of it. See "Kernel status" of the Jupyter messaging specification.
+
+    Args:
+        execution_state: ``"busy"``, ``"idle"``, or once ``"starting"``.
+        parent: The request.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import memory_transport_pair
+
+            transport, end = memory_transport_pair()
+            async with open_channels(transport) as client:
+                end.publish(status("starting"))
+                message = await client.iopub.receive()
+                print(message.content["execution_state"])  # starting
+    """
     content: Status = {"execution_state": execution_state}
     return _said("status", content, parent)
 
@@ -137,12 +263,30 @@ def execute_reply(
 ) -> Message:
     """The end of an execution.
 
+    See "Execution results" of the Jupyter messaging specification.
+
     Args:
-        execution_count: Its number.
+        execution_count: Its number; ``None`` of a kernel that does not count.
         failed: The :func:`error` that it ended with.
-        payload: What the front end is to do; see "Payloads" of the specification, which discourages them.
+        payload: What the front end is to do; see "Payloads" of the specification, which discourages
+        them.
         user_expressions: The values of the expressions that were asked for, by their names.
         parent: The ``execute_request``.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import memory_transport_pair
+
+            transport, end = memory_transport_pair()
+            async with open_channels(transport) as client:
+                async with client.execute("1 / 0") as execution:
+                    identity, asked = await end.receive("shell")
+                    failed = error("ZeroDivisionError", "no", parent=asked)
+                    reply = execute_reply(1, failed=failed, parent=asked)
+                    end.send("shell", identity, reply)
+                    end.publish(status("idle", parent=asked))
+                    print((await execution.wait()).content["ename"])  # ZeroDivisionError
     """
     content: ExecuteReply = {"status": "ok", "execution_count": execution_count}
     if failed is None:

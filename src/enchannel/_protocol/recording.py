@@ -41,11 +41,22 @@ LONGEST = 1e15
 """Seconds that a recording may take: microseconds are exact until there."""
 
 Kind = Literal["sent", "received", "interrupted", "restarted", "lost"]
+"""What may happen."""
 
 
 @attrs.frozen
 class Recorded:
-    """One thing that happened."""
+    """One thing that happened; by :func:`read_recording`.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.record("session.jsonl"):
+                await ch.request("kernel_info_request")
+            first = next(read_recording("session.jsonl"))
+            print(first.kind, first.channel)  # sent shell
+            print(first.message.msg_type)  # kernel_info_request
+    """
 
     time: float
     """Seconds since the beginning of the recording."""
@@ -78,11 +89,24 @@ def line_of(recorded: Recorded) -> str:
 
 
 def read_recording(path: str | os.PathLike[str]) -> Iterator[Recorded]:
-    """What happened, as the file at `path` says, one after the other; the file is read as they are asked for.
+    """What happened, as the file at `path` says, one after the other; the file is read as they are
+    asked for.
+
+    Args:
+        path: What :meth:`KernelChannels.record` has written.
 
     Raises:
         RecordingError: The file is no recording, or a line in it is broken that is not the last.
         OSError: It cannot be read.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.record("session.jsonl"):
+                await ch.run("6 * 7")
+            for recorded in read_recording("session.jsonl"):
+                if recorded.kind == "received" and recorded.channel == "iopub":
+                    print(recorded.message.msg_type)  # execute_result
     """
     source = f"recording {os.fspath(path)}"
     # What is no text is no recording, and not an error of its own.

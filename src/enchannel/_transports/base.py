@@ -44,7 +44,7 @@ class ConnectionEvent(Enum):
     DISCONNECTED = auto()
     """They are not any more, be it that they are connected again already."""
     GIVEN_UP = auto()
-    """They are not, and do not try any more; see :meth:`Transport.reconnect`."""
+    """They are not, and do not try any more; see :meth:`enchannel.Transport.reconnect`."""
     GONE = auto()
     """The connection is lost, and can never come back."""
     RESTARTED = auto()
@@ -61,7 +61,26 @@ Start: TypeAlias = "Callable[..., object]"
 
 
 class Transport(ABC):
-    """Carries messages to and from one kernel."""
+    """Carries messages to and from one kernel; what :func:`open_channels` takes.
+
+    :func:`wrap_sockets`, :meth:`Server.connect` and :func:`enchannel.testing.memory_transport_pair`
+    make such; a subclass of one's own is checked by :func:`enchannel.testing.check_transport`.
+    Taking and giving is synchronous, and a message is taken whole or not at all; only waiting is
+    asynchronous, and a cancelled wait has changed nothing. What arrives and is no message is
+    dropped and counted, and never raised.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel.testing import memory_transport_pair
+
+            transport, kernel_end = memory_transport_pair()
+            print(isinstance(transport, Transport))  # True
+            async with open_channels(transport, owned=True) as ch:
+                await ch.shell.send(messages.execute_request("6 * 7"))
+                identity, request = await kernel_end.receive("shell")
+                print(request.content["code"])  # 6 * 7
+    """
 
     channels: Sequence[ChannelName]
     """The channels that this transport carries."""

@@ -70,7 +70,7 @@ def _end_shared_context() -> None:
 
 
 class ZmqTransport(FrameTransport):
-    """The channels of a kernel over ZeroMQ sockets; made by `connect_zmq` and `wrap_sockets`."""
+    """The channels of a kernel over ZeroMQ sockets, a :class:`enchannel.Transport`."""
 
     def __init__(
         self,

@@ -214,20 +214,33 @@ def wrap_sockets(
     signature_scheme: str = "hmac-sha256",
     max_message_size: float = math.inf,
 ) -> ZmqTransport:
-    """A transport over sockets that the caller has connected already.
+    """A transport over sockets that the caller has connected already, for :func:`open_channels`.
 
     They stay the caller's: nobody else may use them while the transport is in use, and closing the
     transport leaves them open. Sockets of :mod:`zmq.asyncio` are fine.
 
     Args:
-        sockets: For each channel its socket; a channel left out is not carried.
+        sockets: For each channel its socket, DEALER or SUB; a channel left out is not carried.
         key: The secret that messages are signed with.
         signature_scheme: ``"hmac-sha256"`` and the like.
         max_message_size: Bytes that a message which arrives may have; see
-            :func:`~enchannel.open_kernel_channels`.
+            :func:`open_kernel_channels`.
 
     Raises:
         LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
+
+    Example:
+        .. code-block:: python
+
+            import zmq
+
+            info = kernel.connection_info
+            with zmq.Context() as context, context.socket(zmq.DEALER) as shell:
+                shell.connect(info.endpoint("shell"))
+                transport = wrap_sockets({"shell": shell}, key=info.key)
+                async with open_channels(transport) as ch:
+                    reply = await ch.request("kernel_info_request")
+                    print(reply.content["status"])  # ok
     """
     wire = Wire(key, signature_scheme, max_message_size)
     for channel, socket in sockets.items():

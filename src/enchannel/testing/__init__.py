@@ -1,23 +1,26 @@
 r"""What one needs to test a program that talks to Jupyter kernels.
 
-::
-
-    from enchannel.testing import open_fake_kernel, stream
-
-    async def test_my_front_end():
-        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-            kernel.script("print('woo')", stream("woo\n"))
-            ...
-
 * :func:`open_fake_kernel`: a kernel that does what the test says, in memory or on real sockets.
 * :func:`open_recorded_kernel`: a kernel that answers as a real one did.
 * :func:`open_fake_server`: a server of such kernels, for :func:`enchannel.open_server`.
 * :func:`memory_transport_pair`: the two ends of channels in memory, with faults on command.
 * :func:`check_transport`: what every transport must keep, for those who write one.
-* :func:`check_kernel`: what the specification asks of a kernel, for those who write one; :func:`kernel_cases`: the
-  same as cases for pytest.
+* :func:`check_kernel`: what the specification asks of a kernel, for those who write one;
+  :func:`kernel_cases`: the same as cases for pytest.
 * fixtures for pytest (``fake_kernel``, ``kernel_channels``, ``new_fake_kernel``, ``real_kernel``,
   ``real_kernel_channels``), under pytest-trio, AnyIO's plugin and pytest-asyncio alike.
+
+Example:
+    .. code-block:: python
+
+        from enchannel.testing import open_fake_kernel, stream
+
+
+        async def test_my_front_end() -> None:
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.script("greet()", stream("hello\n"))
+                done = await ch.run("greet()")
+                assert done.text == "hello\n"
 """
 
 from __future__ import annotations

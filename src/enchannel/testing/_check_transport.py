@@ -35,14 +35,27 @@ MOST = 200
 async def check_transport(make: Make) -> None:
     """Checks that a transport keeps the rules of :class:`enchannel.Transport`.
 
-    Each check gets a fresh pair of ends.
+    Each check gets a fresh pair of ends, and half a minute for what it waits for. Cancelled, it
+    leaves them.
 
     Args:
-        make: Makes an async context manager of the transport under test and of the kernel's end that it
-            is connected to.
+        make: Makes an async context manager of the transport under test and of the
+        :class:`KernelEnd` that it is connected to.
 
     Raises:
         AssertionError: It breaks a rule; the traceback names the check.
+        TimeoutError: Something did not end that must.
+
+    Example:
+        .. code-block:: python
+
+            from contextlib import asynccontextmanager
+
+            @asynccontextmanager
+            async def make():
+                yield memory_transport_pair(b"key")
+
+            await check_transport(make)
     """
     checks: Sequence[Callable[[Transport, KernelEnd, Events], Awaitable[None]]] = (
         check_sending,

@@ -22,7 +22,11 @@ __all__ = ["KernelEnd"]
 
 
 class KernelEnd(ABC):
-    """The kernel's end of the channels.
+    """The kernel's end of the channels, for who writes a kernel by hand, or a transport.
+
+    It carries what any number of clients send and get; each is called by its identity. Like a
+    transport it takes and gives synchronously, and only waits asynchronously.
+    :func:`memory_transport_pair` makes one.
 
     Args:
         wire: Signs and encodes, verifies and decodes.
@@ -30,6 +34,17 @@ class KernelEnd(ABC):
     Attributes:
         wait_awake: Waits while the kernel is silent.
         session: In the header of messages that leave it out.
+
+    Example:
+        .. code-block:: python
+
+            transport, end = memory_transport_pair()
+            async with open_channels(transport) as ch, ch.execute("1") as execution:
+                identity, request = await end.receive("shell")
+                reply = messages.execute_reply(1, parent=request)
+                end.send("shell", identity, reply)
+                end.publish(messages.status("idle", parent=request))
+                print((await execution.wait()).msg_type)  # execute_reply
     """
 
     channels: Sequence[ChannelName] = CHANNELS

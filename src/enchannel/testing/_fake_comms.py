@@ -17,7 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["CommHandler", "FakeComm", "FakeComms"]
 
 CommHandler: TypeAlias = "Callable[[FakeComm, Message], Awaitable[object] | object]"
-"""Takes what a client sends on a comm: its ``comm_open`` first, then each ``comm_msg``, its ``comm_close`` last."""
+"""Takes what a client sends on a comm; see :meth:`FakeKernel.on_comm`.
+
+It is called with its ``comm_open`` first, then with each ``comm_msg``, with its ``comm_close``
+last, and returns nothing.
+
+Example:
+    .. code-block:: python
+
+        def count(comm: FakeComm, message: Message) -> None:
+            if message.msg_type == "comm_msg":
+                comm.send({"n": message.content["data"]["n"] + 1})
+
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.on_comm("counter", count)
+            async with ch.open_comm("counter") as comm:
+                await comm.send({"n": 1})
+                answer = await comm.receive()
+                print(answer.content["data"])  # {'n': 2}
+"""
 
 
 # What the handler that runs is called with: shells run at a time.
@@ -31,6 +49,18 @@ class FakeComm:
         comm_id: Its id.
         target_name: What it was opened to.
         closed: Whether either side has closed it.
+
+    Example:
+        .. code-block:: python
+
+            comms = []
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.on_comm("news", lambda comm, message: comms.append(comm))
+                async with ch.open_comm("news") as comm:
+                    await ch.wait_idle()
+                    comms[0].send({"text": "woo"})
+                    news = await comm.receive()
+                    print(news.content["data"])  # {'text': 'woo'}
     """
 
     def __init__(self, publish: Callable[..., Message], comm_id: str, target_name: str) -> None:

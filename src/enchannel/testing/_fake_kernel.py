@@ -1,11 +1,8 @@
 """A kernel that starts in a millisecond, does what the test says, and fails on command.
 
-It answers every request of the specification between a ``busy`` and an ``idle``, as ipykernel does: shell requests
-one after the other, control requests beside them. What it answers can be scripted (:meth:`FakeKernel.script` for
-cells, :meth:`FakeKernel.on` for message types, :meth:`FakeKernel.on_comm` for comms), and everything it received and
-sent can be looked at, waited for and asserted.
-
-The same kernel stands on memory or on real ZeroMQ sockets.
+It answers every request of the specification between a ``busy`` and an ``idle``, as ipykernel does:
+shell requests one after the other, control requests beside them. The same kernel stands on memory
+or on real ZeroMQ sockets.
 """
 
 from __future__ import annotations
@@ -42,18 +39,59 @@ if TYPE_CHECKING:
 __all__ = ["FakeKernel", "Handler", "Request", "Step", "Tamper", "TransportName"]
 
 Tamper: TypeAlias = "Callable[[ChannelName, Message], Iterable[Message]]"
-"""Takes a message that is about to be sent, and its channel; gives what is sent in its place."""
+"""Takes the channel of a message and it; gives the messages that are sent in its place, if any.
+
+Example:
+    .. code-block:: python
+
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.tamper(lambda name, said: [] if name == "iopub" else [said])
+            done = await ch.run("6 * 7")  # ends, though no status comes
+"""
 
 Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
-"""Answers one request: returns the content of the reply, or ``None`` to send none."""
+"""Answers one request, as a plain or async function; returns what :meth:`FakeKernel.on` says.
+
+Example:
+    .. code-block:: python
+
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.on("history_request", lambda request: {"history": [[1, 1, "x"]]})
+            reply = await ch.request(messages.history_tail_request(1))
+            print(reply.content["history"])  # [[1, 1, 'x']]
+"""
 
 Step: TypeAlias = "Callable[[Request], Outcome | Awaitable[Outcome]]"
-"""What a cell does next: returns ``None``, or the ``ename``, ``evalue`` and ``traceback`` with which it fails."""
+"""What a cell does next; returns ``None``, or ``ename``, ``evalue`` and ``traceback`` to fail with.
+
+Example:
+    .. code-block:: python
+
+        def shout(request: Request) -> None:
+            request.publish("stream", {"name": "stdout", "text": "WOO"})
+
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.script("woo", shout)
+            print((await ch.run("woo")).text)  # WOO
+"""
 
 
 @attrs.frozen(eq=False)
 class Request:
-    """A request that a handler answers."""
+    """A request that a handler or a step is called with.
+
+    Example:
+        .. code-block:: python
+
+            async def greet(request: Request) -> None:
+                name = await request.input("name? ")
+                request.publish("stream", {"name": "stdout", "text": f"hello {name}"})
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.script("greet()", greet)
+                done = await ch.run("greet()", on_input=lambda prompt, password: "ada")
+                print(done.text)  # hello ada
+    """
 
     kernel: FakeKernel
     channel: ChannelName
@@ -93,9 +131,17 @@ class FakeKernel(Reachable):
     Attributes:
         transcript: All that was received and sent, in order.
         session: The session id in the headers it sends; a new one after a restart.
-        defers_errors: Whether an error of what it does ends it, and is raised when its block is left; by default it
-            cancels the block.
+        defers_errors: Whether an error of what it does ends it, and is raised when its block is
+        left; by default it cancels the block.
         failure: Such an error.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.die("the test has killed it")
+                print(await ch.wait_lost())  # the test has killed it
+                kernel.transcript.assert_has("* died")
     """
 
     defers_errors: bool = False
@@ -140,19 +186,14 @@ class FakeKernel(Reachable):
     # Telling it what to do.
 
     def script(self, code: str, *steps: Step) -> None:
-        r"""Says what running exactly `code` does; other code outputs nothing.
-
-        ::
-
-            kernel.script("greet()", stream("hello\n"), result("42"))
-        """
+        """Has exactly `code` do these `steps`, such as :func:`stream`; other code does nothing."""
         check_text("the code of a script", code)
         for step in steps:
             check_callable(f"each step of the script for {code!r}", step)
         self._behaviour.executions.scripts[code] = steps
 
     def script_expression(self, expression: str, value: str | Mapping[str, Any]) -> None:
-        """Says what a user expression evaluates to, a MIME bundle or plain text; others are not defined."""
+        """Says what a user expression is: a MIME bundle or plain text. Others are not defined."""
         check_text("an expression", expression)
         self._behaviour.executions.expressions[expression] = bundle(value)
 
@@ -160,39 +201,28 @@ class FakeKernel(Reachable):
         """Answers requests of `msg_type` with what `handler`, a plain or async function, returns.
 
         It runs between busy and idle. The content that it returns is sent as the reply, with a
-        ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent. It takes the place of
-        what the kernel would do: one for ``shutdown_request`` ends it with :meth:`die`, or does not.
+        ``status`` of ``"ok"`` where it names none; where it returns ``None`` no reply is sent. It
+        takes the place of what the kernel would do: one for ``shutdown_request`` ends it with
+        :meth:`die`, or does not.
         """
         check_text("the type of a request", msg_type)
         check_callable(f"the handler of {msg_type}", handler)
         self._behaviour.handlers[msg_type] = handler
 
     def on_comm(self, target_name: str, handler: CommHandler) -> None:
-        """Accepts comms to `target_name`: what comes on one is given to `handler`, a plain or async function.
+        """Accepts comms to `target_name`; `handler`, plain or async, is given what comes on them.
 
-        ::
-
-            def counter(comm, message):
-                if message.msg_type == "comm_msg":
-                    comm.send({"seen": message.content["data"]})
-
-            kernel.on_comm("counter", counter)
-
-        It is called with a :class:`FakeComm` and the message, between busy and idle: with the ``comm_open`` first,
-        with the ``comm_close`` last. Comms to other targets are closed at once.
+        It is called with a :class:`FakeComm` and the message, between busy and idle: with the
+        ``comm_open`` first, with the ``comm_close`` last. Comms to other targets are closed at
+        once.
         """
         check_text("the target of a comm", target_name)
         check_callable(f"the handler of {target_name!r}", handler)
         self._behaviour.comms.targets[target_name] = handler
 
     def tamper(self, tamper: Tamper | None) -> None:
-        """From now on sends what `tamper` makes of each message: a list of messages, be it empty.
-
-        ::
-
-            kernel.tamper(lambda channel, message: [] if channel == "iopub" else [message])
-
-        For kernels that break the rules. ``None`` ends it. The transcript has what was sent.
+        """From now on sends (and the transcript has) what `tamper` makes of messages; ``None`` ends
+        it.
         """
         if tamper is not None:
             check_callable("what tampers", tamper)
@@ -407,7 +437,8 @@ class FakeKernel(Reachable):
     _new_session = staticmethod(new_id)
 
     def _new_id(self) -> str:
-        return f"{self.session}_{next(self._numbers)}"
+        # As ipykernel's, whose clients tell by it what was lost.
+        return f"{self.session}_1_{next(self._numbers)}"
 
     async def ask(self, request: Request, content: Mapping[str, Any]) -> str:
         """Sends an ``input_request`` to who made `request`; see ``Request.input``."""

@@ -73,10 +73,22 @@ class FakeServer:
         token: What it wants to see; empty for none.
         kernelspecs: Its kernelspecs by name, each as a ``kernel.json`` says it.
         requests: The method and path of each request so far.
-        restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody hears of its death.
+        restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody
+        hears of its death.
         hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
         ends_websockets: Whether it ends each websocket as soon as it is open.
-        failure: An error of what one of its kernels was told to do, raised when the block of the server is left.
+        failure: An error of what one of its kernels was told to do, raised when the block of the
+        server is left.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_server() as fake, open_server(fake.url) as server:
+                fake.refuse(500, {"message": "out of memory"})
+                try:
+                    await server.list_kernels()
+                except ServerError as error:
+                    print(error.status, error.said)  # 500 out of memory
     """
 
     failure: Exception | None = None
@@ -361,18 +373,7 @@ def open_fake_server(
     v1: bool = True,
     ssl_context: ssl.SSLContext | None = None,
 ) -> AbstractAsyncContextManager[FakeServer]:
-    """A server of fake kernels, as an async context manager that gives a :class:`FakeServer`.
-
-    ::
-
-        async with (
-            open_fake_server() as fake,
-            open_server(fake.url) as server,
-            server.open_kernel() as kernel,
-            kernel.open_channels() as ch,
-        ):
-            fake.kernels[kernel.id].script("6 * 7", result("42"))
-            await ch.run("6 * 7")
+    """A :class:`FakeServer` on loopback, as an async context manager.
 
     It needs what :func:`enchannel.open_server` needs.
 
@@ -384,6 +385,20 @@ def open_fake_server(
 
     Raises:
         LocalProtocolError: An argument cannot be used.
+        ImportError: What it needs is not installed.
+
+    Example:
+        .. code-block:: python
+
+            async with (
+                open_fake_server() as fake,
+                open_server(fake.url) as server,
+                server.open_kernel() as kernel,
+                kernel.open_channels() as ch,
+            ):
+                fake.kernels[kernel.id].script("6 * 7", result("42"))
+                done = await ch.run("6 * 7")
+                print(done.text)  # 42
     """
     if base and not (base.startswith("/") and not base.endswith("/")):
         raise LocalProtocolError(f"base begins with a slash, and does not end in one, not {base!r}")

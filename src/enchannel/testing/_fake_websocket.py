@@ -44,12 +44,27 @@ _UNSIGNED = Wire(b"")
 
 
 class FakeWebSocket:
-    """One websocket that a client of a :class:`FakeServer` has opened; told to do something behind its end, it raises
-    ``LocalProtocolError``.
+    """One websocket that a client of a :class:`FakeServer` has opened.
+
+    Told to do something behind its end, it raises :class:`~enchannel.LocalProtocolError`.
 
     Attributes:
         session: What it was opened with.
         ended: Set when it has.
+
+    Example:
+        .. code-block:: python
+
+            async with (
+                open_fake_server() as fake,
+                open_server(fake.url) as server,
+                server.open_kernel() as kernel,
+                kernel.open_channels() as ch,
+            ):
+                (websocket,) = await fake.wait_websockets(1)
+                await websocket.reset()
+                await ch.run("6 * 7")
+                print(ch.statistics().outages)  # 1
     """
 
     def __init__(

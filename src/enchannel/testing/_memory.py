@@ -34,8 +34,23 @@ BATCH = 64
 class Pipe:
     """One direction of one channel, in order, with faults on command.
 
+    Those of a client are its :attr:`MemoryTransport.inbound` and :attr:`MemoryTransport.outbound`.
+    Nobody is told of a fault.
+
     Attributes:
-        delay: Seconds that each message put in from now on spends on the way.
+        delay: Seconds that each message put in from now on spends on the way, by the event loop's
+        clock; one behind it overtakes nothing.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                pipe = kernel.clients[0].inbound["shell"]
+                pipe.drop()
+                try:
+                    await ch.request("kernel_info_request")
+                except NoReply as lost:
+                    print(lost.reason)  # unknown
     """
 
     def __init__(self, bell: Bell | None = None) -> None:
@@ -113,12 +128,27 @@ def _now(due: float) -> float:
 
 
 class MemoryTransport(FrameTransport):
-    """The client's end; made by :func:`memory_transport_pair`.
+    """The client's end of channels in memory; made by :func:`memory_transport_pair`.
+
+    Those of a :class:`FakeKernel` in memory are its ``clients``. It is a transport for
+    :func:`enchannel.open_channels`, and fails on command: :meth:`cut` and :meth:`mend` take the
+    connection away and bring it back, the pipes lose and delay what passes.
 
     Attributes:
         identity: What the kernel knows this client by.
-        inbound: For each channel the pipe from the kernel.
-        outbound: For each channel the pipe to the kernel.
+        inbound: For each channel the :class:`Pipe` from the kernel.
+        outbound: For each channel the :class:`Pipe` to the kernel.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                await ch.run("6 * 7")
+                (client,) = kernel.clients
+                client.cut()
+                client.mend()
+                await ch.run("6 * 7")
+                print(ch.statistics().outages)  # 1
     """
 
     def __init__(
@@ -231,7 +261,24 @@ class MemoryTransport(FrameTransport):
 
 
 class MemoryKernelEnd(KernelEnd):
-    """The kernel's end, for any number of clients."""
+    """The kernel's end of channels in memory, for any number of clients.
+
+    Args:
+        key: What messages are signed with; empty for unsigned messages.
+
+    Attributes:
+        clients: The ends of those that are connected.
+
+    Example:
+        .. code-block:: python
+
+            end = MemoryKernelEnd()
+            async with open_channels(end.connect(b"ada")) as ch:
+                async with ch.subscribe("iopub") as listener:
+                    end.publish(messages.status("busy"))
+                    channel, msg = await listener.receive()
+                    print(msg.msg_type)  # status
+    """
 
     def __init__(self, key: bytes = b"") -> None:
         super().__init__(Wire(key))
@@ -243,7 +290,12 @@ class MemoryKernelEnd(KernelEnd):
     def connect(
         self, identity: bytes | None = None, topics: tuple[bytes, ...] = (b"",)
     ) -> MemoryTransport:
-        """One more client."""
+        """One more client, as a transport for :func:`enchannel.open_channels`.
+
+        Args:
+            identity: What the kernel is to know it by; by default a fresh one.
+            topics: What it gets of iopub, by the prefixes of the topics; by default all.
+        """
         name = identity or str(uuid.uuid4()).encode()
         transport = MemoryTransport(self, name, topics, Wire(self._key))
         self.clients.append(transport)
@@ -300,11 +352,23 @@ class MemoryKernelEnd(KernelEnd):
 def memory_transport_pair(key: str | bytes = b"") -> tuple[MemoryTransport, MemoryKernelEnd]:
     """Two ends of the same channels, in memory.
 
+    A message crosses as frames, so that signatures and bad messages are those of a real kernel.
+    Nobody answers at the kernel's end by itself: :func:`open_fake_kernel` is a kernel.
+
     Args:
         key: What messages are signed with; empty for unsigned messages.
 
     Returns:
         The client's end, a transport for :func:`enchannel.open_channels`, and the kernel's.
+
+    Example:
+        .. code-block:: python
+
+            transport, end = memory_transport_pair()
+            async with open_channels(transport) as ch:
+                sent = await ch.shell.send(messages.kernel_info_request())
+                identity, request = await end.receive("shell")
+                print(request.msg_type)  # kernel_info_request
     """
     end = MemoryKernelEnd(key.encode() if isinstance(key, str) else key)
     return end.connect(), end

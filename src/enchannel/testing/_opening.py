@@ -26,24 +26,31 @@ def open_fake_kernel(
     subshells: bool = False,
     debugger: bool = False,
 ) -> AbstractAsyncContextManager[FakeKernel]:
-    """A kernel that does what the test says.
+    r"""A :class:`FakeKernel`, which does what the test says, as an async context manager.
 
-    ::
-
-        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-            kernel.script("1/0", error("ZeroDivisionError", "division by zero"))
-            await ch.main.send("shell", ...)
+    It answers as ipykernel does, in memory within a millisecond. When the block is left, cancelled
+    or not, it is gone.
 
     Args:
-        transport: ``"memory"`` needs no sockets, no threads and no time; with ``"tcp"`` and ``"ipc"``
-            any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ within this
-            process.
+        transport: ``"memory"`` needs no sockets, no threads and no time; with ``"tcp"`` and
+        ``"ipc"`` any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ
+        within this process.
         key: What messages are signed with; empty for unsigned messages.
         subshells: Whether it has subshells, and says so.
         debugger: Whether it answers debug requests, and says so.
 
     Raises:
         LocalProtocolError: There is no such transport, or the key is none (raised on entry).
+        Exception: What a handler, a step or what tampers raises cancels the block, and leaves it.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.script("1 / 0", stream("woo\n"), error("ZeroDivisionError"))
+                done = await ch.run("1 / 0")
+                print(done.status)  # error
+                kernel.transcript.assert_has("< iopub stream", "< iopub error")
     """
     return opened_on(
         transport,

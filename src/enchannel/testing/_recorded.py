@@ -23,8 +23,20 @@ __all__ = ["RecordedKernel", "open_recorded_kernel"]
 class RecordedKernel(FakeKernel):
     """A fake kernel that answers as recorded; made by :func:`open_recorded_kernel`.
 
-    It dies where the recorded one was lost, for good to its channels, also where those of the recording outlived it; how
-    that was noticed is not repeated. What may be scripted of a :class:`FakeKernel` has no effect.
+    It dies where the recorded one was lost, for good to its channels, also where those of the
+    recording outlived it; how that was noticed is not repeated. What may be scripted of a
+    :class:`FakeKernel` has no effect.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.record("session.jsonl"):
+                await ch.run("6 * 7")
+
+            async with open_recorded_kernel("session.jsonl") as recorded:
+                async with recorded.open_channels() as again:
+                    await again.run("6 * 7")
+                print(len(recorded.remaining))  # 0
     """
 
     def __init__(self, end: KernelEnd, transport: TransportName, replay: Replay) -> None:
@@ -114,31 +126,43 @@ async def open_recorded_kernel(
     match: Match | None = None,
     in_order: bool = True,
 ) -> AsyncIterator[RecordedKernel]:
-    """A kernel that answers as recorded, as an async context manager that gives a :class:`RecordedKernel`.
+    """A :class:`RecordedKernel`, which answers as a real one did, as an async context manager.
 
-    ::
-
-        async with open_recorded_kernel("session.jsonl") as kernel, kernel.open_channels() as ch:
-            done = await ch.run("6 * 7")
-
-    What the program asks is looked for in what was asked when :meth:`enchannel.KernelChannels.record` wrote the file: by
-    channel, type, content and buffers. It is answered with what came then, without the time that it took. What
-    was said behind an interrupt or a restart comes behind :meth:`RecordedKernel.interrupt` (or an ``interrupt_request``)
-    and :meth:`RecordedKernel.restart`. ``kernel_info_request`` is always answered.
+    What the program asks is looked for in what was asked when
+    :meth:`enchannel.KernelChannels.record` wrote the file: by channel, type, content and buffers.
+    It is answered with what came then, without the time that it took. What was said behind an
+    interrupt or a restart comes behind :meth:`RecordedKernel.interrupt` (or an
+    ``interrupt_request``) and :meth:`RecordedKernel.restart`. ``kernel_info_request`` is always
+    answered.
 
     Args:
         path: The recording.
         transport: As for :func:`open_fake_kernel`.
         key: What messages are signed with; empty for unsigned messages.
-        match: Whether what was recorded, its first argument, is what is asked now, its second; channel, type and
-            subshell are the same already. By default that content and buffers are equal.
-        in_order: Whether what had been replied to before something was sent must have been asked before it here as well.
-            Where several tasks of the program race with one another, it is not.
+        match: Whether what was recorded, its first argument, is what is asked now, its second;
+        channel, type and subshell are the same already. By default that content and buffers are
+        equal.
+        in_order: Whether what had been replied to before something was sent must have been asked
+        before it here as well. Where several tasks of the program race with one another, it is not.
 
     Raises:
-        RecordingMismatch: In the block, from its end: the program asks for something else. An ``AssertionError``.
+        RecordingMismatch: In the block, from its end: the program asks for something else. An
+        ``AssertionError``.
         RecordingError: The file is no recording.
+        LocalProtocolError: On entry: `match` cannot be called, there is no such transport, or the
+        key is none.
         OSError: It cannot be read.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.record("session.jsonl"):
+                await ch.run("6 * 7")
+
+            async with open_recorded_kernel("session.jsonl") as recorded:
+                async with recorded.open_channels() as again:
+                    done = await again.run("6 * 7")
+                    print(done.text)  # 42
     """
     if match is not None and not callable(match):
         raise LocalProtocolError(f"match is called with two messages, which {match!r} cannot be")

@@ -45,7 +45,24 @@ SHOWN = 5
 
 
 class RecordingMismatch(AssertionError):
-    """The program asks for something else than in the recording."""
+    """The program asks a :class:`RecordedKernel` for something else than in the recording.
+
+    It says what, and what was asked there. It cancels the block of :func:`open_recorded_kernel`,
+    and leaves it.
+
+    Example:
+        .. code-block:: python
+
+            async with ch.record("session.jsonl"):
+                await ch.run("6 * 7")
+
+            try:
+                async with open_recorded_kernel("session.jsonl") as recorded:
+                    async with recorded.open_channels() as again:
+                        await again.run("7 * 6")
+            except RecordingMismatch as mismatch:
+                print(mismatch)
+    """
 
 
 @attrs.define(eq=False)

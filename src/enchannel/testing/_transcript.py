@@ -1,9 +1,10 @@
 """What a fake kernel received and sent, to look at, wait for and assert.
 
-One line stands for one message, as seen from the client::
+One line stands for one message, as seen from the client:
 
-    > shell execute_request      the client sent it
-    < iopub status busy          the kernel sent it
+.. code-block:: text
+
+    > shell execute_request      the client sent it < iopub status busy          the kernel sent it
     * died                       something else happened
 """
 
@@ -21,7 +22,17 @@ __all__ = ["Entry", "Transcript"]
 
 @attrs.frozen
 class Entry:
-    """One message, or something else that happened (`note`)."""
+    """One message, or something else that happened (`note`).
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                await ch.run("6 * 7")
+                line = "> shell execute_request"
+                entry = await kernel.transcript.wait_for(line)
+                print(entry.message.content["code"])  # 6 * 7
+    """
 
     time: float
     """By the event loop's clock, in seconds."""
@@ -42,7 +53,27 @@ class Entry:
 
 
 class Transcript:
-    """All that a fake kernel received and sent, in order."""
+    """All that a fake kernel received and sent, in order.
+
+    Its ``str`` is the whole conversation, with times and ids. One line stands for one message, as
+    seen from the client: ``"> shell execute_request"`` the client sent, ``"< iopub status busy"``
+    the kernel did (of a status its state stands behind), and ``"* died"`` is something else that
+    happened.
+
+    Attributes:
+        entries: All of it.
+
+    Example:
+        .. code-block:: python
+
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.script("1 / 0", error("ZeroDivisionError"))
+                await ch.run("1 / 0")
+                transcript = kernel.transcript
+                transcript.assert_has("> shell execute_request", "< iopub error")
+                (sent,) = transcript.messages("> shell execute_request")
+                print(sent.content["code"])  # 1 / 0
+    """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []

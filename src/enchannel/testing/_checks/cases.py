@@ -23,19 +23,28 @@ def kernel_cases(
     samples: KernelSamples | None = None,
     patience: float = 30.0,
 ) -> Callable[..., None]:
-    """A test function with a case for each check of :func:`check_kernel`.
+    r"""A test function with a case for each check of :func:`check_kernel`.
 
-    ::
-
-        test_my_kernel = kernel_cases("my_kernel")
-
-    The kernel is checked when the first case runs, by the checks that were selected. What is not offered is skipped.
-    The cases are no coroutines, and run under whatever plugins pytest has.
+    The kernel is checked when the first case runs, by the checks that were selected. What is not
+    offered is skipped. The cases are no coroutines, and run under whatever plugins pytest has.
 
     Args:
         kernel: See :func:`check_kernel`.
         samples: See there.
-        patience: See there.
+        patience: See there, in seconds.
+
+    Example:
+        .. code-block:: python
+
+            from enchannel import KernelChannels
+            from enchannel.testing import kernel_cases
+
+            test_the_protocol = kernel_cases("python3")
+
+
+            async def test_the_language(real_kernel_channels: KernelChannels) -> None:
+                done = await real_kernel_channels.run("6 * 7", check=True)
+                assert done.text == "42\n"
     """
     import pytest
 

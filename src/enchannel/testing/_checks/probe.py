@@ -41,7 +41,21 @@ FLOOD = 20_000
 
 
 class KernelUnderCheck(Protocol):
-    """What can be checked: a :class:`~enchannel.Kernel`, a :class:`~enchannel.testing.FakeKernel`."""
+    """What can be checked: a :class:`~enchannel.Kernel`, a :class:`FakeKernel`, or one's own.
+
+    Example:
+        .. code-block:: python
+
+            from contextlib import asynccontextmanager
+
+            @asynccontextmanager
+            async def mine():
+                async with open_kernel("python3", env={"MODE": "test"}) as kernel:
+                    yield kernel  # a KernelUnderCheck
+
+            report = await check_kernel(mine, only=["kernel-info"])
+            print(report.failed)  # []
+    """
 
     def open_channels(self) -> AbstractAsyncContextManager[KernelChannels]:
         """Opens its channels; called any number of times."""

@@ -18,7 +18,16 @@ MOST_SHOWN = 2_000
 
 @attrs.frozen
 class CheckResult:
-    """What came of one check."""
+    """What came of one check; its ``str`` is for people.
+
+    Example:
+        .. code-block:: python
+
+            report = await check_kernel("python3", only=["stdout"])
+            (result,) = report.results
+            print(result.name, result.outcome)  # stdout passed
+            print(result.source)  # Streams (stdout, stderr, etc)
+    """
 
     name: str
     """For example ``"stdin-refused"``."""
@@ -41,7 +50,15 @@ class CheckResult:
 
 @attrs.frozen
 class KernelReport:
-    """What came of checking one kernel; its ``str`` is for people, ``to_dict()`` for programs."""
+    """What came of checking one kernel; its ``str`` is for people, ``to_dict()`` for programs.
+
+    Example:
+        .. code-block:: python
+
+            report = await check_kernel("python3", only=["stdout", "stderr"])
+            print([result.name for result in report.passed])  # ['stdout', 'stderr']
+            report.raise_if_failed()
+    """
 
     kernel: str
     """The name of its kernelspec, and what it says that it is."""

@@ -48,26 +48,36 @@ async def check_kernel(
 ) -> KernelReport:
     """Checks whether a kernel does what the Jupyter messaging specification asks of it.
 
-    ::
-
-        report = await check_kernel("my_kernel")
-        print(report)
-
-    A kernel that dies of a check, or answers nothing any more, is launched again for the next. It ends with every
-    kernel, however that misbehaves. Cancelled, it ends the kernel and returns nothing.
+    A kernel that dies of a check, or answers nothing any more, is launched again for the next. It
+    ends with every kernel, however that misbehaves. Cancelled, it ends the kernel and returns
+    nothing.
 
     Args:
-        kernel: The name of an installed kernelspec, or a :class:`~enchannel.KernelSpec`; or what makes an async
-            context manager of an open kernel, such as ``partial(open_kernel, "my_kernel", env=...)``.
-        samples: Code in its language, beside what is known for the language that it says it has, or in its place.
+        kernel: The name of an installed kernelspec, or a :class:`~enchannel.KernelSpec`; or what
+        makes an async context manager of an open kernel, such as ``partial(open_kernel,
+        "my_kernel", env=...)``.
+        samples: Code in its language, beside what is known for the language that it says it has, or
+        in its place.
         only: Names of the checks to run, by default all.
-        patience: Seconds that it may be silent where it owes an answer; five at the most once it has left something out.
-            A check takes 20 times as long at the most.
+        patience: Seconds that it may be silent where it owes an answer; five at the most once it
+        has left something out. A check takes 20 times as long at the most.
         on_result: Called with each result when there is one.
+
+    Returns:
+        The results in the order of the checks. A check that fails raises nothing;
+        :meth:`KernelReport.raise_if_failed` does.
 
     Raises:
         KernelLaunchError: There is no such kernelspec.
         LocalProtocolError: There is no such check, or an argument is of no use.
+
+    Example:
+        .. code-block:: python
+
+            report = await check_kernel("python3", only=["kernel-info", "complete"])
+            for result in report.failed:
+                print(result.title, "but", result.seen)
+            print(report.summary)
     """
     waiting = deque(_chosen(only))
     name, make = _maker(kernel)

@@ -17,11 +17,22 @@ __all__ = ["KernelSamples"]
 
 @attrs.frozen(kw_only=True)
 class KernelSamples:
-    r"""Code in the language of a kernel; what is left empty is not checked.
+    """Code in the language of a kernel; what is left empty is not checked.
 
-    ::
+    No protocol says what prints, fails or asks in a language. Those of some languages are known:
+    :meth:`of_language`.
 
-        KernelSamples(stdout="say 'hello, world'", result={"1 + 2": "3"}, error="die 'x'")
+    Raises:
+        LocalProtocolError: A sample is of the wrong type.
+
+    Example:
+        .. code-block:: python
+
+            samples = KernelSamples(stdout="print('hello, world')", result={"1 + 2": "3"})
+            report = await check_kernel(
+                "python3", samples=samples, only=["stdout", "execute-result"]
+            )
+            print(len(report.passed))  # 2
     """
 
     language: str = ""
