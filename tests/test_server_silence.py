@@ -190,3 +190,53 @@ async def test_what_is_on_its_way_takes_its_time() -> None:
                 await anyio.sleep(1)
         # By its size, at the least that a connection is trusted to take; a small one would be over at the next ping.
         assert anyio.current_time() - began > 80
+
+
+async def test_what_was_answered_is_not_on_its_way() -> None:
+    async with (
+        open_fake_server() as fake,
+        open_server(fake.url) as server,
+        server.open_kernel() as kernel,
+        kernel.open_channels() as ch,
+    ):
+        for _ in range(4):
+            await ch.run("#" + 2_000_000 * "x")
+        (websocket,) = fake.websockets()
+        # What answers the ping behind them is here as well.
+        vigil = ch._core.transport._vigil  # type: ignore[attr-defined]
+        with anyio.fail_after(40):
+            while vigil._through_at > anyio.current_time() + 1:
+                await anyio.sleep(0.1)
+        websocket.freeze()
+        began = anyio.current_time()
+        with anyio.fail_after(2000):
+            while not ch.statistics().outages:
+                await anyio.sleep(1)
+        assert anyio.current_time() - began < 60
+
+
+async def test_what_others_say_is_no_answer_of_ours() -> None:
+    """A server that has lost the way of what we send, and goes on to hand out what the kernel publishes."""
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        fake.on_start(scripted)
+        async with (
+            server.open_kernel() as kernel,
+            kernel.open_channels() as others,
+            kernel.open_channels() as ch,
+        ):
+            ours = next(each for each in fake.websockets() if each.session == ch.session)
+            for name in ("shell", "control", "stdin"):
+                ours._transport.outbound[name].drop(1000)
+
+            async def chatter() -> None:
+                while True:
+                    await others.run("6 * 7")
+                    await anyio.sleep(3)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(chatter)
+                with anyio.fail_after(600):
+                    with pytest.raises((NoReply, KernelDied)):
+                        await ch.run("6 * 7")
+                    assert (await ch.run("6 * 7")).status == "ok"
+                tasks.cancel_scope.cancel()

@@ -188,7 +188,7 @@ def content(message: Message, kind: type[T]) -> T:
     Args:
         message: The message.
         kind: What the content of its type is: one of the types of this module, or ``Reply`` for any
-        reply.
+            reply.
 
     Raises:
         LocalProtocolError: Messages of this type have another content.

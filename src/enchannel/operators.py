@@ -245,7 +245,7 @@ def payloads(source: AsyncIterable[Any]) -> Operator[dict[str, Any]]:
 
     Args:
         source: Messages, or ``(channel, message)``. Replies come on shell, and are not among the
-        messages that an execution gives.
+            messages that an execution gives.
 
     Example:
         .. code-block:: python
@@ -272,7 +272,7 @@ def execution_counts(source: AsyncIterable[Any]) -> Operator[int]:
 
     Args:
         source: Messages, or ``(channel, message)``. What says that one begins comes on iopub, the
-        reply on shell.
+            reply on shell.
 
     Example:
         .. code-block:: python

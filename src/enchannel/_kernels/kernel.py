@@ -159,7 +159,8 @@ class Kernel:
         is two lines::
 
             while True:
-                await kernel.wait() await kernel.restart()
+                await kernel.wait()
+                await kernel.restart()
 
         Args:
             identity: See :func:`open_kernel_channels`.

@@ -38,7 +38,7 @@ def comm_open(
 
     Raises:
         LocalProtocolError: `data` or `metadata` is no mapping, or one of `buffers` is nothing with
-        bytes.
+            bytes.
 
     Example:
         .. code-block:: python
@@ -75,7 +75,7 @@ def comm_msg(
 
     Raises:
         LocalProtocolError: `data` or `metadata` is no mapping, or one of `buffers` is nothing with
-        bytes.
+            bytes.
 
     Example:
         .. code-block:: python
@@ -103,7 +103,7 @@ def comm_close(
 
     Raises:
         LocalProtocolError: `data` or `metadata` is no mapping, or one of `buffers` is nothing with
-        bytes.
+            bytes.
 
     Example:
         .. code-block:: python

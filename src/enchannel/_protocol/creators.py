@@ -43,7 +43,7 @@ def message(
 
     Raises:
         LocalProtocolError: `content` or `metadata` is no mapping, or one of `buffers` is nothing
-        with bytes.
+            with bytes.
 
     Example:
         .. code-block:: python

@@ -34,7 +34,7 @@ def bundle_text(data: Mapping[str, Any]) -> str:
 
     Args:
         data: Data by MIME type, such as the ``data`` of an output. A list of lines, which nbformat
-        allows, is one text.
+            allows, is one text.
 
     Raises:
         LocalProtocolError: `data` is no mapping.

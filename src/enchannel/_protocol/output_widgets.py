@@ -34,7 +34,7 @@ class OutputWidgets:
     Args:
         displays: What they share with the outputs of cells.
         on_change: Called by :meth:`tell` for each widget that shows something else, with its comm's
-        id and its outputs.
+            id and its outputs.
 
     Example:
         .. code-block:: python

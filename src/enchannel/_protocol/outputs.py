@@ -184,7 +184,7 @@ class OutputArea:
 
     Args:
         displays: What it shares with the other outputs of its kernel, so that a display here is
-        updated by a message that is applied there; by default nothing.
+            updated by a message that is applied there; by default nothing.
 
     Raises:
         LocalProtocolError: `displays` is no :class:`Displays`.

@@ -269,7 +269,7 @@ def execute_reply(
         execution_count: Its number; ``None`` of a kernel that does not count.
         failed: The :func:`error` that it ended with.
         payload: What the front end is to do; see "Payloads" of the specification, which discourages
-        them.
+            them.
         user_expressions: The values of the expressions that were asked for, by their names.
         parent: The ``execute_request``.
 

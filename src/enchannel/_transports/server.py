@@ -102,7 +102,7 @@ class ServerTransport(FrameTransport):
         self._doubtful: Sequence[ChannelName] = ()
         self._way_back = WayBack(reach, session)
         self._sessions = deque([session], SESSIONS)
-        self._deaf = self._spoke = False
+        self._spoke = False
 
     # Receiving.
 
@@ -117,6 +117,8 @@ class ServerTransport(FrameTransport):
         published = self._published
         if not published:
             messages = super().receive_nowait(channel, most, size)
+            if self._vigil.due and self._is_heard(messages):
+                self._vigil.answered("shell")
             if not self._concerns_us(messages):
                 return messages
             published.extend(messages)
@@ -132,6 +134,15 @@ class ServerTransport(FrameTransport):
             published.popleft()
             said()
         return messages
+
+    def _is_heard(self, messages: Sequence[Message]) -> bool:
+        """Whether something among `messages` is said for what we have asked on shell; our questions are asked anywhere."""
+        parents = [message.parent_header for message in messages]
+        return any(
+            parent.get("session") == self.session
+            and parent.get("msg_type") != "kernel_info_request"
+            for parent in parents
+        )
 
     def _concerns_us(self, messages: Sequence[Message]) -> bool:
         """Whether the server may have said something of its own among `messages`; most batches hold nothing of it."""
@@ -341,12 +352,10 @@ class ServerTransport(FrameTransport):
         """Nothing came behind a ping."""
         self._lose("nothing came behind a ping", self.channels, hard=True)
 
-    def deaf(self) -> None:
+    def deaf(self, *, anew: bool) -> None:
         """The server has lost the way to the kernel."""
-        # The first time what it keeps may be what was due.
-        if self._deaf:
+        if anew:
             self._way_back.want_anew()
-        self._deaf = not self._deaf
         self._lose("an answer of the kernel is due, and does not come", self.channels)
 
     def mute(self) -> None:
@@ -387,7 +396,7 @@ class ServerTransport(FrameTransport):
     def _read_some(self, socket: WebSocket) -> None:
         if self._socket is not socket:
             return
-        before = socket.received
+        before, pong = socket.received, socket.pong
         try:
             messages = socket.receive_nowait()
         except anyio.WouldBlock:
@@ -396,6 +405,8 @@ class ServerTransport(FrameTransport):
             self._spoke = True
             self._way_back.spoke()
         self._vigil.heard(socket.received - before, messages=bool(messages))
+        if socket.pong > pong:
+            self._vigil.ponged()
         self._sort(messages)
         self._write_on()
 
@@ -410,8 +421,9 @@ class ServerTransport(FrameTransport):
                 continue
             put(channel, frames, len(data))
             rung.add(channel)
-        if "control" in rung:
-            self._vigil.control_spoke()
+        for channel in rung:
+            if channel != "iopub":
+                self._vigil.answered(channel)
         self._arrivals.ring(rung)
 
     async def _come_back(self) -> None:

@@ -4,10 +4,12 @@
   closed hard, and something may be lost.
 * A server leaves the websocket of a kernel that is gone open, and silent. So the kernel is asked for over REST where
   something is due and nothing comes, when it has said that it exits, and now and then while it says nothing.
-* A server that says that the kernel is idle, while an answer of it is due and nothing is under way, has lost the way to it.
-  So has one that believes the kernel busy (it may, since the one before died at work), where control is silent as well.
-* Where the websocket was made anew for that, and made anew without what the server had kept, and still says nothing,
-  the kernel that its server calls idle is not there.
+* An answer is due on the channel where something was asked; that others are talked to proves nothing. A server that says that
+  the kernel is idle, while an answer of it is due and nothing is under way, has lost the way to it. So has one that believes
+  the kernel busy (it may, since the one before died at work), where control is silent as well.
+* The websocket is made anew then: first with what the server has kept, unless that is what it was made with, then without.
+  Where nothing comes all the same, the kernel that its server calls idle is not there.
+* What was sent is on its way for as long as a slow connection takes, or until a ping behind it is answered.
 """
 
 from __future__ import annotations
@@ -45,11 +47,17 @@ LEAVING, LEAVE = 10.0, 0.5
 CONTROL_FRAME = 256
 """Bytes that a ping or a pong, which says nothing of the way to the kernel, has at the most; several may come together."""
 
+MUCH = 1_000_000
+"""Bytes behind which a ping is sent at once: what answers it says that they are through."""
+
 SLOWEST = 100_000
 """Bytes a second that a connection is trusted to take; what was sent is on its way for as long."""
 
 DEAF = 10.0
 """Seconds without the answer of a kernel that is idle, or of control, behind which the websocket leads nowhere."""
+
+FRESH = 4.0
+"""The same for a websocket that was made anew, and has brought no answer yet."""
 
 WAYS = 2
 """How often it is made anew for that: with what the server has kept for it, and without."""
@@ -71,8 +79,8 @@ class Watched(Protocol):
     def silent(self) -> None:
         """Nothing came behind a ping."""
 
-    def deaf(self) -> None:
-        """The server has lost the way to the kernel."""
+    def deaf(self, *, anew: bool) -> None:
+        """The server has lost the way to the kernel; what it has kept does not help where it is to be made `anew`."""
 
     def mute(self) -> None:
         """The kernel is idle, its server says, and says nothing, however it is reached."""
@@ -92,11 +100,14 @@ class Vigil:
     def __init__(self, watched: Watched, look: Callable[[], Awaitable[Presence | None]]) -> None:
         self._watched = watched
         self._ask = look
-        self._heard_at = self._spoke_at = self._due_since = math.inf
+        self._heard_at = self._spoke_at = math.inf
+        self._asked: dict[ChannelName, float] = {}
         self._leaves_until = -math.inf
         self._moved_at = self._through_at = -math.inf
-        self._control_since, self._control_speaks = math.inf, False
-        self._thought_deaf = 0
+        self._sent_behind = 0
+        self._much, self._ponged = Bell(), Bell()
+        self._control_speaks = self._answered = False
+        self._connections = self._thought_deaf = 0
         self._due = Bell()
 
     # What is seen of it.
@@ -104,32 +115,48 @@ class Vigil:
     def connected(self) -> None:
         """A websocket is open."""
         self._heard_at = self._spoke_at = anyio.current_time()
-        self._due_since = self._control_since = math.inf
+        self._asked.clear()
+        self._through_at, self._sent_behind = -math.inf, 0
+        self._answered = False
+        self._connections += 1
 
     def heard(self, size: int, *, messages: bool) -> None:
         """Something of `size` bytes has arrived, and whole `messages` of the kernel among it."""
         self._heard_at = anyio.current_time()
-        if size > CONTROL_FRAME:
+        if messages:
+            self._spoke_at = self._heard_at
+        elif size > CONTROL_FRAME:
             # A large message takes its time.
             self._moved_at = self._heard_at
-        if messages:
-            self._spoke_at, self._due_since = self._heard_at, math.inf
-            self._control_since = math.inf
-            self._thought_deaf = 0
 
-    def control_spoke(self) -> None:
-        """The kernel has answered on control, and so it may when it is busy."""
-        self._control_speaks = True
+    def ponged(self) -> None:
+        """A ping was answered."""
+        self._ponged.ring()
+
+    @property
+    def due(self) -> bool:
+        """Whether an answer is."""
+        return bool(self._asked)
+
+    def answered(self, channel: ChannelName) -> None:
+        """The kernel has answered what was asked on `channel`."""
+        self._asked.pop(channel, None)
+        self._control_speaks |= channel == "control"
+        self._answered = True
+        self._thought_deaf = 0
 
     def sent(self, channel: ChannelName, size: int) -> None:
         """Something of `size` bytes was sent, and an answer is due."""
         # What is acknowledged may be in the memory of somebody in between: the system does not know how far it is.
         now = anyio.current_time()
         self._through_at = max(self._through_at, now) + size / SLOWEST
-        if channel == "control":
-            self._control_since = min(self._control_since, now)
-        if self._due_since == math.inf:
-            self._due_since = now
+        self._sent_behind += size
+        if self._sent_behind >= MUCH:
+            self._much.ring()
+        if channel == "stdin" or channel in self._asked:
+            return
+        self._asked[channel] = now
+        if len(self._asked) == 1:
             self._due.ring()
 
     def leaves(self) -> None:
@@ -145,30 +172,43 @@ class Vigil:
     # What is done about it.
 
     async def ping(self) -> None:
-        """Pings the other end, for as long as this task is let."""
+        """Pings the other end now and then, and behind much that was sent, for as long as this task is let."""
         while True:
-            await anyio.sleep(PING)
-            socket, asked = self._watched.socket, anyio.current_time()
-            if socket is None:
-                continue
-            socket.ping()
+            with anyio.move_on_after(PING):
+                while self._sent_behind < MUCH:
+                    await self._much.wait()
+            socket = self._watched.socket
+            if socket is not None:
+                await self._ping(socket)
+
+    async def _ping(self, socket: WebSocket) -> None:
+        """Pings `socket`, and waits until that is answered, or it is over."""
+        asked, number = anyio.current_time(), socket.ping()
+        self._sent_behind = 0
+        while self._watched.socket is socket:
             # It stands behind all that was sent before.
-            await anyio.sleep_until(max(asked, self._through_at) + PONG)
-            if self._watched.socket is socket and not (
-                self._watched.stopped or self._heard_at >= asked
-            ):
+            with anyio.CancelScope(deadline=max(asked, self._through_at) + PONG):
+                await self._ponged.wait()
+            now = anyio.current_time()
+            if socket.pong >= number:
+                self._through_at = min(self._through_at, now + self._sent_behind / SLOWEST)
+                return
+            if now < max(asked, self._through_at) + PONG:
+                continue
+            if not (self._watched.stopped or self._heard_at >= asked):
                 self._watched.silent()
+            return
 
     async def look_after(self) -> None:
         """Asks for the kernel when that is due, for as long as this task is let."""
-        silence: tuple[float, float] | None = None
+        silence: tuple[bool, float] | None = None
         at, pause = math.inf, DUE
         while True:
-            if silence != (self._due_since, self._spoke_at):
-                silence = self._due_since, self._spoke_at
-                due = self._due_since < math.inf
+            if silence != self._silence():
+                silence = self._silence()
+                due, since = silence
                 pause = DUE if due else PING
-                at = (self._due_since if due else self._spoke_at) + pause
+                at = since + pause
             leaving = self.leaving
             if leaving:
                 at = anyio.current_time() + LEAVE
@@ -178,33 +218,44 @@ class Vigil:
                     await anyio.sleep_until(at)
                 await self._due.wait()
                 continue
-            if leaving or silence == (self._due_since, self._spoke_at):
+            if leaving or silence == self._silence():
                 await self._look()
                 pause = min(2 * pause, SELDOM)
                 at = anyio.current_time() + pause
 
+    def _silence(self) -> tuple[bool, float]:
+        """Whether an answer is due, and since when; or since when nothing was said."""
+        return bool(self._asked), min(self._asked.values(), default=self._spoke_at)
+
     async def _look(self) -> None:
-        due_since = self._due_since
+        before = self._silence()
         presence = await self._ask()
         if presence is None or self._watched.socket is None:
             return
         if not presence.there:
             self._watched.gone(f"the kernel is gone: {presence.said}")
-            return
-        if due_since < math.inf and due_since == self._due_since:
+        elif before[0] and before == self._silence():
             self._judge(presence.state)
 
     def _judge(self, state: str) -> None:
         """Concludes what a silence means, while the server says that the kernel is there and in `state`."""
         idle = state == "idle"
-        due_since = self._due_since if idle else self._control_since
-        since = max(due_since, self._moved_at, self._through_at)
-        if anyio.current_time() - since < DEAF:
+        # One that was made anew, and leads nowhere from the beginning.
+        fresh = self._connections > 1 and not self._answered
+        patience = FRESH if fresh else DEAF
+        if not (idle and self._is_silent("shell", patience)) and not self._is_silent(
+            "control", patience
+        ):
             return
         # What is made anew altogether loses the reply of what runs; some kernels that are busy are silent on control too.
-        ways = WAYS if idle or self._control_speaks else 1
-        if self._thought_deaf < ways:
+        sure = idle or self._control_speaks
+        if self._thought_deaf < (WAYS if sure else 1):
             self._thought_deaf += 1
-            self._watched.deaf()
+            self._watched.deaf(anew=sure and (fresh or self._thought_deaf > 1))
         elif idle:
             self._watched.mute()
+
+    def _is_silent(self, channel: ChannelName, patience: float) -> bool:
+        """Whether what was asked on `channel` was not answered for so long."""
+        since = max(self._asked.get(channel, math.inf), self._moved_at, self._through_at)
+        return anyio.current_time() - since >= patience

@@ -62,6 +62,7 @@ class WebSocket:
         subprotocol: What the server has agreed to.
         ended: How it ended, in words, and nothing while it has not.
         received: Bytes that have arrived.
+        pong: The number of the newest ping of ours that was answered.
     """
 
     def __init__(self, stream: ByteStream, protocol: ClientProtocol) -> None:
@@ -70,6 +71,8 @@ class WebSocket:
         self._stream = stream
         self._protocol = protocol
         self.received: int = 0
+        self.pong: int = 0
+        self._pings = 0
         # Bytes of answers to pings that wait to go out, at the most.
         self._owed = 0
         self._pieces: list[bytes | bytearray | memoryview] = []
@@ -127,6 +130,8 @@ class WebSocket:
                 messages.append((data if isinstance(data, bytearray) else bytes(data), False))
             elif opcode in _DATA:
                 self._take_piece(opcode, data, messages, whole=event.fin)
+            elif opcode is Opcode.PONG and bytes(data).isdigit():
+                self.pong = max(self.pong, int(data))
         return messages
 
     def _take_piece(
@@ -160,11 +165,13 @@ class WebSocket:
                 self._protocol.send_binary(data)
             self._try_to_say()
 
-    def ping(self) -> None:
-        """Asks the other end whether it is there; what answers, counts as received."""
+    def ping(self) -> int:
+        """Asks the other end whether it is there; the number that :attr:`pong` has when that is answered."""
+        self._pings += 1
         if self._protocol.state is State.OPEN:
-            self._protocol.send_ping(b"enchannel")
+            self._protocol.send_ping(b"%d" % self._pings)
             self._try_to_say()
+        return self._pings
 
     def flush_nowait(self) -> None:
         """Gives the system what it takes of what waits to go out."""

@@ -40,7 +40,7 @@ async def check_transport(make: Make) -> None:
 
     Args:
         make: Makes an async context manager of the transport under test and of the
-        :class:`KernelEnd` that it is connected to.
+            :class:`KernelEnd` that it is connected to.
 
     Raises:
         AssertionError: It breaks a rule; the traceback names the check.

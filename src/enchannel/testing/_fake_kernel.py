@@ -132,7 +132,7 @@ class FakeKernel(Reachable):
         transcript: All that was received and sent, in order.
         session: The session id in the headers it sends; a new one after a restart.
         defers_errors: Whether an error of what it does ends it, and is raised when its block is
-        left; by default it cancels the block.
+            left; by default it cancels the block.
         failure: Such an error.
 
     Example:

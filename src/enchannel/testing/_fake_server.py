@@ -74,11 +74,11 @@ class FakeServer:
         kernelspecs: Its kernelspecs by name, each as a ``kernel.json`` says it.
         requests: The method and path of each request so far.
         restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody
-        hears of its death.
+            hears of its death.
         hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
         ends_websockets: Whether it ends each websocket as soon as it is open.
         failure: An error of what one of its kernels was told to do, raised when the block of the
-        server is left.
+            server is left.
 
     Example:
         .. code-block:: python

@@ -39,7 +39,7 @@ class Pipe:
 
     Attributes:
         delay: Seconds that each message put in from now on spends on the way, by the event loop's
-        clock; one behind it overtakes nothing.
+            clock; one behind it overtakes nothing.
 
     Example:
         .. code-block:: python

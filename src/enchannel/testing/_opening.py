@@ -33,8 +33,8 @@ def open_fake_kernel(
 
     Args:
         transport: ``"memory"`` needs no sockets, no threads and no time; with ``"tcp"`` and
-        ``"ipc"`` any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ
-        within this process.
+            ``"ipc"`` any client can be pointed at its ``connection_info``; ``"inproc"`` is ZeroMQ
+            within this process.
         key: What messages are signed with; empty for unsigned messages.
         subshells: Whether it has subshells, and says so.
         debugger: Whether it answers debug requests, and says so.

@@ -140,17 +140,17 @@ async def open_recorded_kernel(
         transport: As for :func:`open_fake_kernel`.
         key: What messages are signed with; empty for unsigned messages.
         match: Whether what was recorded, its first argument, is what is asked now, its second;
-        channel, type and subshell are the same already. By default that content and buffers are
-        equal.
+            channel, type and subshell are the same already. By default that content and buffers are
+            equal.
         in_order: Whether what had been replied to before something was sent must have been asked
-        before it here as well. Where several tasks of the program race with one another, it is not.
+            before it here as well. Where several tasks of the program race with one another, it is not.
 
     Raises:
         RecordingMismatch: In the block, from its end: the program asks for something else. An
-        ``AssertionError``.
+            ``AssertionError``.
         RecordingError: The file is no recording.
         LocalProtocolError: On entry: `match` cannot be called, there is no such transport, or the
-        key is none.
+            key is none.
         OSError: It cannot be read.
 
     Example:

@@ -54,13 +54,13 @@ async def check_kernel(
 
     Args:
         kernel: The name of an installed kernelspec, or a :class:`~enchannel.KernelSpec`; or what
-        makes an async context manager of an open kernel, such as ``partial(open_kernel,
-        "my_kernel", env=...)``.
+            makes an async context manager of an open kernel, such as ``partial(open_kernel,
+            "my_kernel", env=...)``.
         samples: Code in its language, beside what is known for the language that it says it has, or
-        in its place.
+            in its place.
         only: Names of the checks to run, by default all.
         patience: Seconds that it may be silent where it owes an answer; five at the most once it
-        has left something out. A check takes 20 times as long at the most.
+            has left something out. A check takes 20 times as long at the most.
         on_result: Called with each result when there is one.
 
     Returns:
