@@ -602,6 +602,38 @@ async def test_a_close_that_comes_with_the_end_of_the_handshake() -> None:
             assert (await ch.run("6 * 7")).status == "ok"
 
 
+async def test_a_handshake_that_is_cut_is_begun_once_more() -> None:
+    """Also the first one, in which a kernel becomes ready."""
+    cuts = 2
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with open_fake_server() as fake, listener, anyio.create_task_group() as tasks:
+        port = int(fake.url.rsplit(":", 1)[1])
+
+        async def pipe(source: Any, to: Any) -> None:
+            nonlocal cuts
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                async for data in source:
+                    if b"/channels" in data and cuts:
+                        cuts -= 1
+                        break
+                    await to.send(data)
+            await source.aclose()
+            await to.aclose()
+
+        async def serve(client: Any) -> None:
+            server = await anyio.connect_tcp("127.0.0.1", port)
+            async with client, server, anyio.create_task_group() as both:
+                both.start_soon(pipe, client, server)
+                both.start_soon(pipe, server, client)
+
+        tasks.start_soon(listener.serve, serve)
+        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
+        async with open_server(url) as server, server.open_kernel() as kernel:
+            assert kernel.id in fake.kernels
+        assert not cuts
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_command_to_a_websocket_that_has_ended() -> None:
     async with opened() as (fake, _, _, ch):
         (websocket,) = fake.websockets()

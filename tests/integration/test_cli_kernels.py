@@ -202,6 +202,19 @@ def test_only_what_is_alive(left: Left) -> None:
     assert json.loads(enchannel("kernels", "--alive", "--json").stdout)["running"] == []
 
 
+def test_what_was_started_while_it_was_asked_stays(left: Left) -> None:
+    path, other = left("1"), left("2")
+    with Terminal("kernels", "--clean") as terminal:
+        terminal.expect(r"Remove these 2 files\? \[y/N\] ")
+        # Somebody has written it anew, and may be about to listen.
+        os.utime(path)
+        terminal.type("y\n")
+        terminal.expect("1 removed")
+        assert terminal.wait() == 0
+    assert path.exists()
+    assert not other.exists()
+
+
 def test_what_is_dead_is_removed_when_that_is_wanted(left: Left) -> None:
     path, other = left("1"), left("2")
     refused = enchannel("kernels", "--clean")

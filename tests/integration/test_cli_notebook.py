@@ -294,6 +294,18 @@ def test_what_was_saved_meanwhile_is_not_overwritten(write: Write, tmp_path: Pat
     assert result.returncode == 2
     assert path.read_text().endswith("\n ")
     assert cells_of(beside)[0].execution_count == 1
+    # Nor is what is beside it already.
+    beside.write_text("somebody's own")
+    again = enchannel("run", str(path), "--inplace")
+    assert "notebook-run-2.ipynb" in again.stderr
+    assert beside.read_text() == "somebody's own"
+    assert cells_of(tmp_path / "notebook-run-2.ipynb")[0].execution_count == 1
+
+
+def test_a_notebook_may_be_written_into_a_pipe(write: Write) -> None:
+    result = enchannel("run", str(write("1")), "-o", "/dev/stdout")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.removeprefix("1\n"))["cells"][0]["execution_count"] == 1
 
 
 def test_a_time_limit_says_where(write: Write) -> None:

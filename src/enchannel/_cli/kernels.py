@@ -90,6 +90,10 @@ class Cleaning:
         if not self._sure and not await self._is_wanted(len(dead), stdout):
             return 1
         removed = 0
+        if not self._sure:
+            # One may have been started meanwhile.
+            gone = {each.connection_file for each in await list_running_kernels() if each.gone}
+            dead = [path for path in dead if path in gone]
         for path in dead:
             # Somebody else may have been faster.
             with suppress(FileNotFoundError):

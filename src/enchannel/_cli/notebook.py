@@ -14,6 +14,7 @@ import contextlib
 import copy
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -175,7 +176,7 @@ class Notebook(Work):
         if widgets:
             self._metadata["widgets"] = from_dict(widgets)
         if output.exists() and os.path.samefile(output, self.path) and self._is_changed():
-            beside = output.with_name(f"{output.stem}-run{output.suffix}")
+            beside = _free_name(output)
             _write(beside, _text(self._content))
             raise OSError(f"{output} was changed while it ran; what came of it is in {beside}")
         _write(output, _text(self._content))
@@ -206,6 +207,13 @@ class Notebook(Work):
                 return
         tagged = [at for at, there in enumerate(cells) if PARAMETERS in _tags(there)]
         cells.insert(tagged[0] + 1 if tagged else 0, cell)
+
+
+def _free_name(output: Path) -> Path:
+    """A name beside that of `output` that nobody has taken."""
+    ends = itertools.chain(["-run"], (f"-run-{number}" for number in itertools.count(2)))
+    names = (output.with_name(f"{output.stem}{end}{output.suffix}") for end in ends)
+    return next(name for name in names if not name.exists())
 
 
 def _is_flat(value: object, left: int = DEEPEST) -> bool:
@@ -293,11 +301,12 @@ def _check_writable(path: Path) -> None:
 def _write(path: Path, text: str) -> None:
     # As JSON has it, for half a surrogate pair that a kernel has sent.
     data = text.encode("utf-8", "backslashreplace")
-    # What a link points to, and not the link.
-    path = Path(os.path.realpath(path))
+    # The link of a pipe points to a name that there is not.
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    # What a link points to, and not the link.
+    path = Path(os.path.realpath(path))
     try:
         _replace(path, data)
     except OSError as error:

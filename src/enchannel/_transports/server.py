@@ -53,6 +53,9 @@ UNSENT = 1 << 20
 ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 """Where what we sent may be lost with a websocket, however it ended."""
 
+PAUSES = (0.1, 0.4, None)
+"""Seconds between the attempts at the first websocket."""
+
 SESSIONS = 3
 """Sessions of websockets whose words may still be on their way."""
 
@@ -240,7 +243,17 @@ class ServerTransport(FrameTransport):
             ServerError: The server refuses it, or the kernel is gone.
             OSError: It cannot be reached.
         """
-        self._take_over(await open_while_there(self._reach, self.session or ""))
+        for pause in PAUSES:
+            try:
+                opened = await open_while_there(self._reach, self.session or "")
+            except (ConnectionResetError, BrokenPipeError):
+                # One that ends in the middle of the handshake says nothing of the next one.
+                if pause is None:
+                    raise
+                await anyio.sleep(pause)
+            else:
+                self._take_over(opened)
+                return
 
     def _take_over(self, socket: WebSocket) -> None:
         if self._socket is not None:
