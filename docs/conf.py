@@ -30,8 +30,8 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["enchannel.css"]
 exclude_patterns = ["_build"]
-# Type variables.
-nitpick_ignore_regex = [("py:class", r"enchannel\..*\.(Item|T)")]
+# Type variables, and a protocol that only we implement.
+nitpick_ignore_regex = [("py:class", r"enchannel\..*\.(Item|T|Widgets)")]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -46,13 +46,13 @@ autodoc_type_aliases = {
         "enchannel._exceptions": ["LaunchFailure", "LossReason", "NoReplyReason"],
         "enchannel._open_channels": ["Identity", "Topics"],
         "enchannel._protocol.connection_info": ["Config"],
-        "enchannel._protocol.message": ["ChannelName", "RequestChannel"],
+        "enchannel._protocol.message": ["Body", "ChannelName", "RequestChannel"],
+        "enchannel._protocol.outputs": ["Output"],
         "enchannel._protocol.recording": ["Kind"],
         "enchannel._streams": ["KernelStatus"],
         "enchannel._transports.base": ["Start", "Tell"],
-        "enchannel.messages": ["Body"],
-        "enchannel.outputs": ["Output"],
-        "enchannel.testing": ["CommHandler", "Handler", "Step", "Tamper"],
+        "enchannel.testing._fake_comms": ["CommHandler"],
+        "enchannel.testing._fake_kernel": ["Handler", "Step", "Tamper"],
         "enchannel.testing._checks.run": ["Make"],
         "enchannel.testing._reachable": ["TransportName"],
     }.items()

@@ -326,3 +326,15 @@ def test_a_synchronous_program_holds_one_through_a_portal() -> None:
         portal.wrap_async_context_manager(pool.lease("me")) as lease,
     ):
         assert int(portal.call(lease.channels.run, "pid").text) == lease.kernel.pid
+
+
+@pytest.mark.parametrize("other", ["trio", "asyncio"])
+def test_channels_belong_to_one_thread(other: str) -> None:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_kernel_pool(scripted(), max_kernels=1)) as pool,
+        portal.wrap_async_context_manager(pool.lease("key")) as lease,
+    ):
+        with pytest.raises(RuntimeError, match="event loop of another thread"):
+            anyio.run(lease.channels.run, "pid", backend=other)
+        assert portal.call(lease.channels.run, "pid").status == "ok"

@@ -43,6 +43,7 @@ from enchannel import (
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
 from enchannel._transports.byte_stream import connect_bytes
+from enchannel._transports.vigil import Vigil
 from enchannel.testing import (
     FakeKernel,
     FakeServer,
@@ -632,6 +633,22 @@ async def test_a_handshake_that_is_cut_is_begun_once_more() -> None:
             assert kernel.id in fake.kernels
         assert not cuts
         tasks.cancel_scope.cancel()
+
+
+async def test_much_that_was_lost_with_the_websocket_holds_up_nobody() -> None:
+    """Nobody is pinged behind it, and no task goes round and round."""
+
+    class Away:
+        socket = None
+
+    async def look() -> None:
+        return None
+
+    vigil = Vigil(Away(), look)  # type: ignore[arg-type]
+    vigil.sent("shell", 5_000_000)
+    with anyio.move_on_after(0.1) as scope:
+        await vigil.ping()
+    assert scope.cancelled_caught
 
 
 async def test_a_command_to_a_websocket_that_has_ended() -> None:

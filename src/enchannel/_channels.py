@@ -98,7 +98,8 @@ class KernelChannels:
         Raises:
             LocalProtocolError: No message, or no channel for requests. Nothing was sent.
             NoReply: The kernel is done with the request, and no reply came within a second, nor
-                before its answer to what it was asked then; that may take ten more. It says why, as
+                before its answer to what it was asked then; that may take ten more, and a minute
+                where the kernel has begun with it. It says why, as
                 far as that is known: ``NotImplementedByKernel`` where nothing else explains it.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
@@ -186,8 +187,8 @@ class KernelChannels:
         Args:
             code: What to run.
             check: Whether an error of it is raised.
-            options: Those of :meth:`execute`. Code that asks for input without an ``on_input`` that
-                answers is given an empty text, with a warning.
+            options: Those of :meth:`execute`. Without ``on_input`` the code may not ask for input; a
+                kernel that asks all the same is given an empty text, with a warning.
 
         Raises:
             ReplyError: The reply is no success, and `check` is set; it has the outputs so far.

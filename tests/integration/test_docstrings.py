@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from documentation import MODULES, PUBLIC, Block, Public
+from documentation import MODULES, PUBLIC, ROOT, Block, Public, blocks_in
 from enchannel import open_kernel
-from test_documentation import run_snippet
+from test_documentation import finished, run_snippet
 
 EXAMPLES = {
     public: [block for block in public.blocks() if block.kind == "snippet" and not block.not_run]
@@ -51,3 +52,31 @@ async def test_the_examples_of(
             lines = iter([line.rstrip() for line in printed])
             missing = [line for line in promised(block) if line not in lines]
             assert not missing, (printed, block)
+
+
+def tests_in(name: str) -> list[Any]:
+    """The blocks of tests in a module's file, each with the names that stand in for imports."""
+    path = ROOT / "src" / name
+    found = []
+    for docstring in re.finditer(r'"""(.*?)"""', path.read_text(encoding="utf-8"), re.DOTALL):
+        line = docstring.string.count("\n", 0, docstring.start()) + 1
+        found += [block for block in blocks_in(docstring[1], path, line) if block.kind == "tests"]
+    return [pytest.param(block, id=f"{path.name}:{block.line}") for block in found]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *tests_in("pytest_enchannel.py"),
+        *tests_in("enchannel/testing/__init__.py"),
+        *tests_in("enchannel/testing/_checks/cases.py"),
+    ],
+)
+def test_the_examples_that_are_tests(block: Block, tmp_path: Path) -> None:
+    imports = (
+        "import anyio\nimport pytest\nfrom enchannel import *\nfrom enchannel.testing import *\n"
+    )
+    (tmp_path / "test_shown.py").write_text(imports + block.code, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nanyio_mode = auto\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    finished(command, tmp_path)

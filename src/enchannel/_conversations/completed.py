@@ -11,8 +11,8 @@ from .._protocol.errors import text_of
 from .._protocol.message import Message
 from .._protocol.output_text import text_of_outputs
 from .conversations import Conversations
-from .execution import count_of, execute_code
-from .replies import is_success
+from .execution import execute_code
+from .replies import count_of, is_success
 from .timings import Timings
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
 from .._protocol.outputs import OutputArea
 from .losses import Numbers
+from .replies import count_among, count_of
 from .stopping import Code, can_interrupt, leave
 from .timings import Timings, timings_of
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from .conversations import Conversations
 
-__all__ = ["CodeOptions", "ExecuteOptions", "Execution", "OnInput", "count_of", "execute_code"]
+__all__ = ["CodeOptions", "ExecuteOptions", "Execution", "OnInput", "execute_code"]
 
 _PUBLISHED: tuple[ChannelName, ...] = ("iopub", "stdin")
 
@@ -108,6 +109,7 @@ class _Run(Code):
         self._held = conversations.core.bound.hold(_PUBLISHED, told=False) if streamed else None
         self._messages = _Messages(self, self._held)
         self._stream = Stream(self._messages)
+        self.count: int | None = None
         self._iterated = False
         self._prompted = Bell()
         self._answering = anyio.CancelScope()
@@ -115,6 +117,7 @@ class _Run(Code):
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this execution; must not raise."""
         if channel == "iopub":
+            self.count = self.count or count_among(messages)
             if self.keeps_outputs:
                 self.outputs.apply(*messages)
                 self._outputs_heard()
@@ -268,7 +271,7 @@ class Execution:
     @property
     def execution_count(self) -> int | None:
         """The number of this execution, where the kernel counts and has said it."""
-        return None if self.reply is None else count_of(self.reply)
+        return self._run.count if self.reply is None else count_of(self.reply)
 
     @property
     def timings(self) -> Timings:
@@ -309,12 +312,6 @@ class Execution:
         else:
             state = "left" if run.left else "running"
         return f"<Execution{count} {state}>"
-
-
-def count_of(reply: Message) -> int | None:
-    """The number of the execution that `reply` answers, where the kernel says one."""
-    count = reply.content.get("execution_count")
-    return count if isinstance(count, int) else None
 
 
 class _Block(AbstractAsyncContextManager[Execution]):
@@ -418,6 +415,8 @@ def execute_code(
             f"user_expressions maps names to expressions, and is no {type(user_expressions).__name__}"
         )
     core = conversations.core
+    if not (on_input is None or callable(on_input)):
+        raise LocalProtocolError(f"on_input is a function of prompt and password, not {on_input!r}")
     if on_input is not None and "stdin" not in core.channels:
         raise LocalProtocolError("on_input answers on the stdin channel, which is not open")
     if interrupt_on_cancel and not can_interrupt(core):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import anyio
@@ -10,7 +10,14 @@ import anyio
 from .._exceptions import LocalProtocolError, NoReply, ReplyError
 from .._protocol.message import ABORTED, Message
 
-__all__ = ["interrupt_reply", "is_success", "raise_for_status", "user_expression"]
+__all__ = [
+    "count_among",
+    "count_of",
+    "interrupt_reply",
+    "is_success",
+    "raise_for_status",
+    "user_expression",
+]
 
 INTERRUPT_REPLY = 5.0
 """Seconds for the reply to an interrupt_request."""
@@ -98,3 +105,17 @@ async def interrupt_reply(asking: Awaitable[object]) -> None:
     raise NoReply(
         f"the kernel has not replied to the interrupt_request within {INTERRUPT_REPLY:g} s"
     )
+
+
+def count_of(reply: Message) -> int | None:
+    """The number of the execution that `reply` answers, where the kernel says one."""
+    count = reply.content.get("execution_count")
+    return count if isinstance(count, int) else None
+
+
+def count_among(published: Sequence[Message]) -> int | None:
+    """The number of the execution that `published` belongs to, where the kernel says it there already."""
+    for message in published:
+        if message.msg_type == "execute_input":
+            return count_of(message)
+    return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from threading import get_ident
 from typing import Any, Literal
 
 import anyio
@@ -114,6 +115,7 @@ class Core(Seam):
         self.patience: anyio.CancelScope = anyio.CancelScope()
         """Ends when the present outage is overdue, or given up."""
         self._held_back, self._turn = 0, TURN
+        self._thread = get_ident()
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
 
     # The life of the connection.
@@ -308,6 +310,11 @@ class Core(Seam):
             flight: What is filed for its answers, in the moment before it is sent.
             tied: What it belongs to: not sent where that has ended.
         """
+        if get_ident() != self._thread:
+            # It would wait for what happens in another event loop, without end.
+            raise RuntimeError(
+                "these channels belong to the event loop of another thread: call it there, as AnyIO's from_thread does"
+            )
         await self._checkpoint_if_cancelled()
         self.transport.watch(channel)
         if message.content.get("allow_stdin", message.msg_type == "execute_request"):

@@ -36,7 +36,8 @@ def no_reply(flight: Flight, dropped: Mapping[str, int]) -> NoReply:
         return NoReply(f"{said}: its content has no {lacking}, which the specification asks for")
     if kind in _EVERYWHERE:
         return NoReply(f"{said}: some kernels lose it when they are interrupted")
-    return NotImplementedByKernel(f"{said}; it does not seem to implement it")
+    hint = "" if kind.endswith("_request") else "; the types of requests end in _request"
+    return NotImplementedByKernel(f"{said}; it does not seem to implement it{hint}")
 
 
 def _lacking(request: Message) -> str:

@@ -62,8 +62,8 @@ async def tend(core: Core) -> None:
         for task in core.to_start:
             start(*task)
         core.transport.follow(partial(_hear, core), start)
-        unconnected = core.transport.unconnected()
-        lost = [channel for channel in core.channels if channel in unconnected]
+        unconnected = {*core.transport.unconnected()}
+        lost: list[ChannelName] = [name for name in core.channels if name in unconnected]
         if lost and core.life.state is State.LIVE:
             # Before anybody was told.
             _hear(core, ConnectionEvent.DISCONNECTED, lost, "")

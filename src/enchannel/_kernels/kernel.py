@@ -156,7 +156,9 @@ class Kernel:
         With `outlive_death` the channels go on when the process exits and :meth:`restart` starts it
         again: what is in flight raises ``KernelDied``, what is sent meanwhile waits; they go on
         behind a restart that failed, and one that follows. So a service that keeps its kernel alive
-        is two lines::
+        is two lines:
+
+        .. code-block:: python
 
             while True:
                 await kernel.wait()
@@ -335,8 +337,8 @@ class Kernel:
         ``KernelDied``.
 
         Args:
-            now: Whether it is killed, where it would be interrupted and asked to exit first: two
-                seconds at most for one that does not react.
+            now: Whether it is killed, where it would be interrupted, asked to exit and terminated first:
+                4.5 seconds at most for one that does not react.
 
         Raises:
             KernelLaunchError: It could not be started again; it is stopped, and its channels raise

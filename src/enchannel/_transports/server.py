@@ -56,9 +56,6 @@ ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 PAUSES = (0.1, 0.4, None)
 """Seconds between the attempts at the first websocket."""
 
-SESSIONS = 3
-"""Sessions of websockets whose words may still be on their way."""
-
 RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
 """How what a server says begins where it drops output."""
 
@@ -104,7 +101,7 @@ class ServerTransport(FrameTransport):
         self._vigil = Vigil(self, reach.look)
         self._doubtful: Sequence[ChannelName] = ()
         self._way_back = WayBack(reach, session)
-        self._sessions = deque([session], SESSIONS)
+        self._sessions = deque([session], 3)  # Words of earlier ones may be on their way.
         self._spoke = False
 
     # Receiving.
@@ -141,11 +138,8 @@ class ServerTransport(FrameTransport):
     def _is_heard(self, messages: Sequence[Message]) -> bool:
         """Whether something among `messages` is said for what we have asked on shell; our questions are asked anywhere."""
         parents = [message.parent_header for message in messages]
-        return any(
-            parent.get("session") == self.session
-            and parent.get("msg_type") != "kernel_info_request"
-            for parent in parents
-        )
+        ours = [each for each in parents if each.get("session") == self.session]
+        return any(each.get("msg_type") != "kernel_info_request" for each in ours)
 
     def _concerns_us(self, messages: Sequence[Message]) -> bool:
         """Whether the server may have said something of its own among `messages`; most batches hold nothing of it."""
@@ -373,8 +367,9 @@ class ServerTransport(FrameTransport):
 
     def mute(self) -> None:
         """The kernel says nothing, however it is reached."""
-        said = "its server calls the kernel idle, and it answers nothing, on a websocket made anew as well"
-        self._end(said, ConnectionEvent.GONE)
+        self._end(
+            "its server calls it idle, and it answers nothing, anew as well", ConnectionEvent.GONE
+        )
 
     def gone(self, said: str) -> None:
         """The kernel is gone."""

@@ -177,14 +177,13 @@ class Vigil:
             with anyio.move_on_after(PING):
                 while self._sent_behind < MUCH:
                     await self._much.wait()
-            socket = self._watched.socket
+            socket, self._sent_behind = self._watched.socket, 0
             if socket is not None:
                 await self._ping(socket)
 
     async def _ping(self, socket: WebSocket) -> None:
         """Pings `socket`, and waits until that is answered, or it is over."""
         asked, number = anyio.current_time(), socket.ping()
-        self._sent_behind = 0
         while self._watched.socket is socket:
             # It stands behind all that was sent before.
             with anyio.CancelScope(deadline=max(asked, self._through_at) + PONG):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["CommHandler", "FakeComm", "FakeComms"]
 
 CommHandler: TypeAlias = "Callable[[FakeComm, Message], Awaitable[object] | object]"
-"""Takes what a client sends on a comm; see :meth:`FakeKernel.on_comm`.
+"""Takes what a client sends on a comm; see :meth:`~enchannel.testing.FakeKernel.on_comm`.
 
 It is called with its ``comm_open`` first, then with each ``comm_msg``, with its ``comm_close``
 last, and returns nothing.

@@ -50,7 +50,7 @@ Example:
 """
 
 Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
-"""Answers one request, as a plain or async function; returns what :meth:`FakeKernel.on` says.
+"""Answers one request, as a plain or async function; returns what :meth:`~enchannel.testing.FakeKernel.on` says.
 
 Example:
     .. code-block:: python
