@@ -281,7 +281,7 @@ def watch(existing: str | None, server: str | None, json_: bool, record: Path | 
     Examples:
       enchannel watch
       enchannel watch --existing 'kernel-12*' --json
-      enchannel watch --server http://localhost:8888 --existing 1f2e3d4c
+      enchannel watch --server http://localhost:8888 --existing KERNEL_ID
     """  # noqa: D301
     from ._cli.watch import Watch
 

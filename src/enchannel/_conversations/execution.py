@@ -97,7 +97,7 @@ class _Run(Code):
         keep_outputs: bool,
     ) -> None:
         super().__init__(channel, request)
-        self.wants_idle = "iopub" in conversations.core.channels
+        self.wants_idle: bool = "iopub" in conversations.core.channels
         self._streamed = streamed
         self.keeps_outputs = keep_outputs
         self.statuses: dict[str, Message] = {}
