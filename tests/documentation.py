@@ -11,18 +11,36 @@ The blocks in a docstring are found in the same way, and so are the docstrings o
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
+import io
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import anyio
 import attrs
 
-__all__ = ["PAGES", "PUBLIC", "ROOT", "Block", "Public", "blocks", "name_of"]
+__all__ = [
+    "MODULES",
+    "PAGES",
+    "PUBLIC",
+    "ROOT",
+    "Block",
+    "Public",
+    "blocks",
+    "blocks_in",
+    "finished",
+    "name_of",
+    "run_snippet",
+]
 
 ROOT = Path(__file__).parent.parent
 
@@ -190,3 +208,43 @@ PUBLIC = [
     _public(module, name) for module in MODULES for name in importlib.import_module(module).__all__
 ]
 """What may be imported."""
+
+
+# Running them.
+
+AT_MOST = 120
+"""Seconds for one block."""
+
+
+def environment() -> dict[str, str]:
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"}
+
+
+def finished(command: list[str], there: Path) -> str:
+    """What `command` prints."""
+    done = subprocess.run(
+        command,
+        cwd=there,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=AT_MOST,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+async def run_snippet(block: Block, namespace: dict[str, Any]) -> str:
+    """Runs `block` in the middle of an async function; what it prints."""
+    compiled = compile(
+        block.padded(), str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    )
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), anyio.fail_after(AT_MOST):
+        result = eval(compiled, namespace)
+        if inspect.iscoroutine(result):
+            await result
+    return printed.getvalue()

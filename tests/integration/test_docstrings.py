@@ -15,9 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
-from documentation import MODULES, PUBLIC, ROOT, Block, Public, blocks_in
+from documentation import MODULES, PUBLIC, ROOT, Block, Public, blocks_in, finished, run_snippet
 from enchannel import open_kernel
-from test_documentation import finished, run_snippet
 
 EXAMPLES = {
     public: [block for block in public.blocks() if block.kind == "snippet" and not block.not_run]

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import inspect
-import io
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
-from documentation import PAGES, Block, blocks, name_of
+from documentation import PAGES, Block, blocks, finished, name_of, run_snippet
 from enchannel import open_kernel
 from real_servers import JUPYTER_SERVER, TOKEN, running
-
-AT_MOST = 120
-"""Seconds for one block."""
 
 
 def having(*kinds: str) -> Any:
@@ -44,40 +34,6 @@ def cases(*kinds: str) -> Any:
                 shown = behind.code if behind is not None and behind.is_output else None
                 found.append(pytest.param(block, shown, id=f"{name_of(page)}:{block.line}"))
     return pytest.mark.parametrize(("block", "shown"), found)
-
-
-def environment() -> dict[str, str]:
-    programs = str(Path(sys.executable).parent)
-    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "NO_COLOR": "1", "COLUMNS": "200"}
-
-
-def finished(command: list[str], there: Path) -> str:
-    """What `command` prints."""
-    done = subprocess.run(
-        command,
-        cwd=there,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=AT_MOST,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-async def run_snippet(block: Block, namespace: dict[str, Any]) -> str:
-    """Runs `block` in the middle of an async function; what it prints."""
-    compiled = compile(
-        block.padded(), str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    )
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), anyio.fail_after(AT_MOST):
-        result = eval(compiled, namespace)
-        if inspect.iscoroutine(result):
-            await result
-    return printed.getvalue()
 
 
 @pytest.fixture
