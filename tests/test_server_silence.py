@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
 import pytest
 
-from enchannel import KernelDied, NoReply, open_server
+from enchannel import KernelDied, NoReply, Server, open_server
 from enchannel.testing import FakeKernel, open_fake_server, result, stream
 from virtual_clock import fast_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
+
+
+def patient(url: str) -> AbstractAsyncContextManager[Server]:
+    """Ten seconds, which the server has otherwise, are a quarter of one on this clock."""
+    return open_server(url, connect_timeout=600)
 
 
 def scripted(kernel: FakeKernel) -> None:
@@ -21,7 +27,7 @@ def scripted(kernel: FakeKernel) -> None:
 async def test_a_connection_that_is_dead_and_open_is_noticed_and_made_anew() -> None:
     async with (
         open_fake_server() as fake,
-        open_server(fake.url) as server,
+        patient(fake.url) as server,
         server.open_kernel() as kernel,
         kernel.open_channels() as ch,
     ):
@@ -52,7 +58,7 @@ async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another
     state: str,
 ) -> None:
     """Whatever it believes of the kernel: of one that died at work, that it is busy."""
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(scripted)
         async with server.open_kernel() as kernel, kernel.open_channels() as ch:
             fake.believe(kernel.id, state)
@@ -74,7 +80,7 @@ async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
 async def test_a_server_that_hands_out_what_has_lost_the_way_once_more(state: str) -> None:
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(scripted)
         async with server.open_kernel() as kernel, kernel.open_channels() as ch:
             # It is known that control is answered.
@@ -93,7 +99,7 @@ async def test_a_server_that_hands_out_what_has_lost_the_way_once_more(state: st
 @pytest.mark.parametrize("state", ["idle", "busy"])
 async def test_a_kernel_that_says_nothing_however_it_is_reached(state: str) -> None:
     """Idle, it is lost; where it may be busy, its code may hold up control as well, and go on."""
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(scripted)
         async with server.open_kernel() as kernel, kernel.open_channels() as ch:
             fake.believe(kernel.id, state)
@@ -116,7 +122,7 @@ async def test_a_kernel_that_says_nothing_however_it_is_reached(state: str) -> N
 async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:
     async with (
         open_fake_server() as fake,
-        open_server(fake.url) as server,
+        patient(fake.url) as server,
         server.open_kernel() as kernel,
         kernel.open_channels() as ch,
     ):
@@ -127,7 +133,7 @@ async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:
 
 
 async def test_an_idle_connection_goes_on() -> None:
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(scripted)
         async with server.open_kernel() as kernel, kernel.open_channels() as ch:
             await anyio.sleep(100)
@@ -137,7 +143,7 @@ async def test_an_idle_connection_goes_on() -> None:
 
 
 async def test_code_that_says_nothing_for_long_goes_on() -> None:
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
 
         async def long(request: Any) -> None:
             await anyio.sleep(200)
@@ -152,7 +158,7 @@ async def test_code_that_says_nothing_for_long_goes_on() -> None:
 
 
 async def test_an_answer_that_is_lost_with_the_websocket_is_told() -> None:
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
 
         async def ask(request: Any) -> None:
             await request.input("name? ")
@@ -174,7 +180,7 @@ async def test_what_is_on_its_way_takes_its_time() -> None:
     """Behind a large message on a slow connection a pong comes late; that is no silence yet."""
     async with (
         open_fake_server() as fake,
-        open_server(fake.url) as server,
+        patient(fake.url) as server,
         server.open_kernel() as kernel,
         kernel.open_channels() as ch,
     ):
@@ -195,7 +201,7 @@ async def test_what_is_on_its_way_takes_its_time() -> None:
 async def test_what_was_answered_is_not_on_its_way() -> None:
     async with (
         open_fake_server() as fake,
-        open_server(fake.url) as server,
+        patient(fake.url) as server,
         server.open_kernel() as kernel,
         kernel.open_channels() as ch,
     ):
@@ -217,7 +223,7 @@ async def test_what_was_answered_is_not_on_its_way() -> None:
 
 async def test_what_others_say_is_no_answer_of_ours() -> None:
     """A server that has lost the way of what we send, and goes on to hand out what the kernel publishes."""
-    async with open_fake_server() as fake, open_server(fake.url) as server:
+    async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(scripted)
         async with (
             server.open_kernel() as kernel,

@@ -38,7 +38,8 @@ from ._cli.command import Failure, until_signal
 from ._cli.input import open_input
 from ._cli.notebook import Notebook
 from ._cli.output import JsonOutput, Output
-from ._cli.run import Run, Target
+from ._cli.run import Run
+from ._cli.target import Target
 
 
 class CodeOption(click.Option):

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,13 @@ import trio
 import trio.testing
 
 from enchannel import open_kernel, open_kernel_channels
-from enchannel.testing import FakeKernel, Request, open_fake_kernel, stream
+from enchannel.testing import (
+    FakeKernel,
+    Request,
+    open_fake_kernel,
+    open_fake_server,
+    stream,
+)
 from terminal import DEADLINE, Terminal, enchannel, is_gone, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -639,3 +646,28 @@ def test_no_progress_line_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     assert capsys.readouterr() == ("", "")
+
+
+@on_trio
+async def test_a_server_that_hangs_is_not_waited_for() -> None:
+    """Who asks twice is told what may go on there."""
+    async with open_fake_server() as server:
+
+        def interrupt() -> tuple[int, str]:
+            with Terminal("run", "--server", server.url, "sleep") as terminal:
+                terminal.expect("begun")
+                server.hangs = True
+                for _ in range(4):
+                    terminal.type("\x03")
+                    # As somebody who loses patience.
+                    time.sleep(0.3)
+                said = terminal.expect(r"the server does not answer; the kernel (\S+) at")[1]
+                return terminal.wait(), said
+
+        server.on_start(
+            lambda kernel: kernel.script("sleep", stream("begun"), lambda _: anyio.sleep(600))
+        )
+        status, kernel_id = await in_thread(interrupt)
+        assert status == 130
+        assert kernel_id in server.kernels
+        server.resume()

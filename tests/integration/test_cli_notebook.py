@@ -347,7 +347,7 @@ def test_parameters_speak_the_language_of_the_kernel(
     write: Write, add_spec: Callable[..., Path], tmp_path: Path
 ) -> None:
     from enchannel._cli.code import work_of
-    from enchannel._cli.run import Target
+    from enchannel._cli.target import Target
 
     add_spec("shell", "sh", language="bash")
     work = work_of(

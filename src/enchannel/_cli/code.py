@@ -14,7 +14,8 @@ import click
 from .. import KernelSpec
 from .command import Failure
 from .notebook import Notebook, Options, value_of
-from .run import Cell, Target, Work
+from .run import Cell, Work
+from .target import Target
 
 __all__ = ["STANDARD_INPUT", "Code", "work_of"]
 

@@ -42,17 +42,14 @@ from .. import (
     NotImplementedByKernel,
     Subscription,
     messages,
-    open_kernel,
-    open_kernel_channels,
-    open_server,
 )
 from .._signals import heard
 from .command import stop_until_continued
-from .existing import existing_file
 from .input import Input
 from .output import Output, exit_status
+from .target import Target
 
-__all__ = ["Cell", "Run", "Target", "Work"]
+__all__ = ["Cell", "Run", "Work"]
 
 LAST_LINES = 10
 """Of what a kernel that has died has written, to say with its death."""
@@ -63,11 +60,11 @@ FAILED = 1
 INTERRUPTED = 130
 """The status behind code that was interrupted and failed, as a shell's."""
 
+PATIENCE = 2.0
+"""Seconds that a server has to stop a kernel when nobody wants to wait."""
+
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
-
-WAITING, WAITING_BYTES = 10_000, 8 << 20
-"""Messages, and bytes of them, that may wait here for who reads the output; then the kernel waits, or drops some."""
 
 
 def _ignore(_: Execution) -> None:
@@ -116,73 +113,6 @@ class Work:
         Raises:
             OSError: What is to be kept cannot be written.
         """
-
-
-@attrs.define
-class Target:
-    """Where code is run.
-
-    Attributes:
-        kill: Kills the kernel, which was launched here and may be stopping.
-    """
-
-    kernel: str | None = None
-    existing: str | None = None
-    server: str | None = None
-    startup_timeout: float = 60.0
-    cwd: str | None = None
-    extra_arguments: Sequence[str] = ()
-    kill: Callable[[], Awaitable[object]] | None = None
-
-    @property
-    def begins(self) -> str:
-        """What goes on until the channels are open."""
-        if self.existing is not None:
-            return f"connecting to {self.existing}"
-        return f"starting {self.kernel or 'the kernel'}"
-
-    @property
-    def ends(self) -> tuple[str, str]:
-        """What goes on behind the code, and what can be done about it."""
-        if self.existing is not None:
-            return "taking leave", "the kernel goes on"
-        if self.server is not None:
-            return "waiting for the server", "it stops the kernel"
-        return "stopping the kernel", "Ctrl-C kills it"
-
-    @asynccontextmanager
-    async def open_channels(self) -> AsyncIterator[KernelChannels]:
-        """The channels of the kernel, which is launched unless it runs already."""
-        bounds: dict[str, Any] = {
-            "max_buffer_size": WAITING,
-            "max_buffer_bytes": WAITING_BYTES,
-        }
-        if self.server is not None:
-            async with open_server(self.server) as server:
-                if self.existing is not None:
-                    there = server.attach(self.existing)
-                else:
-                    # A gateway wants to know who starts a kernel, and takes that and more from these.
-                    env = {k: v for k, v in os.environ.items() if k.startswith("KERNEL_")}
-                    there = server.open_kernel(
-                        self.kernel, env=env, startup_timeout=self.startup_timeout
-                    )
-                async with there as kernel, kernel.open_channels(**bounds) as ch:
-                    yield ch
-        elif self.existing is not None:
-            found = await existing_file(self.existing)
-            async with open_kernel_channels(None, found, **bounds) as ch:
-                yield ch
-        else:
-            launching = open_kernel(
-                self.kernel or "python3",
-                cwd=self.cwd,
-                extra_arguments=self.extra_arguments,
-                startup_timeout=self.startup_timeout,
-            )
-            async with launching as launched, launched.open_channels(**bounds) as ch:
-                self.kill = launched.kill
-                yield ch
 
 
 @attrs.frozen
@@ -284,6 +214,8 @@ class Run:
                 self._end(128 + number)
                 if told_before and self._target.kill is not None:
                     self._start_beside(self._kill, self._target.kill)
+                elif told_before and self._target.left_behind:
+                    self._start_beside(self._leave_behind, 128 + number)
 
     @property
     def _can_be_interrupted(self) -> bool:
@@ -292,6 +224,17 @@ class Run:
     async def _kill(self, kill: Callable[[], Awaitable[object]]) -> None:
         with suppress(EnchannelError):
             await kill()
+
+    async def _leave_behind(self, status: int) -> None:
+        """Ends us where the server does not say in time that it has stopped the kernel."""
+        await trio.sleep(PATIENCE)
+        if self._answers is not None:
+            self._answers.stand_back()
+        await self._output.stand_back()
+        with suppress(OSError):
+            left = self._target.left_behind
+            await self._output.last_note(f"Error: the server does not answer; {left} may go on")
+        os._exit(status)
 
     async def _give_way(self) -> None:
         """Stops until somebody has us go on; the terminal is somebody else's meanwhile."""

@@ -25,7 +25,7 @@ from ..outputs import bundle_text, plain_text
 from .command import Failure, stop_until_continued
 from .output import as_line, is_dumb, json_of, printable
 from .progress import Progress
-from .run import Target
+from .target import Target
 from .writer import Writer
 
 __all__ = ["Watch"]
