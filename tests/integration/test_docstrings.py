@@ -53,7 +53,7 @@ async def test_the_examples_of(
             assert not missing, (printed, block)
 
 
-def tests_in(name: str) -> list[Any]:
+def pytest_blocks(name: str) -> list[Any]:
     """The blocks of tests in a module's file, each with the names that stand in for imports."""
     path = ROOT / "src" / name
     found = []
@@ -66,9 +66,9 @@ def tests_in(name: str) -> list[Any]:
 @pytest.mark.parametrize(
     "block",
     [
-        *tests_in("pytest_enchannel.py"),
-        *tests_in("enchannel/testing/__init__.py"),
-        *tests_in("enchannel/testing/_checks/cases.py"),
+        *pytest_blocks("pytest_enchannel.py"),
+        *pytest_blocks("enchannel/testing/__init__.py"),
+        *pytest_blocks("enchannel/testing/_checks/cases.py"),
     ],
 )
 def test_the_examples_that_are_tests(block: Block, tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ def test_the_program(block: Block, shown: str | None, tmp_path: Path) -> None:
     assert shown is None or printed.rstrip() == shown.rstrip()
 
 
+@cases("program")
+def test_the_program_on_asyncio(block: Block, shown: str | None, tmp_path: Path) -> None:
+    """As the README says: the last line is another one, and everything else is the same."""
+    if "trio." in block.code.replace("trio.run(main)", ""):
+        pytest.skip("it uses more of Trio than that")
+    code = block.padded().replace("trio.run(main)", "import asyncio; asyncio.run(main())")
+    program = tmp_path / "program.py"
+    program.write_text(code, encoding="utf-8")
+    printed = finished([sys.executable, str(program)], tmp_path)
+    assert shown is None or printed.rstrip() == shown.rstrip()
+
+
 @cases("tests")
 def test_the_tests(block: Block, shown: str | None, tmp_path: Path) -> None:
     """As AnyIO's plugin runs them; the README says what else does."""

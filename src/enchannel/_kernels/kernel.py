@@ -158,6 +158,8 @@ class Kernel:
         behind a restart that failed, and one that follows. So a service that keeps its kernel alive
         is two lines:
 
+        .. not run: it goes on for ever
+
         .. code-block:: python
 
             while True:
