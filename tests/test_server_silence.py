@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from enchannel import KernelDied, NoReply, Server, open_server
-from enchannel.testing import FakeKernel, open_fake_server, result, stream
+from enchannel import KernelChannels, KernelDied, NoReply, Server, ServerKernel, open_server
+from enchannel.testing import FakeKernel, FakeServer, open_fake_server, result, stream
 from virtual_clock import fast_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -20,17 +21,22 @@ def patient(url: str) -> AbstractAsyncContextManager[Server]:
     return open_server(url, connect_timeout=600)
 
 
+@asynccontextmanager
+async def opened(
+    prepare: Callable[[FakeKernel], object] = lambda _: None,
+) -> AsyncIterator[tuple[FakeServer, ServerKernel, KernelChannels]]:
+    async with open_fake_server() as fake, patient(fake.url) as server:
+        fake.on_start(prepare)
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            yield fake, kernel, ch
+
+
 def scripted(kernel: FakeKernel) -> None:
     kernel.script("6 * 7", result("42"))
 
 
 async def test_a_connection_that_is_dead_and_open_is_noticed_and_made_anew() -> None:
-    async with (
-        open_fake_server() as fake,
-        patient(fake.url) as server,
-        server.open_kernel() as kernel,
-        kernel.open_channels() as ch,
-    ):
+    async with opened() as (fake, kernel, ch):
         gate = anyio.Event()
 
         async def held(request: Any) -> None:
@@ -58,74 +64,63 @@ async def test_a_server_that_has_lost_the_way_to_the_kernel_is_asked_for_another
     state: str,
 ) -> None:
     """Whatever it believes of the kernel: of one that died at work, that it is busy."""
-    async with open_fake_server() as fake, patient(fake.url) as server:
-        fake.on_start(scripted)
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            fake.believe(kernel.id, state)
-            (websocket,) = fake.websockets()
+    async with opened(scripted) as (fake, kernel, ch):
+        fake.believe(kernel.id, state)
+        (websocket,) = fake.websockets()
+        for pipe in websocket._transport.inbound.values():
+            pipe.stall()
+
+        async def mend() -> None:
+            await websocket.ended.wait()
             for pipe in websocket._transport.inbound.values():
-                pipe.stall()
+                pipe.resume()
 
-            async def mend() -> None:
-                await websocket.ended.wait()
-                for pipe in websocket._transport.inbound.values():
-                    pipe.resume()
-
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(mend)
-                with anyio.fail_after(600):
-                    assert (await ch.run("6 * 7")).status == "ok"
-            assert ch.statistics().outages == 1
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mend)
+            with anyio.fail_after(600):
+                assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().outages == 1
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
 async def test_a_server_that_hands_out_what_has_lost_the_way_once_more(state: str) -> None:
-    async with open_fake_server() as fake, patient(fake.url) as server:
-        fake.on_start(scripted)
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            # It is known that control is answered.
-            await ch.control.send({"header": {"msg_type": "kernel_info_request"}, "content": {}})
-            await ch.control.receive()
-            fake.believe(kernel.id, state)
-            (websocket,) = fake.websockets()
-            for pipe in websocket._transport.inbound.values():
-                pipe.stall()
-            with anyio.fail_after(600):
-                with pytest.raises((NoReply, KernelDied)):
-                    await ch.run("6 * 7")
-                assert (await ch.run("6 * 7")).status == "ok"
+    async with opened(scripted) as (fake, kernel, ch):
+        # It is known that control is answered.
+        await ch.control.send({"header": {"msg_type": "kernel_info_request"}, "content": {}})
+        await ch.control.receive()
+        fake.believe(kernel.id, state)
+        (websocket,) = fake.websockets()
+        for pipe in websocket._transport.inbound.values():
+            pipe.stall()
+        with anyio.fail_after(600):
+            with pytest.raises((NoReply, KernelDied)):
+                await ch.run("6 * 7")
+            assert (await ch.run("6 * 7")).status == "ok"
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
 async def test_a_kernel_that_says_nothing_however_it_is_reached(state: str) -> None:
     """Idle, it is lost; where it may be busy, its code may hold up control as well, and go on."""
-    async with open_fake_server() as fake, patient(fake.url) as server:
-        fake.on_start(scripted)
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            fake.believe(kernel.id, state)
-            fake.kernels[kernel.id].go_silent()
-            if state == "idle":
-                with anyio.fail_after(600), pytest.raises(KernelDied, match="answers nothing"):
-                    await ch.run("6 * 7")
-                return
-            async with anyio.create_task_group() as tasks:
+    async with opened(scripted) as (fake, kernel, ch):
+        fake.believe(kernel.id, state)
+        fake.kernels[kernel.id].go_silent()
+        if state == "idle":
+            with anyio.fail_after(600), pytest.raises(KernelDied, match="answers nothing"):
+                await ch.run("6 * 7")
+            return
+        async with anyio.create_task_group() as tasks:
 
-                async def wake() -> None:
-                    await anyio.sleep(600)
-                    fake.kernels[kernel.id].wake()
+            async def wake() -> None:
+                await anyio.sleep(600)
+                fake.kernels[kernel.id].wake()
 
-                tasks.start_soon(wake)
-                assert (await ch.run("6 * 7")).status == "ok"
-            assert ch.statistics().outages <= 2
+            tasks.start_soon(wake)
+            assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().outages <= 2
 
 
 async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:
-    async with (
-        open_fake_server() as fake,
-        patient(fake.url) as server,
-        server.open_kernel() as kernel,
-        kernel.open_channels() as ch,
-    ):
+    async with opened() as (fake, kernel, ch):
         fake.forget(kernel.id)
         with anyio.fail_after(600):
             died = await ch.wait_lost()
@@ -133,57 +128,44 @@ async def test_a_kernel_that_is_gone_while_nothing_is_due_is_noticed() -> None:
 
 
 async def test_an_idle_connection_goes_on() -> None:
-    async with open_fake_server() as fake, patient(fake.url) as server:
-        fake.on_start(scripted)
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            await anyio.sleep(100)
-            assert ch.lost is None
-            assert (await ch.run("6 * 7")).status == "ok"
-            assert ch.statistics().outages == 0
+    async with opened(scripted) as (_fake, _kernel, ch):
+        await anyio.sleep(100)
+        assert ch.lost is None
+        assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.statistics().outages == 0
 
 
 async def test_code_that_says_nothing_for_long_goes_on() -> None:
-    async with open_fake_server() as fake, patient(fake.url) as server:
+    async def long(request: Any) -> None:
+        await anyio.sleep(200)
 
-        async def long(request: Any) -> None:
-            await anyio.sleep(200)
-
-        fake.on_start(lambda kernel: kernel.script("long", long))
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            assert (await ch.run("long")).status == "ok"
-            assert ch.statistics().outages == 0
-            with pytest.raises(KernelDied):
-                fake.forget(kernel.id)
-                await ch.run("long")
+    async with opened(lambda kernel: kernel.script("long", long)) as (fake, kernel, ch):
+        assert (await ch.run("long")).status == "ok"
+        assert ch.statistics().outages == 0
+        with pytest.raises(KernelDied):
+            fake.forget(kernel.id)
+            await ch.run("long")
 
 
 async def test_an_answer_that_is_lost_with_the_websocket_is_told() -> None:
-    async with open_fake_server() as fake, patient(fake.url) as server:
+    async def ask(request: Any) -> None:
+        await request.input("name? ")
 
-        async def ask(request: Any) -> None:
-            await request.input("name? ")
+    async with opened(lambda kernel: kernel.script("ask", ask)) as (fake, _kernel, ch):
+        (websocket,) = fake.websockets()
 
-        fake.on_start(lambda kernel: kernel.script("ask", ask))
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-            (websocket,) = fake.websockets()
+        async def answer(prompt: str, password: bool) -> str:
+            # From here on nothing of ours gets there.
+            websocket.freeze()
+            return "ada"
 
-            async def answer(prompt: str, password: bool) -> str:
-                # From here on nothing of ours gets there.
-                websocket.freeze()
-                return "ada"
-
-            with anyio.fail_after(2000), pytest.raises((NoReply, KernelDied)):
-                await ch.run("ask", on_input=answer)
+        with anyio.fail_after(2000), pytest.raises((NoReply, KernelDied)):
+            await ch.run("ask", on_input=answer)
 
 
 async def test_what_is_on_its_way_takes_its_time() -> None:
     """Behind a large message on a slow connection a pong comes late; that is no silence yet."""
-    async with (
-        open_fake_server() as fake,
-        patient(fake.url) as server,
-        server.open_kernel() as kernel,
-        kernel.open_channels() as ch,
-    ):
+    async with opened() as (fake, _kernel, ch):
         (websocket,) = fake.websockets()
         websocket.freeze()
         began = anyio.current_time()
@@ -199,12 +181,7 @@ async def test_what_is_on_its_way_takes_its_time() -> None:
 
 
 async def test_what_was_answered_is_not_on_its_way() -> None:
-    async with (
-        open_fake_server() as fake,
-        patient(fake.url) as server,
-        server.open_kernel() as kernel,
-        kernel.open_channels() as ch,
-    ):
+    async with opened() as (fake, _kernel, ch):
         for _ in range(4):
             await ch.run("#" + 2_000_000 * "x")
         (websocket,) = fake.websockets()

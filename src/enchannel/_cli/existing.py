@@ -1,4 +1,4 @@
-"""Which running kernel is meant."""
+"""Which running kernel is meant, and which files are of none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from .. import ConnectionFileError, list_running_kernels
 from .._kernels.connection_files import matching_files
 
-__all__ = ["existing_file"]
+__all__ = ["existing_file", "files_left_behind"]
 
 
 async def existing_file(name: str) -> Path:
@@ -19,7 +19,7 @@ async def existing_file(name: str) -> Path:
     found = matching_files(name)
     if found == [Path(name)]:
         return found[0]
-    gone = {each.connection_file for each in await list_running_kernels() if each.gone}
+    gone = await files_left_behind()
     there = [path for path in found if path not in gone]
     if len(there) == 1:
         return there[0]
@@ -29,3 +29,8 @@ async def existing_file(name: str) -> Path:
     raise ConnectionFileError(
         f"{found[0].name}: that kernel is dead, and has left its file behind; 'enchannel kernels' lists those that run"
     )
+
+
+async def files_left_behind() -> list[Path]:
+    """The connection files of kernels that are not there any more, the newest first."""
+    return [kernel.connection_file for kernel in await list_running_kernels() if kernel.gone]

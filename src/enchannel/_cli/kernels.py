@@ -26,6 +26,7 @@ from .. import (
     open_server,
 )
 from .command import Failure
+from .existing import files_left_behind
 from .input import Lines
 from .output import is_dumb, printable
 from .writer import Writer, is_terminal
@@ -82,7 +83,7 @@ class Cleaning:
 
     async def __call__(self) -> int:
         stdout = Writer(sys.stdout)
-        dead = [kernel.connection_file for kernel in await list_running_kernels() if kernel.gone]
+        dead = await files_left_behind()
         if not dead:
             await stdout.write("There is nothing to remove.\n")
             return 0
@@ -92,7 +93,7 @@ class Cleaning:
         removed = 0
         if not self._sure:
             # One may have been started meanwhile.
-            gone = {each.connection_file for each in await list_running_kernels() if each.gone}
+            gone = await files_left_behind()
             dead = [path for path in dead if path in gone]
         for path in dead:
             # Somebody else may have been faster.

@@ -57,7 +57,7 @@ LAST_LINES = 10
 FAILED = 1
 """The status behind code that raised."""
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 """The status behind code that was interrupted and failed, as a shell's."""
 
 PATIENCE = 2.0
@@ -228,19 +228,21 @@ class Run:
     async def _leave_behind(self, status: int) -> None:
         """Ends us where the server does not say in time that it has stopped the kernel."""
         await trio.sleep(PATIENCE)
-        if self._answers is not None:
-            self._answers.stand_back()
-        await self._output.stand_back()
+        await self._stand_back()
         with suppress(OSError):
             left = self._target.left_behind
             await self._output.last_note(f"Error: the server does not answer; {left} may go on")
         os._exit(status)
 
-    async def _give_way(self) -> None:
-        """Stops until somebody has us go on; the terminal is somebody else's meanwhile."""
+    async def _stand_back(self) -> None:
+        """Gives the terminal back as it was."""
         if self._answers is not None:
             self._answers.stand_back()
         await self._output.stand_back()
+
+    async def _give_way(self) -> None:
+        """Stops until somebody has us go on; the terminal is somebody else's meanwhile."""
+        await self._stand_back()
         stop_until_continued()
         if self._answers is not None:
             self._answers.come_back()
