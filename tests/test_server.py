@@ -571,6 +571,18 @@ async def test_odd_answers(case: str, status: int) -> None:
             fake._refusals.clear()
 
 
+@pytest.mark.parametrize("status", [500, 503])
+async def test_a_kernel_is_looked_for_where_nobody_knows_whether_it_is_started(status: int) -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        # The list of kernelspecs, and the start.
+        fake.refuse(status, {"message": "no"}, times=2)
+        with pytest.raises(ServerError):
+            async with server.open_kernel():
+                pass
+        deleted = [method for method, _ in fake.requests].count("DELETE")
+        assert deleted == 1 if status == 500 else deleted > 1
+
+
 async def test_what_leaves_the_body_is_the_bodys() -> None:
     async with open_fake_server() as fake, open_server(fake.url) as server:
         with pytest.raises(ZeroDivisionError):

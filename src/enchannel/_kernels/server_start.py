@@ -1,7 +1,7 @@
 """The start of a kernel on a server, and its end, whatever becomes of who asked for it.
 
-* Its id is chosen here, so that it can be deleted where its start is never answered. A server may be slow: it is looked for
-  a while then.
+* Its id is chosen here, so that it can be deleted where nobody knows what has become of its start. Where the server has
+  answered, it is there by then or never; where something before the server has, or nobody, it is looked for a while.
 * What is done here is done by a task of its own, which no scope cancels. Where asyncio cancels every task that there is, the
   kernel is deleted all the same.
 """
@@ -41,6 +41,9 @@ APPEARING = 5.0
 
 REFUSED, UNKNOWN_THERE = 400, 404
 """The status from which on a server has refused, and that of what it does not know."""
+
+UNANSWERED = (0, 502, 503, 504)
+"""The status where nobody has answered, and those of what stands before a server that has not."""
 
 STOPPED_START = 10.0
 """Seconds that a start which was cancelled may take to say what it has started."""
@@ -141,7 +144,9 @@ class Start:
     async def _delete_unknown(self, rest: Rest) -> None:
         """It may have been started as we have asked, or may be about to be."""
         path = kernel_path(self._body["kernel_id"])
-        until = anyio.current_time() + APPEARING
+        status = self._failure.status if self._failure is not None else 0
+        answered = self._kernel is not None or status not in UNANSWERED
+        until = anyio.current_time() + (0 if answered else APPEARING)
         while True:
             try:
                 await rest.ask("DELETE", path, timeout=DELETED_WITHIN)
