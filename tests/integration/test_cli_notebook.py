@@ -226,6 +226,7 @@ def test_what_no_file_can_hold_is_written_all_the_same(write: Write) -> None:
     [
         (("{path}", "print(1)"), "a notebook is run alone"),
         (("{path}", "-o", "x.ipynb", "--inplace"), "not both"),
+        (("{path}", "-o", "-"), "standard output"),
         (("{path}", "-o", "/nowhere/x.ipynb"), "there is no directory /nowhere"),
         (("{path}", "-o", "/"), "/ is a directory"),
         (("{path}", "-p", "1x", "2"), "'1x' is none"),

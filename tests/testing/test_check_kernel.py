@@ -573,16 +573,33 @@ async def test_a_kernel_that_dies_of_everything_is_launched_again_for_each_check
     assert len(launched) == 4
 
 
-async def test_a_kernel_that_does_not_start_fails_every_check() -> None:
+async def test_a_kernel_that_does_not_start_has_failed_no_check() -> None:
     @asynccontextmanager
     async def opened() -> AsyncIterator[FakeKernel]:
         raise KernelLaunchError("it does not start")
         yield
 
-    report = await check_kernel(opened, only=["stdout", "shutdown"])
+    told: list[CheckResult] = []
+    with pytest.raises(KernelLaunchError, match="it does not start"):
+        await check_kernel(opened, on_result=told.append)
+    assert told == []
+
+
+async def test_a_kernel_that_does_not_start_again_fails_every_further_check() -> None:
+    lives = iter([opener(dying_of("execute_request"))])
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[FakeKernel]:
+        for opens in lives:
+            async with opens() as kernel:
+                yield kernel
+            return
+        raise KernelLaunchError("it does not start")
+
+    report = await check_kernel(opened, samples=SAMPLES, only=["stdout", "stderr", "shutdown"])
     said = "the kernel could not be started"
-    assert [(each.name, each.seen) for each in report.failed] == [
-        ("stdout", f"{said}: it does not start"),
+    assert [(each.name, each.seen) for each in report.failed][1:] == [
+        ("stderr", f"{said}: it does not start"),
         ("shutdown", said),
     ]
 

@@ -49,7 +49,7 @@ async def check_kernel(
     """Checks whether a kernel does what the Jupyter messaging specification asks of it.
 
     A kernel that dies of a check, or answers nothing any more, is launched again for the next. It
-    ends with every kernel, however that misbehaves. Cancelled, it ends the kernel and returns
+    ends with every kernel that starts, however that misbehaves. Cancelled, it ends the kernel and returns
     nothing.
 
     Args:
@@ -68,7 +68,9 @@ async def check_kernel(
         :meth:`KernelReport.raise_if_failed` does.
 
     Raises:
-        KernelLaunchError: There is no such kernelspec.
+        KernelLaunchError: There is no such kernelspec, or the kernel does not start: it has failed
+            no check.
+        ServerError: A server did not start it.
         LocalProtocolError: There is no such check, or an argument is of no use.
 
     Example:
@@ -100,6 +102,8 @@ async def check_kernel(
                 await _live(probe, waiting, tell)
         except EnchannelError as error:
             # No check lets one out: it comes from the kernel's block.
+            if not record.life:
+                raise
             seen = f"the kernel could not be started: {error}"
             for check in waiting:
                 tell(check, "failed", seen)
