@@ -569,6 +569,25 @@ async def test_a_kernel_whose_idle_was_lost_is_idle_all_the_same() -> None:
         assert ch.status == "idle"
 
 
+@pytest.mark.parametrize("comes", [True, False])
+async def test_statuses_may_be_a_moment_behind_the_replies(comes: bool) -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = start(tasks, ch.wait_idle)
+        asked = await kernel.asked()
+        other = message("execute_request")
+        kernel.status(other, "busy")
+        kernel.reply(asked)
+        await anyio.sleep(0.1)
+        assert not waiting.done.is_set()
+        if comes:
+            kernel.status(other, "idle")
+            kernel.status(asked[1], "busy")
+            kernel.status(asked[1], "idle")
+        with anyio.fail_after(1):
+            await finished(waiting)
+        assert ch.status == ("idle" if comes else "busy")
+
+
 async def test_a_kernel_that_is_done_with_a_later_request_is_done_with_the_earlier_one() -> None:
     async with conversation() as (ch, kernel, _):
         kernel.status(message("execute_request"), "busy")

@@ -41,6 +41,9 @@ from .stream import TURN, fresh, native_checkpoint_if_cancelled
 
 __all__ = ["Core"]
 
+BEHIND = 0.25
+"""Seconds that statuses are waited for which may be behind the replies."""
+
 Observer = Callable[[ChannelName, Sequence[Message]], Collection[Message]]
 
 Happening = Literal["sent", "interrupted", "restarted", "lost"]
@@ -386,20 +389,16 @@ class Core(Seam):
             self.requests.remove(flight)
 
     async def wait_idle(self) -> None:
-        """Waits until the main shell has answered something that is asked behind everything else.
-
-        A checkpoint; cancellation changes nothing.
-
-        Raises:
-            KernelDied: The kernel is lost.
-            anyio.ClosedResourceError: The block was left.
-        """
+        """Waits until the main shell has answered what is asked behind everything; see the facade's."""
         await checkpoint()
         while True:
             await self.opened()
             epoch, begun = self.life.epoch, self.begun()
             if await self.requests.questions.behind("shell") and epoch == self.life.epoch:
                 self.status.overtaken(begun)
+                if self.status.word == "busy" and self.sees_statuses():
+                    with anyio.move_on_after(BEHIND):
+                        await self.requests.questions.all_answered("shell")
                 return
 
     # The seam of the registry.
