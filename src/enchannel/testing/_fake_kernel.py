@@ -45,9 +45,9 @@ Example:
     .. code-block:: python
 
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-            kernel.tamper(lambda name, said: [said, said] if name == "iopub" else [said])
+            kernel.tamper(lambda name, said: [said, said])
             await ch.run("6 * 7")
-            print(ch.statistics().dropped)  # {'ReplayedMessage': 3}
+            print(ch.statistics().dropped)  # {'ReplayedMessage': 4}
 """
 
 Handler: TypeAlias = "Callable[[Request], Reply | Awaitable[Reply]]"
