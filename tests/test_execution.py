@@ -17,7 +17,7 @@ from enchannel import (
     open_channels,
     raise_for_status,
 )
-from enchannel.testing import memory_transport_pair, open_fake_kernel, stream
+from enchannel.testing import Request, memory_transport_pair, open_fake_kernel, stream
 from memory_kernel import Kernel, conversation, executed, start
 from raw_kernel import message
 
@@ -492,6 +492,50 @@ async def test_a_kernel_that_asks_although_it_may_not(
         kernel.reply((identity, request))
         kernel.status(request, "idle")
         await waiting.result()
+
+
+async def test_a_kernel_that_asks_although_it_may_not_behind_a_break(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
+        identity, request = await kernel.asked()
+        kernel.end.send("iopub", b"stream", message("stream", request, name="stdout", text="woo"))
+        async for _ in execution:
+            break
+        waiting = start(tasks, execution.wait)
+        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        _, reply = await kernel.asked("stdin")
+        assert reply.content["value"] == ""
+        kernel.reply((identity, request))
+        kernel.status(request, "idle")
+        await waiting.result()
+
+
+@pytest.mark.parametrize("how", ["dies", "away"])
+async def test_nobody_is_asked_for_a_kernel_that_is_gone(how: str) -> None:
+    asked = []
+
+    async def answer(prompt: str, password: bool) -> str:
+        asked.append(prompt)
+        if how == "dies":
+            fake.die("killed")
+            await anyio.sleep(0.1)
+        return "ada"
+
+    async def step(request: Request) -> None:
+        if how == "away":
+            # The prompt arrives all the same.
+            fake.clients[0].cut("shell", "control", "iopub")
+        await request.input("name? ")
+
+    async with open_fake_kernel() as fake, fake.open_channels() as ch:
+        fake.script("x", step)
+        with pytest.raises(KernelDied):
+            async with ch.execute("x", on_input=answer) as execution:
+                # It does something else meanwhile.
+                await anyio.sleep(2)
+                await execution.wait()
+    assert asked == ["name? "]
 
 
 async def test_a_display_is_updated_from_anywhere_while_somebody_holds_it() -> None:

@@ -7,12 +7,10 @@ stream, its outputs are kept as a notebook shows them, and its prompts are answe
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import anyio
 import attrs
@@ -28,6 +26,7 @@ from .._log import logger
 from .._protocol.errors import text_of
 from .._protocol.message import ChannelName, Message, RequestChannel
 from .._protocol.outputs import OutputArea
+from .block import Block
 from .losses import Numbers
 from .replies import count_among, count_of
 from .stopping import Code, can_interrupt, leave
@@ -110,7 +109,8 @@ class _Run(Code):
         self._messages = _Messages(self, self._held)
         self._stream = Stream(self._messages)
         self.count: int | None = None
-        self._iterated = False
+        self._iterating = 0
+        self._shown: Message | None = None
         self._prompted = Bell()
         self._answering = anyio.CancelScope()
 
@@ -155,7 +155,8 @@ class _Run(Code):
         await checkpoint()
         while not self.complete:
             question = self.question
-            if question is not None and self._on_input is None and not self._iterated:
+            nobodys = self._on_input is None and not self._iterating and question is not self._shown
+            if question is not None and nobodys:
                 await self._answer_in_vain(question)
             else:
                 await self.wait_news()
@@ -165,26 +166,36 @@ class _Run(Code):
     async def receive(self) -> Message:
         """The next message of its stream; see :class:`Execution`."""
         while True:
-            if self._on_input is None:
-                # Whoever iterates has the questions of the kernel.
-                self._iterated = True
+            # Whoever iterates has the questions of the kernel.
+            self._iterating += 1
             try:
-                return await self._stream.receive()
+                message = await self._stream.receive()
             except (anyio.EndOfStream, anyio.ClosedResourceError):
                 if self.complete:
                     raise StopAsyncIteration from None
+            else:
+                if message is self.question:
+                    self._shown = message
+                return message
+            finally:
+                self._iterating -= 1
             # Says why it never will be.
             await self.wait_news()
 
     async def answer_prompts(self) -> None:
-        """Answers what the code asks, for as long as it is in flight."""
-        while True:
+        """Answers what the code asks, for as long as that can be sent."""
+        while self.failure is None:
             question = self.question
             if question is None:
                 await self._prompted.wait()
                 continue
             with anyio.CancelScope() as self._answering:
-                await self._answer(question)
+                value = await self._answer(question)
+                try:
+                    await self._reply(value, question)
+                except (KernelDied, anyio.ClosedResourceError):
+                    # Who waits for the execution is told of the loss.
+                    return
 
     async def _answer_in_vain(self, prompt: Message) -> None:
         logger().warning(
@@ -193,16 +204,14 @@ class _Run(Code):
         )
         await self._reply("", prompt)
 
-    async def _answer(self, prompt: Message) -> None:
+    async def _answer(self, prompt: Message) -> str:
         assert self._on_input is not None
         text, password = prompt.content.get("prompt"), prompt.content.get("password")
         answer = self._on_input(text_of(text), bool(password))
         value = await answer if inspect.isawaitable(answer) else answer
         if not isinstance(value, str):
             raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
-        # Who waits for the execution is told of the loss.
-        with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
-            await self._reply(value, prompt)
+        return value
 
     async def _reply(self, value: str, prompt: Message) -> None:
         reply = self._core.prepare(messages.input_reply(value, prompt))
@@ -314,37 +323,6 @@ class Execution:
         return f"<Execution{count} {state}>"
 
 
-class _Block(AbstractAsyncContextManager[Execution]):
-    """The block of an execution, for who takes it for a coroutine."""
-
-    def __init__(self, block: AbstractAsyncContextManager[Execution], code: str) -> None:
-        self._block = block
-        self._code = code
-        self._used = False
-
-    async def __aenter__(self) -> Execution:
-        self._used = True
-        return await self._block.__aenter__()
-
-    async def __aexit__(self, *raised: object) -> bool | None:
-        return await self._block.__aexit__(*raised)  # type: ignore[arg-type]
-
-    if not TYPE_CHECKING:
-
-        def __await__(self) -> NoReturn:
-            self._used = True
-            raise TypeError(f"execute() is a block, and cannot be awaited: {_INSTEAD}")
-
-    def __del__(self) -> None:
-        if not self._used:
-            text = self._code if len(self._code) < 60 else f"{self._code[:57]}..."
-            told = f"execute({text!r}) was never entered, and its code never sent: {_INSTEAD}"
-            warnings.warn(told, RuntimeWarning, stacklevel=2, source=self)
-
-
-_INSTEAD = "write 'async with ch.execute(...) as execution:', or 'await ch.run(...)'"
-
-
 @asynccontextmanager
 async def _execute(
     conversations: Conversations,
@@ -445,4 +423,4 @@ def execute_code(
         streamed=streamed,
         keep_outputs=keep_outputs,
     )
-    return _Block(block, code)
+    return Block(block, code)
