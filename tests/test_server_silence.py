@@ -135,6 +135,20 @@ async def test_an_idle_connection_goes_on() -> None:
         assert ch.statistics().outages == 0
 
 
+async def test_a_silent_websocket_may_be_lost_again() -> None:
+    async with opened(scripted) as (fake, kernel, ch):
+        fake.believe(kernel.id, "busy")
+        for times in range(1, 4):
+            (websocket,) = fake.websockets()
+            await websocket.close()
+            with anyio.fail_after(600):
+                while ch.statistics().outages < times:
+                    await anyio.sleep(1)
+            await anyio.sleep(40)
+        assert ch.lost is None
+        assert (await ch.run("6 * 7")).status == "ok"
+
+
 async def test_code_that_says_nothing_for_long_goes_on() -> None:
     async def long(request: Any) -> None:
         await anyio.sleep(200)

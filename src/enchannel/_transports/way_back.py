@@ -1,6 +1,7 @@
 """How a lost websocket is had back.
 
-* The server is tried again and again, less and less often; a websocket that brings nothing before it ends is no success.
+* The server is tried again and again, less and less often; a websocket that ends soon, and brings nothing before it does,
+  is no success. One that lives is: a server says nothing of a kernel that computes.
 * What a server keeps for a session is handed to whoever comes with it. Where that is of another kernel, or leads nowhere,
   the websocket comes with a session of its own, and it is dropped. So it is not only spared: the session is the routing id
   of the server's sockets as well, and a kernel hears one of two that have the same. One with a word for the kernel that
@@ -34,7 +35,10 @@ ATTEMPT, START = 6.0, 60.0
 that starts anew."""
 
 FLAPPING = 30.0
-"""Seconds for which every websocket may end before anything comes through it, until that is no outage any more."""
+"""Seconds for which every websocket may end soon, until that is no outage any more."""
+
+LIVED = 5.0
+"""Seconds behind which a websocket has not ended soon."""
 
 OTHERS = 1.0
 """Seconds for the server to say who else is connected to the kernel."""
@@ -76,6 +80,7 @@ class WayBack:
         self._wanted = self._renewed = 0
         self._pause = AGAIN
         self._speechless_since = math.inf
+        self._connected_at = -math.inf
 
     def want_anew(self) -> None:
         """What the server keeps is of another kernel, or leads nowhere: also of what is being connected just now."""
@@ -84,7 +89,7 @@ class WayBack:
         self._speechless_since = math.inf
 
     def spoke(self) -> None:
-        """Something came through the websocket."""
+        """Something came through the websocket, or it has lived."""
         self._pause, self._speechless_since = AGAIN, math.inf
 
     async def connect(
@@ -99,6 +104,8 @@ class WayBack:
         Raises:
             NoWayBack: There is no hope.
         """
+        if anyio.current_time() - self._connected_at >= LIVED:
+            self.spoke()
         if self._speechless_since < math.inf:
             if anyio.current_time() - self._speechless_since > FLAPPING:
                 raise NoWayBack(
@@ -126,6 +133,7 @@ class WayBack:
             else:
                 if wanted == self._wanted:
                     self._renewed, self.session = wanted, session
+                    self._connected_at = anyio.current_time()
                     return socket, alone
                 socket.close()
                 continue
