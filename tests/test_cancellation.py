@@ -6,6 +6,7 @@ it is done before it is cancelled. After each the channels are as they were, and
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
@@ -237,3 +238,27 @@ async def test_a_stream_that_is_cancelled_at_every_await_loses_nothing(transport
             assert received == sent
 
         assert await at_every_await(operation, check) >= 3
+
+
+async def test_a_send_that_is_cancelled_natively_has_sent_nothing(anyio_backend_name: str) -> None:
+    """No shield of AnyIO's holds that off."""
+    if anyio_backend_name != "asyncio":
+        pytest.skip("Trio knows no other cancellation than a scope's")
+    sent = []
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+
+        async def send() -> None:
+            sent.append(await ch.control.send(request("kernel_info_request")))
+
+        before = {
+            each.msg_id for each in kernel.transcript.messages("> control kernel_info_request")
+        }
+        for _ in range(200):
+            task = asyncio.create_task(send())
+            await anyio.lowlevel.checkpoint()
+            task.cancel()
+            await asyncio.wait([task])
+        await ch.request("kernel_info_request", channel="control")
+        heard = kernel.transcript.messages("> control kernel_info_request")
+        assert 100 < len(sent) < 200
+        assert {each.msg_id for each in sent} >= {each.msg_id for each in heard[:-1]} - before

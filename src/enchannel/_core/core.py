@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import Any, Literal
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
+from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._bell import Bell
@@ -318,7 +318,13 @@ class Core(Seam):
             raise RuntimeError(
                 "these channels belong to the event loop of another thread: call it there, as AnyIO's from_thread does"
             )
-        await self._checkpoint_if_cancelled()
+        self._turn -= 1
+        if self._turn:
+            await self._checkpoint_if_cancelled()
+        else:
+            # Let the others run, while nothing is sent that a cancellation could concern.
+            self._turn = TURN
+            await checkpoint()
         self.transport.watch(channel)
         if message.content.get("allow_stdin", message.msg_type == "execute_request"):
             self.transport.watch("stdin")
@@ -336,11 +342,6 @@ class Core(Seam):
                 if flight is not None:
                     self.requests.remove(flight)
             await self._wait_writable(channel)
-        self._turn -= 1
-        if not self._turn:
-            # Let the others run. The message is out: a cancellation belongs to the next checkpoint.
-            self._turn = TURN
-            await cancel_shielded_checkpoint()
         return message
 
     async def _wait_writable(self, channel: ChannelName) -> None:

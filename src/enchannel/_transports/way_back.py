@@ -104,15 +104,7 @@ class WayBack:
         Raises:
             NoWayBack: There is no hope.
         """
-        if anyio.current_time() - self._connected_at >= LIVED:
-            self.spoke()
-        if self._speechless_since < math.inf:
-            if anyio.current_time() - self._speechless_since > FLAPPING:
-                raise NoWayBack(
-                    "each websocket ends before anything comes through it", exited=False
-                )
-            await self._wait()
-        self._speechless_since = min(self._speechless_since, anyio.current_time())
+        await self._mind_what_ends_soon()
         while True:
             wanted, anew = self._wanted, self._wanted > self._renewed
             session = str(uuid.uuid4()) if anew else self.session
@@ -138,6 +130,21 @@ class WayBack:
                 socket.close()
                 continue
             await self._wait()
+
+    async def _mind_what_ends_soon(self) -> None:
+        """Waits where the last websocket has ended soon.
+
+        Raises:
+            NoWayBack: All of them have, for too long.
+        """
+        if anyio.current_time() - self._connected_at >= LIVED:
+            self.spoke()
+        if self._speechless_since < math.inf:
+            if anyio.current_time() - self._speechless_since > FLAPPING:
+                said = "each websocket ends before anything comes through it"
+                raise NoWayBack(said, exited=False)
+            await self._wait()
+        self._speechless_since = min(self._speechless_since, anyio.current_time())
 
     @staticmethod
     def _raise_if_final(error: ServerError) -> None:
