@@ -355,7 +355,7 @@ class Core(Seam):
     def post(self, channel: ChannelName, body: Body) -> None:
         """Sends without waiting, or not at all."""
         message = self.prepare(body)
-        with contextlib.suppress(anyio.WouldBlock, EnchannelError):
+        with contextlib.suppress(anyio.WouldBlock, EnchannelError, OSError):
             if self.life.over:
                 return
             self.transport.watch(channel)
@@ -411,7 +411,10 @@ class Core(Seam):
         prepared = self.prepare(request)
         # Until it is live all are watched, and what its opening asks is no use of a channel.
         if self.life.state is not State.OPENING:
-            self.transport.watch(channel)
+            try:
+                self.transport.watch(channel)
+            except OSError as error:
+                raise anyio.WouldBlock from error
         self.transport.send_nowait(channel, prepared)
         return prepared
 

@@ -146,6 +146,7 @@ class Link(Carrier):
 
         Raises:
             zmq.ZMQError: ZeroMQ refuses the endpoint.
+            OSError: There is no descriptor left to watch it.
         """
         if self.monitored:
             self._monitor = Monitor(self._context, self.socket)

@@ -58,15 +58,25 @@ class Monitor:
     Args:
         context: The socket's.
         socket: It.
+
+    Raises:
+        OSError: There is no descriptor left for it; then the socket is not monitored.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes]) -> None:
         # Not get_monitor_socket(), whose socket nobody closes.
         address = f"inproc://enchannel-monitor-{new_id()}"
-        socket.monitor(address, _WATCHED)
         self._watched = socket
-        self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-        self._socket.connect(address)
+        with contextlib.ExitStack() as undo:
+            try:
+                # First who reads it, for there may be a descriptor left for one of the two only.
+                self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+                undo.callback(self._socket.close, linger=0)
+                socket.monitor(address, _WATCHED)
+                self._socket.connect(address)
+            except zmq.ZMQError as error:
+                raise OSError(error.errno, error.strerror) from error
+            undo.pop_all()
         self._readiness: Readiness | None = None
 
     async def wait(self, seconds: float) -> bool:

@@ -182,7 +182,7 @@ def _connect(
             link = Link(context, socket, endpoints, monitored=monitored, outgoing=outgoing)
             undo.callback(link.close)
             link.connect()
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, OSError) as error:
             seen = f"{endpoints[0]} ({error.strerror})"
             raise KernelConnectError(f"cannot connect {name} to {seen}", {name: seen}) from error
         undo.pop_all()
