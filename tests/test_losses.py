@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelChannels, Message, messages
+from enchannel import KernelChannels, LocalProtocolError, Message, messages
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
 
@@ -275,6 +275,26 @@ async def test_any_number_in_flight_is_followed_at_the_same_cost() -> None:
         assert [execution.missed for execution in executions] == [2] * 50
         # Each reply is remembered once, and not for each that is in flight.
         assert len(ch._conversations.losses._elsewhere) == 50
+        # What is complete is not looked at for ever, though its block is open.
+        for _ in range(100):
+            numbering.status(asked[0][1], "busy")
+        await anyio.wait_all_tasks_blocked()
+        assert not ch._conversations.losses._begun
+        assert [execution.missed for execution in executions] == [2] * 50
+
+
+async def test_an_id_that_is_refused_takes_nothing_from_the_one_in_flight() -> None:
+    async with conversation() as (ch, kernel, _), ch.execute("1", msg_id="mine") as execution:
+        asked = await kernel.asked()
+        numbering = Numbering(kernel)
+        numbering.status(asked[1], "busy")
+        with pytest.raises(LocalProtocolError, match="in flight"):
+            await ch.run("2", msg_id="mine")
+        numbering.lose(7)
+        numbering.reply(asked)
+        numbering.status(asked[1], "idle")
+        await execution.wait()
+        assert execution.missed == 7
 
 
 async def test_beginnings_and_ends_that_were_lost_count() -> None:

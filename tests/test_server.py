@@ -743,6 +743,21 @@ async def test_a_rate_limit_is_counted_and_no_output(caplog: pytest.LogCaptureFi
         assert len(warned) == 1
 
 
+async def test_the_one_output_that_a_server_has_dropped_is_missed() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        hosted = fake.kernels[kernel.id]
+
+        async def limited(request: Any) -> None:
+            await fake.websockets()[0].say_rate_limit(request.message.header)
+
+        hosted.script("x", stream("much"), limited)
+        hosted.tamper(lambda _, said: [] if said.msg_type == "stream" else [said])
+        assert (await ch.run("x")).missed == 1
+        hosted.script("y", stream("much"))
+        # It may be the number of an expression that shows itself, where nobody says anything.
+        assert (await ch.run("y")).missed == 0
+
+
 async def test_what_a_kernel_prints_that_looks_like_one_is_output() -> None:
     async with opened() as (fake, _, kernel, ch):
         fake.kernels[kernel.id].script("x", stream("IOPub message rate exceeded.\n", "stderr"))

@@ -350,7 +350,7 @@ async def _execute(
                 await leave(conversations, run, unwanted=interrupt_on_cancel)
         finally:
             core.requests.remove(run)
-            conversations.losses.conclude(request.msg_id, complete=run.complete)
+            conversations.losses.conclude(run.numbers, complete=run.complete)
             run.close()
             tasks.end()
 

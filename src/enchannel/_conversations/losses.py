@@ -11,7 +11,8 @@ The facts it stands on:
   where somebody runs code there, nothing is known.
 * A number is taken for the value of an expression before it is known whether there is anything to show. One that shows
   itself (``_ipython_display_``) leaves it unused. So where no ``execute_result`` came a single missing number is no loss,
-  unless the connection was away meanwhile: then it is not known to be one, nor to be none.
+  unless somebody in between said meanwhile that he drops output: then it is one. Where the connection was away it is not
+  known to be one, nor to be none.
 
 What is counted is looked at while executions are in flight, and costs nothing otherwise.
 """
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .._core.core import Core
 
 __all__ = ["Losses", "Numbers"]
+
+LATE = 64
+"""Numbers behind an idle status up to which something may come that was numbered before it."""
 
 ELSEWHERE = 1_000
 """Replies and prompts whose numbers are remembered; the oldest are forgotten."""
@@ -50,6 +54,7 @@ class Numbers:
         session: Ours.
         refused: How many arrivals were dropped here so far.
         outages: How often the connection was lost so far.
+        limited: How often somebody in between said so far that he drops output.
         elsewhere: The numbers of replies and prompts, by the request that is answered, or by the prompt's own id.
         shared: Whether somebody else runs code in a subshell.
     """
@@ -60,6 +65,7 @@ class Numbers:
         session: str,
         refused: Callable[[], int],
         outages: Callable[[], int],
+        limited: Callable[[], int],
         elsewhere: Mapping[str, tuple[str, int]],
         shared: Callable[[], bool],
     ) -> None:
@@ -68,7 +74,9 @@ class Numbers:
         self._refused_before = self._refused_behind = refused()
         self._outages = outages
         self._outages_before = outages()
-        self._msg_id = msg_id
+        self._limited = limited
+        self._limited_before = limited()
+        self.msg_id: str = msg_id
         self._session = session
         self._sequence = ""
         self._first = 0
@@ -76,7 +84,7 @@ class Numbers:
         self._reply: int | None = None
         self._seen = 0
         # A thread may publish something behind the idle status with an earlier number, and the reverse.
-        self._newest: deque[int] = deque(maxlen=64)
+        self._newest: deque[int] = deque(maxlen=LATE)
         self._elsewhere = elsewhere
         self._settled: tuple[int | None] | None = None
         self._others: dict[str, int] = {}
@@ -87,6 +95,16 @@ class Numbers:
         """The kernel has begun, with that number, as far as that is sure."""
         self._sequence, self._first = sequence, first
         self._unsure = self._was_away and not sure
+
+    @property
+    def begun(self) -> bool:
+        """Whether the kernel has."""
+        return bool(self._sequence)
+
+    def is_behind(self, sequence: str, number: int) -> bool:
+        """Whether nothing more of it comes, where the kernel says that number."""
+        over = self._last is not None and sequence == self._sequence
+        return over and number > (self._last or 0) + LATE
 
     @property
     def _was_away(self) -> bool:
@@ -101,7 +119,7 @@ class Numbers:
             return  # the kernel goes on with something else
         self._seen += 1
         self._newest.append(number)
-        if message.parent_id != self._msg_id:
+        if message.parent_id != self.msg_id:
             self._see_other(message, number)
         elif message.msg_type == "execute_result":
             self._shows_result = True
@@ -148,7 +166,8 @@ class Numbers:
         replies_elsewhere = others - self._elsewhere.keys()
         dropped_here = self._refused_behind - self._refused_before
         missing = last - self._first + 1 - seen - len(replies_elsewhere) - dropped_here
-        if missing >= 2 - self._shows_result:
+        limited = self._limited() > self._limited_before
+        if missing >= (1 if self._shows_result or limited else 2):
             return missing
         # Of others, one reply each is taken for granted; beside an outage that may hide a loss.
         return None if self._was_away and (missing or replies_elsewhere) else 0
@@ -177,10 +196,13 @@ class Losses:
             core.session,
             lambda: transport.refused,
             lambda: core.outage.losses,
+            lambda: transport.rate_limited,
             self._elsewhere,
             lambda: core.status.shared,
         )
-        if core.sees_statuses() and transport.sees_everything:
+        # What has an id that is in flight is not sent.
+        known = msg_id in self._followed
+        if core.sees_statuses() and transport.sees_everything and not known:
             if not self._followed:
                 self._highest.clear()
                 self._elsewhere.clear()
@@ -188,12 +210,12 @@ class Losses:
             self._followed[msg_id] = numbers
         return numbers
 
-    def conclude(self, msg_id: str, *, complete: bool) -> None:
+    def conclude(self, numbers: Numbers, *, complete: bool) -> None:
         """The execution is left; no error where it was already."""
-        numbers = self._followed.pop(msg_id, None)
-        if numbers is None:
+        if self._followed.get(numbers.msg_id) is not numbers:
             return
-        self._begun.pop(msg_id, None)
+        del self._followed[numbers.msg_id]
+        self._begun.pop(numbers.msg_id, None)
         if not self._followed:
             self._core.observers.remove(self._observe)
         missed = numbers.settle() if complete else None
@@ -229,8 +251,11 @@ class Losses:
 
     def _see(self, message: Message, sequence: str, number: int) -> None:
         parent = message.parent_id
-        if parent in self._followed and parent not in self._begun:
+        if parent in self._followed and not self._followed[parent].begun:
             self._begin(parent, message, sequence, number)
+        behind = [each for each in self._begun.values() if each.is_behind(sequence, number)]
+        for numbers in behind:
+            del self._begun[numbers.msg_id]
         for numbers in self._begun.values():
             numbers.see(message, sequence, number)
         self._highest[sequence] = max(number, self._highest.get(sequence, 0))
