@@ -483,10 +483,16 @@ async def test_a_subshell_ends_with_its_kernel_and_with_its_block(
         with pytest.raises(anyio.ClosedResourceError, match="subshell was left"):
             sub.execute("1")
         async with ch.open_subshell() as sub:
+            made = sub.execute("'made before'")
             await restarted(fake_kernel, ch)
             for late in (sub.run("1"), sub.request("kernel_info_request")):
                 with pytest.raises(KernelDied):
                     await late
+            with pytest.raises(KernelDied):
+                async with made:
+                    pass
+    sent = fake_kernel.transcript.messages("> shell execute_request")
+    assert [each.content["code"] for each in sent] == ["1"]
     assert len(fake_kernel.transcript.messages("> control delete_subshell_request")) == 1
 
 

@@ -18,6 +18,7 @@ from .timings import Timings
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .._core.flight import Tied
     from .execution import ExecuteOptions
 
 __all__ = ["CompletedExecution", "run_code"]
@@ -67,10 +68,16 @@ class CompletedExecution:
 
 
 async def run_code(
-    conversations: Conversations, code: str, *, check: bool, **options: Unpack[ExecuteOptions]
+    conversations: Conversations,
+    code: str,
+    *,
+    check: bool,
+    tied: Tied | None = None,
+    **options: Unpack[ExecuteOptions],
 ) -> CompletedExecution:
     """Runs `code` to its end; see :meth:`enchannel.KernelChannels.run`."""
-    async with execute_code(conversations, code, streamed=False, **options) as execution:
+    block = execute_code(conversations, code, streamed=False, tied=tied, **options)
+    async with block as execution:
         reply = await execution.wait()
     done = CompletedExecution(
         execution.request, reply, execution.outputs, execution.missed, execution.timings

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from .. import messages
 from .._bell import Bell
 from .._core.bound import Held
+from .._core.flight import Tied
 from .._core.stream import Feed, Stream
 from .._exceptions import KernelDied, LocalProtocolError
 from .._groups import block_task_group
@@ -333,6 +334,7 @@ async def _execute(
     interrupt_on_cancel: bool,
     streamed: bool,
     keep_outputs: bool,
+    tied: Tied | None,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     core = conversations.core
@@ -343,7 +345,7 @@ async def _execute(
         if on_input is not None:
             tasks.start_soon(run.answer_prompts, name="enchannel prompts")
         try:
-            await core.send(channel, request, flight=run)
+            await core.send(channel, request, flight=run, tied=tied)
             try:
                 yield Execution(run)
             finally:
@@ -371,10 +373,11 @@ def execute_code(
     channel: RequestChannel = "shell",
     keep_outputs: bool = True,
     streamed: bool = True,
+    tied: Tied | None = None,
 ) -> AbstractAsyncContextManager[Execution]:
     """Runs `code`; see :meth:`enchannel.KernelChannels.execute`.
 
-    Where it is not `streamed`, no messages are kept to be iterated.
+    Where it is not `streamed`, no messages are kept to be iterated; where what it is `tied` to has ended, it is not sent.
     """
     if not isinstance(code, str):
         raise LocalProtocolError(f"code is a str, not {type(code).__name__}")
@@ -422,5 +425,6 @@ def execute_code(
         interrupt_on_cancel=interrupt_on_cancel,
         streamed=streamed,
         keep_outputs=keep_outputs,
+        tied=tied,
     )
     return Block(block, code)

@@ -120,16 +120,22 @@ class Subshell:
     ) -> AbstractAsyncContextManager[Execution]:
         """Like :meth:`KernelChannels.execute`, run by this subshell."""
         self._block.raise_if_over()
-        return execute_code(self._conversations, code, **options, subshell_id=self.subshell_id)
+        return execute_code(
+            self._conversations, code, **options, subshell_id=self.subshell_id, tied=self._block
+        )
 
     async def run(
         self, code: str, *, check: bool = False, **options: Unpack[CodeOptions]
     ) -> CompletedExecution:
         """Like :meth:`KernelChannels.run`, run by this subshell."""
         self._block.raise_if_over()
-        subshell_id = self.subshell_id
         return await run_code(
-            self._conversations, code, check=check, subshell_id=subshell_id, **options
+            self._conversations,
+            code,
+            check=check,
+            subshell_id=self.subshell_id,
+            tied=self._block,
+            **options,
         )
 
     def __repr__(self) -> str:
