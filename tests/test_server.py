@@ -57,6 +57,7 @@ from enchannel.testing import (
     stream,
 )
 from raw_kernel import message
+from server_proxy import server_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -401,6 +402,47 @@ async def test_a_restart_that_the_server_refuses_is_none() -> None:
         with anyio.fail_after(10):
             assert (await execution.wait()).content["ename"] == "KeyboardInterrupt"
         assert ch.statistics().restarts == 0
+
+
+async def test_a_restart_that_reaches_nobody_is_none() -> None:
+    async with (
+        open_fake_server() as fake,
+        server_proxy(fake.url) as proxy,
+        open_server(proxy.url) as server,
+        server.open_kernel() as kernel,
+        kernel.open_channels() as ch,
+    ):
+        go_on = anyio.Event()
+
+        async def held(_: Any) -> None:
+            await go_on.wait()
+
+        fake.kernels[kernel.id].script("x", stream("begun"), held, stream(" done"))
+        async with ch.execute("x") as execution:
+            async for said in execution:
+                if said.msg_type == "stream":
+                    break
+            await proxy.go()
+            with pytest.raises(ServerError, match="no answer"):
+                await kernel.restart()
+            await proxy.come()
+            go_on.set()
+            with anyio.fail_after(20):
+                assert (await execution.wait()).content["status"] == "ok"
+        assert text_of(execution.outputs) == "begun done"
+        assert ch.statistics().restarts == 0
+
+
+async def test_a_server_that_is_away_is_not_waited_for_long_to_delete_a_kernel() -> None:
+    async with (
+        open_fake_server() as fake,
+        server_proxy(fake.url) as proxy,
+        open_server(proxy.url) as server,
+    ):
+        async with server.open_kernel():
+            await proxy.go()
+            began = anyio.current_time()
+        assert anyio.current_time() - began < 15
 
 
 async def test_what_a_server_keeps_of_the_kernel_before_is_dropped() -> None:

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +35,7 @@ from enchannel import (
 )
 from enchannel.testing import open_fake_kernel, open_fake_server
 from real_servers import ENTERPRISE_GATEWAY, JUPYTER_SERVER, KERNEL_GATEWAY, TOKEN, Running, running
+from server_proxy import server_proxy
 from terminal import enchannel
 
 pytestmark = pytest.mark.anyio
@@ -268,41 +268,6 @@ async def test_the_command_line(jupyter_server: Running) -> None:
         process.terminate()
 
 
-class Proxy:
-    """Between the client and the server; cuts by reset, or holds everything back without a word."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._pairs: set[tuple[anyio.abc.SocketStream, anyio.abc.SocketStream]] = set()
-
-    async def handle(self, client: anyio.abc.SocketStream) -> None:
-        async with client, await anyio.connect_tcp("127.0.0.1", self._port) as server:
-            pair = (client, server)
-            self._pairs.add(pair)
-            try:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._pump, client, server, tasks.cancel_scope)
-                    tasks.start_soon(self._pump, server, client, tasks.cancel_scope)
-            finally:
-                self._pairs.discard(pair)
-
-    async def _pump(self, source: Any, target: Any, scope: anyio.CancelScope) -> None:
-        with contextlib.suppress(
-            anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError
-        ):
-            while True:
-                await target.send(await source.receive())
-        scope.cancel()
-
-    async def reset(self) -> None:
-        for pair in tuple(self._pairs):
-            for stream in pair:
-                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-                with contextlib.suppress(OSError):
-                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                await stream.aclose()
-
-
 async def test_lines_over_a_connection_that_is_reset_at_random_moments(
     jupyter_server: Running,
 ) -> None:
@@ -310,30 +275,23 @@ async def test_lines_over_a_connection_that_is_reset_at_random_moments(
     code = "import sys, time\nfor n in range(300):\n    print(n, flush=True); time.sleep(0.002)"
     expected = "".join(f"{number}\n" for number in range(300))
     async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as tasks,
+        server_proxy(jupyter_server.url) as proxy,
+        open_server(proxy.url, token=TOKEN) as server,
+        server.open_kernel("python3") as kernel,
+        kernel.open_channels() as ch,
     ):
-        proxy = Proxy(jupyter_server.port)
-        tasks.start_soon(listener.serve, proxy.handle)
-        url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}"
-        async with (
-            open_server(url, token=TOKEN) as server,
-            server.open_kernel("python3") as kernel,
-            kernel.open_channels() as ch,
-        ):
-            for _ in range(5):
-                with anyio.fail_after(60):
-                    async with ch.execute(code) as execution:
-                        await anyio.sleep(random.uniform(0, 0.8))
-                        await proxy.reset()
-                        reply = await execution.wait()
-                assert reply.content["status"] == "ok"
-                text = text_of(execution.outputs)
-                lines = [int(line) for line in text.split()]
-                assert lines == sorted(set(lines)), "lines are doubled, or out of order"
-                if text != expected:
-                    assert execution.missed != 0, "lines are missing, and nobody says so"
-        tasks.cancel_scope.cancel()
+        for _ in range(5):
+            with anyio.fail_after(60):
+                async with ch.execute(code) as execution:
+                    await anyio.sleep(random.uniform(0, 0.8))
+                    await proxy.reset()
+                    reply = await execution.wait()
+            assert reply.content["status"] == "ok"
+            text = text_of(execution.outputs)
+            lines = [int(line) for line in text.split()]
+            assert lines == sorted(set(lines)), "lines are doubled, or out of order"
+            if text != expected:
+                assert execution.missed != 0, "lines are missing, and nobody says so"
 
 
 # On the command line.

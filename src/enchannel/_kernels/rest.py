@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-__all__ = ["Rest", "refusal", "require_extra"]
+__all__ = ["Rest", "Unreached", "refusal", "require_extra"]
 
 WORDS = 500
 """Characters of what a server says that are told."""
@@ -116,8 +116,10 @@ class Rest:
             failure = ServerError(f"{self.url} has not answered within {timeout:g} s{what}")
         except _TooLarge:
             failure = ServerError(f"what {self.url} answers is larger than {LARGEST >> 20} MiB")
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            failure = Unreached(self._unanswered(error))
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-            failure = self._unanswered(error)
+            failure = ServerError(self._unanswered(error))
         else:
             return self._read(response, content, path)
         if self._closed:
@@ -125,7 +127,7 @@ class Rest:
         # Not with the request as its context, which has the token.
         raise failure
 
-    def _unanswered(self, error: BaseException) -> ServerError:
+    def _unanswered(self, error: BaseException) -> str:
         chain = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
             chain.append(cause)
@@ -135,7 +137,7 @@ class Rest:
         what = "Is it running, and is that its address?"
         if any(isinstance(each, ssl.SSLError) for each in chain) or "SSL" in said:
             what = "A certificate of one's own is trusted with ssl_context=ssl.create_default_context(cafile=...)"
-        return ServerError(f"no answer from {self.url}: {said}. {what}")
+        return f"no answer from {self.url}: {said}. {what}"
 
     def _target(self, path: str) -> str:
         return f"{self.url}/api{path}"
@@ -212,6 +214,10 @@ class Rest:
         if client is not None:
             with shielded(), anyio.move_on_after(CLOSE_DEADLINE):
                 await client.aclose()
+
+
+class Unreached(ServerError):
+    """No connection came about, so nothing was asked."""
 
 
 class _TooLarge(Exception):

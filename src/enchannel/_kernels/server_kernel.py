@@ -39,7 +39,7 @@ from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire, check_seconds, checked_size, is_number
 from .._transports.reach import Presence, Reach
 from .._transports.server import ServerTransport
-from .rest import Rest
+from .rest import Rest, Unreached
 from .server_models import ServerKernelSpec, mapping, model_of
 
 if TYPE_CHECKING:
@@ -63,6 +63,12 @@ INTERRUPT_DEADLINE, RESTART_DEADLINE, DELETE_DEADLINE = 10.0, 70.0, 20.0
 
 RECONNECT_DEADLINE = 15.0
 """Seconds for the open channels to be connected once a restarted kernel is ready."""
+
+DOUBTFUL = "the kernel may have been restarted: its server has not said whether it was"
+"""What is told to what was in flight, where nobody knows."""
+
+AWAY = 3.0
+"""Seconds that a server may be away from which a kernel is to be deleted; it may be about to be there again."""
 
 FAILED, AGAIN = 500, 0.5
 """The status from which on it is the server's own failure, and seconds until it is asked again."""
@@ -329,10 +335,14 @@ class ServerKernel:
             over = other_kernel_behind_server
             try:
                 await self._ask("POST", "/restart", RESTART_DEADLINE)
-            except ServerError as error:
-                if 400 <= error.status < FAILED:
+            except BaseException as error:
+                if isinstance(error, Unreached) or (
+                    isinstance(error, ServerError) and 400 <= error.status < FAILED
+                ):
                     # It has not, and the kernel is the same.
                     over = restart_refused
+                for core in concerned:
+                    core.outage.death = KernelDied(DOUBTFUL, "restarted")
                 raise
             finally:
                 for core in concerned:
@@ -359,13 +369,14 @@ class ServerKernel:
 
     async def _delete(self) -> None:
         """Tried again where the server fails: it does while it starts a kernel again that has died."""
-        until = anyio.current_time() + DELETE_DEADLINE
+        began = anyio.current_time()
         while True:
             try:
                 await self._ask("DELETE", "", DELETE_DEADLINE)
             except ServerError as error:
                 # Not answered at all, the connection may have been cut.
-                if 0 < error.status < FAILED or anyio.current_time() >= until:
+                patience = AWAY if isinstance(error, Unreached) else DELETE_DEADLINE
+                if 0 < error.status < FAILED or anyio.current_time() - began >= patience:
                     raise
             else:
                 return
