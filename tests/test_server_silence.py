@@ -161,6 +161,44 @@ async def test_code_that_says_nothing_for_long_goes_on() -> None:
             await ch.run("long")
 
 
+@pytest.mark.parametrize("says", [True, False])
+async def test_code_that_lets_nothing_else_run_goes_on(says: bool) -> None:
+    """It may do so before the kernel could say that it has begun; then its server calls the kernel idle."""
+    async with opened() as (fake, kernel, ch):
+        begun, go_on = anyio.Event(), anyio.Event()
+        (websocket,) = fake.websockets()
+
+        async def hold(_: Any) -> None:
+            begun.set()
+            await go_on.wait()
+
+        hosted = fake.kernels[kernel.id]
+        hosted.script("x", hold, result("42"))
+        if not says:
+            fake.believe(kernel.id, "idle")
+            websocket._transport.inbound["iopub"].stall()
+        answers: list[Any] = []
+
+        async def run() -> None:
+            answers.append(await ch.run("x"))
+
+        async def ask() -> None:
+            answers.append(await ch.request("kernel_info_request", channel="control"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await begun.wait()
+            websocket._transport.outbound["control"].stall()
+            tasks.start_soon(ask)
+            await anyio.sleep(25)
+            assert answers == []
+            websocket._transport.outbound["control"].resume()
+            websocket._transport.inbound["iopub"].resume()
+            go_on.set()
+        assert len(answers) == 2
+        assert ch.statistics().outages == 0
+
+
 async def test_an_answer_that_is_lost_with_the_websocket_is_told() -> None:
     async def ask(request: Any) -> None:
         await request.input("name? ")

@@ -110,8 +110,7 @@ class Core(Seam):
         self.witnesses: list[Witness] = []
         """Called with what is sent, and with whatever else happens to the kernel; must not raise."""
         self.iopub_proven: bool = False
-        self.scopes: set[anyio.CancelScope] = set()
-        """Cancelled when the block is left."""
+        self.scopes: set[anyio.CancelScope] = set()  # cancelled when the block is left
         self.ticking: bool = False
         """Whether something may be missing, so that the keeper, which `wakeup` wakes, is to look."""
         self.wakeup: Bell = Bell()
@@ -305,13 +304,8 @@ class Core(Seam):
     ) -> Message:
         """Sends `message`, which is prepared; waits while there is no connection.
 
-        A checkpoint; a cancelled send has sent nothing.
-
-        Args:
-            channel: Where.
-            message: What.
-            flight: What is filed for its answers, in the moment before it is sent.
-            tied: What it belongs to: not sent where that has ended.
+        A checkpoint; a cancelled send has sent nothing. Where what it is `tied` to has ended, it is not sent; `flight` is
+        filed for its answers in the moment before it is.
         """
         if get_ident() != self._thread:
             # It would wait for what happens in another event loop, without end.
@@ -425,6 +419,9 @@ class Core(Seam):
 
     def sees_statuses(self) -> bool:
         return "iopub" in self.channels and (self.status.seen or self.transport.sees_everything)
+
+    def asks_to_open(self) -> bool:
+        return not self.transport.buffered
 
     def all_read(self) -> bool:
         return not any(self.transport.has_arrived(channel) for channel in self.channels)

@@ -251,7 +251,7 @@ class Requests:
         if inquiry.channel != "iopub":
             # A busy kernel answers when it is done. Given up is what is over, and what is asked where nothing ever
             # answered.
-            silent = inquiry.channel == "control" and not self._seam.received["control"]
+            silent = inquiry.channel == "control" and self._control_is_silent()
             patience = UNANSWERED if silent and missing is Missing.REPLY else ANSWER
             return (flight.idle or silent) and waited >= patience
         if not inquiry.answered:
@@ -261,6 +261,14 @@ class Requests:
             self.questions.ask_again(inquiry, now)
             return False
         return waited >= PUBLISHED
+
+    def _control_is_silent(self) -> bool:
+        """Whether nothing ever answered on control, though it could have."""
+        if self._seam.received["control"]:
+            return False
+        # Where it was not asked before, code may run that lets nothing else run, nor say that it does.
+        waiting = any(each.channel == "shell" and each.reply is None for each in self._flights())
+        return self._seam.asks_to_open() or not (waiting or self._seam.begun())
 
     def _idle_may_come(self, flight: Flight) -> bool:
         assert flight.reply is not None

@@ -33,6 +33,10 @@ class Seam:
         """Whether the kernel's statuses can reach us."""
         raise NotImplementedError
 
+    def asks_to_open(self) -> bool:
+        """Whether control was asked, as shell was, before anything else."""
+        raise NotImplementedError
+
     def all_read(self) -> bool:
         """Whether everything that has arrived was read."""
         raise NotImplementedError

@@ -35,6 +35,9 @@ __all__ = ["tend"]
 PROOF_DEADLINE = 5.0
 """Seconds for iopub to be live again once every channel is connected; some kernels take that to start."""
 
+OLD_NEWS = 1.0
+"""Seconds for which what the old connection brought is read; what comes for longer is news, of a kernel that never pauses."""
+
 SESSION_GRACE = 1.0
 """Seconds for the kernel to say its session once iopub is live."""
 
@@ -240,9 +243,10 @@ async def _connect_again(core: Core) -> None:
 async def _meet_again(core: Core, *, need_session: bool) -> bool:
     """Proves iopub live once more; whether the kernel says the session that it had."""
     status = core.status
-    while core.transport.has_arrived("iopub"):
-        # What the old connection brought proves nothing of the new one.
-        await checkpoint()
+    with anyio.move_on_after(OLD_NEWS):
+        while core.transport.has_arrived("iopub"):
+            # What the old connection brought proves nothing of the new one.
+            await checkpoint()
     core.iopub_proven = False
     core.transport.widen()
     heard, session = status.heard, status.session

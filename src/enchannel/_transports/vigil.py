@@ -7,8 +7,10 @@
 * An answer is due on the channel where something was asked; that others are talked to proves nothing. A server that says that
   the kernel is idle, while an answer of it is due and nothing is under way, has lost the way to it. So has one that believes
   the kernel busy (it may, since the one before died at work), where control is silent as well.
-* The websocket is made anew then: first with what the server has kept, unless that is what it was made with, then without.
-  Where nothing comes all the same, the kernel that its server calls idle is not there.
+* Code that lets nothing else run holds up control too, and even the word that it has begun: then its server calls the kernel
+  idle. So where control is silent as well, all that is waited for several times as long.
+* The websocket is made anew then: first with what the server has kept, unless that is what it was made with, then without,
+  which loses the reply of what runs. Where nothing comes all the same, the kernel that its server calls idle is not there.
 * What was sent is on its way for as long as a slow connection takes, or until a ping behind it is answered.
 """
 
@@ -59,6 +61,12 @@ DEAF = 10.0
 FRESH = 4.0
 """The same for a websocket that was made anew, and has brought no answer yet."""
 
+HELD = 3
+"""How many times as long that is where control is silent as well."""
+
+LONG = 300.0
+"""Seconds of silence on control behind which a kernel that its server calls busy is reached by a way that is altogether new."""
+
 WAYS = 2
 """How often it is made anew for that: with what the server has kept for it, and without."""
 
@@ -107,6 +115,7 @@ class Vigil:
         self._sent_behind = 0
         self._much, self._ponged = Bell(), Bell()
         self._control_speaks = self._answered = False
+        self._control_spoke_at = -math.inf
         self._connections = self._thought_deaf = 0
         self._due = Bell()
 
@@ -117,7 +126,7 @@ class Vigil:
         self._heard_at = self._spoke_at = anyio.current_time()
         self._asked.clear()
         self._through_at, self._sent_behind = -math.inf, 0
-        self._answered = False
+        self._answered, self._control_spoke_at = False, -math.inf
         self._connections += 1
 
     def heard(self, size: int, *, messages: bool) -> None:
@@ -141,7 +150,8 @@ class Vigil:
     def answered(self, channel: ChannelName) -> None:
         """The kernel has answered what was asked on `channel`."""
         self._asked.pop(channel, None)
-        self._control_speaks |= channel == "control"
+        if channel == "control":
+            self._control_speaks, self._control_spoke_at = True, anyio.current_time()
         self._answered = True
         self._thought_deaf = 0
 
@@ -242,15 +252,18 @@ class Vigil:
         # One that was made anew, and leads nowhere from the beginning.
         fresh = self._connections > 1 and not self._answered
         patience = FRESH if fresh else DEAF
-        if not (idle and self._is_silent("shell", patience)) and not self._is_silent(
-            "control", patience
-        ):
+        spoken_to = self._control_spoke_at >= self._asked.get("shell", math.inf)
+        shell_is_deaf = idle and self._is_silent("shell", patience * (1 if spoken_to else HELD))
+        if not (shell_is_deaf or self._is_silent("control", patience * HELD)):
             return
-        # What is made anew altogether loses the reply of what runs; some kernels that are busy are silent on control too.
+        # Some kernels that are busy are silent on control too.
         sure = idle or self._control_speaks
+        anew = sure and (fresh or self._thought_deaf > 0)
+        if anew and not idle and not self._is_silent("control", LONG):
+            return
         if self._thought_deaf < (WAYS if sure else 1):
             self._thought_deaf += 1
-            self._watched.deaf(anew=sure and (fresh or self._thought_deaf > 1))
+            self._watched.deaf(anew=anew)
         elif idle:
             self._watched.mute()
 
