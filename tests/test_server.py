@@ -404,6 +404,23 @@ async def test_a_restart_that_the_server_refuses_is_none() -> None:
         assert ch.statistics().restarts == 0
 
 
+async def test_what_a_kernel_says_while_its_websocket_is_closed_is_kept() -> None:
+    async with opened() as (fake, _, kernel, ch):
+        hosted, ids = fake.kernels[kernel.id], [str(number) for number in range(300)]
+        hosted.script("x", *(step for each in ids for step in (stream(f"{each} "), pause(0))))
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                assert text_of((await ch.run("x")).outputs).split() == ids
+
+            tasks.start_soon(run)
+            for received in (50, 150):
+                while ch.statistics().received["iopub"] < received:
+                    await anyio.sleep(0)
+                await fake.websockets()[0].close()
+                await fake.wait_websockets(1)
+
+
 async def test_a_restart_that_reaches_nobody_is_none() -> None:
     async with (
         open_fake_server() as fake,

@@ -222,7 +222,8 @@ class FakeWebSocket:
             await self._forward_all(channel)
 
     async def _forward_all(self, channel: ChannelName) -> None:
-        while True:
+        # What the kernel says once this closes is for the next one.
+        while self._protocol.state is State.OPEN:
             with contextlib.suppress(anyio.WouldBlock):
                 (frames,) = self._transport.take(channel, 1, 1)
                 self._under_way += 1
