@@ -501,3 +501,22 @@ async def test_a_kernel_that_never_pauses_is_met_again() -> None:
         with anyio.fail_after(30):
             await ch.request("kernel_info_request")
         tasks.cancel_scope.cancel()
+
+
+async def test_what_is_away_for_long_is_tried_less_often(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open("me", reconnect_timeout=600) as ch:
+        await ch.control.send(request("kernel_info_request"))
+        link = ch._core.transport._links["control"]
+        raw_kernel.unbind("control")
+        with anyio.fail_after(20):
+            while not link._retried:
+                await anyio.sleep(0.001)
+        assert link._patience() < 0.5
+        link._away_since -= 60
+        assert link._patience() == 0.5
+        # It is had back all the same.
+        raw_kernel.rebind("control", raw_kernel.info.endpoint("control"))
+        with anyio.fail_after(20):
+            await ch._core.opened()
+            while "control" in ch._core.transport.unconnected():
+                await anyio.sleep(0.001)

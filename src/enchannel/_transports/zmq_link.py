@@ -44,6 +44,10 @@ RETRY_INTERVAL = 20
 """Milliseconds between attempts to connect. ZeroMQ's own 100 to 200 would be most of the time that it
 takes to join a kernel which has just been started."""
 
+SHARE, LAST_RETRY = 20, 0.5
+"""What part of the time that a connection has been away passes between two attempts, and the seconds that do at the most:
+one in 20 ms on three channels is a twentieth of a processor, for each kernel that is away."""
+
 LEFT_TO_US = 3000
 """Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than any event loop is held."""
 
@@ -85,6 +89,7 @@ class Link(Carrier):
 
     __slots__ = (
         "_at",
+        "_away_since",
         "_connection",
         "_context",
         "_descriptor",
@@ -133,6 +138,7 @@ class Link(Carrier):
         self._ended = False
         self._unsent = False
         self._retried = False
+        self._away_since = math.inf
         self._to_itself = False
         self._followed = False
 
@@ -230,7 +236,8 @@ class Link(Carrier):
         if self._ended and self.owned:
             return GIVEN_UP
         if self._retried and self.owned and (self._sends or len(self._endpoints) > 1):
-            return RETRY_INTERVAL / 1000
+            away = anyio.current_time() - self._away_since
+            return max(RETRY_INTERVAL / 1000, min(away / SHARE, LAST_RETRY))
         return ATTEMPT if len(self._endpoints) > 1 else math.inf
 
     def _nothing_said(self) -> None:
@@ -282,6 +289,7 @@ class Link(Carrier):
         # A caller's socket counts as connected, and its monitor may say so only later.
         if was_connected and event != zmq.EVENT_CONNECTED:
             self.connected, self._unsent = False, self._sends
+            self._away_since = anyio.current_time()
             if self._tell is not None:
                 self._tell(self, ConnectionEvent.DISCONNECTED)
 
