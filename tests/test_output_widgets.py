@@ -9,7 +9,7 @@ import pytest
 
 from enchannel import KernelDied, LocalProtocolError, Message
 from enchannel.outputs import OutputArea
-from enchannel.testing import open_fake_kernel
+from enchannel.testing import Request, open_fake_kernel
 from memory_kernel import Kernel, conversation, start
 from raw_kernel import message
 
@@ -55,6 +55,38 @@ async def test_the_kernel_is_told_what_a_widget_shows_before_anything_else() -> 
             },
         }
         assert (await kernel.asked())[1].content["code"] == "out.outputs"
+
+
+async def test_what_is_captured_while_the_connection_is_away_is_told_later() -> None:
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels() as ch,
+        ch.open_output_widgets() as widgets,
+    ):
+        shown = anyio.Event()
+
+        async def step(request: Request) -> None:
+            state = {"_model_name": "OutputModel", "msg_id": request.message.msg_id, "outputs": []}
+            opened = {"comm_id": "c", "target_name": "jupyter.widget", "data": {"state": state}}
+            request.publish("comm_open", opened)
+            while "c" not in widgets.areas:
+                await anyio.sleep(0.01)
+            kernel.clients[0].cut("shell")
+            request.publish("stream", {"name": "stdout", "text": "woo"})
+            await shown.wait()
+            kernel.clients[0].mend("shell")
+
+        kernel.script("x", step)
+        async with ch.execute("x") as execution:
+            with anyio.fail_after(10):
+                while "c" not in widgets.areas or not widgets.areas["c"].text:
+                    await anyio.sleep(0.01)
+                shown.set()
+                await execution.wait()
+                while not kernel.transcript.messages("> shell comm_msg"):
+                    await anyio.sleep(0.01)
+        (told,) = kernel.transcript.messages("> shell comm_msg")
+        assert told.content["data"]["state"]["outputs"][0]["text"] == "woo"
 
 
 async def test_what_a_button_does_is_captured_as_well() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .. import messages
-from .._exceptions import LocalProtocolError
+from .._exceptions import KernelDied, LocalProtocolError
 from .._protocol.output_widgets import OutputWidgets
 from .._protocol.outputs import Output
 
 if TYPE_CHECKING:
+    from .._protocol.message import Body
     from .conversations import Conversations
 
 __all__ = ["open_output_widgets"]
@@ -30,10 +33,28 @@ async def open_output_widgets(conversations: Conversations) -> AsyncIterator[Out
     await checkpoint_if_cancelled()
     core.raise_if_over()
 
+    late: set[str] = set()
+
     def tell(comm_id: str, outputs: list[Output]) -> None:
-        data = {"method": "update", "state": {"outputs": outputs}, "buffer_paths": []}
         # Before anything that is sent behind what was captured, so that code finds it in its widget.
-        core.post("shell", messages.comm_msg(comm_id, data))
+        if not core.post("shell", _update(comm_id, outputs)):
+            late.add(comm_id)
+            if len(late) == 1:
+                core.start(tell_late, core.life.epoch)
+
+    async def tell_late(epoch: int) -> None:
+        with contextlib.suppress(KernelDied, anyio.ClosedResourceError):
+            while late:
+                await core.opened()
+                if core.life.epoch != epoch:
+                    # The next kernel knows none of them.
+                    late.clear()
+                    return
+                comm_id = next(iter(late))
+                if comm_id in widgets.areas:
+                    update = _update(comm_id, widgets.areas[comm_id].outputs)
+                    await core.send("shell", core.prepare(update))
+                late.discard(comm_id)
 
     widgets = OutputWidgets(displays, tell)
     conversations.look_after(widgets)
@@ -41,3 +62,9 @@ async def open_output_widgets(conversations: Conversations) -> AsyncIterator[Out
         yield widgets
     finally:
         conversations.look_after(None)
+
+
+def _update(comm_id: str, outputs: list[Output]) -> Body:
+    """What a front end says of what a widget shows."""
+    data = {"method": "update", "state": {"outputs": outputs}, "buffer_paths": []}
+    return messages.comm_msg(comm_id, data)

@@ -114,8 +114,7 @@ class Core(Seam):
         self.ticking: bool = False
         """Whether something may be missing, so that the keeper, which `wakeup` wakes, is to look."""
         self.wakeup: Bell = Bell()
-        self.patience: anyio.CancelScope = anyio.CancelScope()
-        """Ends when the present outage is overdue, or given up."""
+        self.patience: anyio.CancelScope = anyio.CancelScope()  # of the present outage
         self._held_back, self._turn = 0, TURN
         self._thread = get_ident()
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
@@ -346,15 +345,16 @@ class Core(Seam):
             finally:
                 self.scopes.discard(scope)
 
-    def post(self, channel: ChannelName, body: Body) -> None:
-        """Sends without waiting, or not at all."""
+    def post(self, channel: ChannelName, body: Body) -> bool:
+        """Sends without waiting, or not at all; whether it has."""
         message = self.prepare(body)
         with contextlib.suppress(anyio.WouldBlock, EnchannelError, OSError):
-            if self.life.over:
-                return
-            self.transport.watch(channel)
-            if not self.life.away:
-                self._give(channel, message)
+            if not self.life.over:
+                self.transport.watch(channel)
+                if not self.life.away:
+                    self._give(channel, message)
+                    return True
+        return False
 
     def _give(self, channel: ChannelName, message: Message) -> None:
         self.transport.send_nowait(channel, message)
