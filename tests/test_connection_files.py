@@ -79,6 +79,9 @@ def test_by_default_it_is_where_other_clients_look(
         ({"transport": "ipc", "ip": "/" + "x" * 200}, "of 90 bytes at the most"),
         ({"kernel_name": 5}, "kernel_name is text"),
         ({"key": 5}, "key is text"),
+        ({"key": "\udcff"}, "half a surrogate pair"),
+        ({"key": b"\xff"}, "key is no UTF-8"),
+        ({"ip": "/\ud800", "transport": "ipc"}, "ip holds what no text does"),
     ],
 )
 def test_wrong_ones_are_not_written(tmp_path: Path, options: Any, said: str) -> None:

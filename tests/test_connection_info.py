@@ -109,6 +109,8 @@ def test_the_key_does_not_show() -> None:
         ({"signature_scheme": "hmac-none"}, "unknown signature_scheme 'hmac-none'"),
         ({"key": 5}, "key is text"),
         ({"transport": "ipc", "ip": ""}, "ip is missing"),
+        ({"key": "the-secret\ud800"}, "key is text or bytes, and half a surrogate pair is no"),
+        ({"curve_publickey": "\ud800"}, "curve_publickey is no key: a Z85"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(
@@ -119,6 +121,14 @@ def test_a_wrong_field_is_named_with_its_file(
     with pytest.raises(ConnectionFileError, match=complaint) as caught:
         ConnectionInfo.parse(path)
     assert str(path) in str(caught.value)
+    assert "the-secret" not in str(caught.value)
+
+
+def test_a_key_that_no_file_can_hold_is_named_and_not_shown() -> None:
+    info = ConnectionInfo.parse({**CONFIG, "key": b"the-secret\xff"})
+    with pytest.raises(ConnectionFileError, match="key is no UTF-8") as caught:
+        info.to_dict()
+    assert caught.value.__context__ is None
     assert "the-secret" not in str(caught.value)
 
 

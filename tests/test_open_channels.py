@@ -374,6 +374,15 @@ async def test_an_endpoint_that_zeromq_refuses_is_named(raw_kernel: RawKernel) -
             pytest.fail("the block was entered")
 
 
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.org"])
+async def test_a_host_that_nobody_can_be_called_is_named(raw_kernel: RawKernel, host: str) -> None:
+    raw_kernel.config |= {"ip": host}
+    with pytest.raises(KernelConnectError, match=f"{host} has no address: no host") as caught:
+        async with raw_kernel.open():
+            pytest.fail("the block was entered")
+    assert "shell" in caught.value.unconnected
+
+
 async def test_a_kernel_that_comes_late_is_waited_for() -> None:
     with RawKernel() as kernel:
         endpoint = kernel.info.endpoint("shell")

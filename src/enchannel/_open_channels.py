@@ -17,9 +17,9 @@ from ._core.delivery import Listener
 from ._core.opening import OnMade, opened
 from ._exceptions import LocalProtocolError
 from ._log import logger
+from ._protocol.arguments import check_seconds, checked_size, encoded, is_number
 from ._protocol.connection_info import Config, ConnectionInfo, sockets_for
 from ._protocol.message import CHANNELS, ChannelName, Message
-from ._protocol.wire import check_seconds, checked_size, is_number
 from ._streams import Channel
 from ._transports.base import Transport
 from ._transports.zmq_open import connect_zmq
@@ -422,7 +422,7 @@ def parse_identity(identity: Identity) -> bytes:
     if isinstance(identity, uuid.UUID):
         identity = str(identity)
     if isinstance(identity, str):
-        identity = identity.encode()
+        identity = encoded("identity", identity)
     if not isinstance(identity, bytes):
         raise LocalProtocolError(
             f"identity is str, bytes, uuid.UUID or None, not {type(identity).__name__}"
@@ -441,7 +441,7 @@ def parse_topics(subscription: Topics) -> tuple[bytes, ...]:
     several: Iterable[object] = (given,) if is_one else subscription
     topics: list[bytes] = []
     for each in several:
-        topic = each.encode() if isinstance(each, str) else each
+        topic = encoded("subscription", each) if isinstance(each, str) else each
         if not isinstance(topic, bytes):
             raise LocalProtocolError(
                 f"subscription is a topic prefix (bytes or str) or several, not {type(topic).__name__}"

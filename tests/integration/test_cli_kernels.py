@@ -67,6 +67,9 @@ async def test_odd_files_are_dead_and_hide_nothing(
 ) -> None:
     left("surrogate", ip="\ud800")
     left("nul", ip="a\0b")
+    left("nameless", ip="a..b")
+    left("keyless", key="\ud800")
+    left("unencrypted", curve_publickey="\ud800")
     left("nowhere", ip="no.such.host.invalid")
     left("socket", transport="ipc", ip="/nowhere/at/all")
     (runtime / "kernel-deep.json").write_text("[" * 100_000)

@@ -188,18 +188,18 @@ def write_connection_file(
                     print((await ch.run("6 * 7")).text)  # 42
                 process.terminate()
     """
-    _check_address(ip, transport)
-    data = {
+    data: dict[str, Any] = {
         "transport": transport,
         "ip": ip,
         **(_chosen(ports) if ports is not None or transport != "ipc" else _numbers()),
-        "key": uuid.uuid4().hex if key is None else key.decode() if isinstance(key, bytes) else key,
+        "key": uuid.uuid4().hex if key is None else key,
         "signature_scheme": "hmac-sha256",
         "kernel_name": kernel_name,
     }
-    ConnectionInfo.from_dict(data)
     if encrypted:
         data |= _curve_keys()
+    data = ConnectionInfo.from_dict(data).to_dict()
+    _check_address(ip, transport)
     where = runtime_directory() / f"kernel-{uuid.uuid4()}.json" if path is None else _path(path)
     try:
         if path is None:

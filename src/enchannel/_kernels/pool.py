@@ -28,7 +28,7 @@ from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelLaunchError, LocalProtocolError
 from .._groups import BlockTasks, block_task_group
 from .._open_channels import OpenOptions
-from .._protocol.wire import is_number
+from .._protocol.arguments import is_number
 from .kernel import Kernel
 from .launch import Launch
 from .opening import opened

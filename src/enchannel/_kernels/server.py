@@ -29,10 +29,10 @@ from .._exceptions import (
 )
 from .._groups import block_task_group
 from .._open_channels import CONNECT_TIMEOUT
+from .._protocol.arguments import check_seconds, is_text
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.server_url import ServerUrl
-from .._protocol.wire import check_seconds
 from .._transports.base import Transport
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
@@ -328,10 +328,4 @@ def _check_start(name: object, path: object, env: object, startup_timeout: float
 
 
 def _is_sendable(text: object) -> bool:
-    if not isinstance(text, str) or "\0" in text:
-        return False
-    try:
-        text.encode()
-    except UnicodeError:
-        return False
-    return True
+    return is_text(text) and "\0" not in str(text)

@@ -34,9 +34,10 @@ from .._exceptions import (
 )
 from .._groups import unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
+from .._protocol.arguments import check_seconds, checked_size, is_number
 from .._protocol.connection_info import sockets_for
 from .._protocol.message import CHANNELS, ChannelName
-from .._protocol.wire import Wire, check_seconds, checked_size, is_number
+from .._protocol.wire import Wire
 from .._transports.reach import Presence, Reach
 from .._transports.server import ServerTransport
 from .rest import Rest, Unreached

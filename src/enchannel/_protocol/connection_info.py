@@ -13,6 +13,7 @@ Source: "Connection files" in "Making kernels for Jupyter", jupyter_client.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from .arguments import encoded, is_text
 from .errors import ConnectionFileError, LocalProtocolError
 from .message import CHANNELS, ChannelName
 from .wire import Wire
@@ -181,10 +183,14 @@ class ConnectionInfo:
         return cls(**_checked(data, source))
 
     def to_dict(self) -> dict[str, Any]:
-        """The mapping that a connection file holds, keys and all."""
+        """The mapping that a connection file holds, keys and all.
+
+        Raises:
+            ConnectionFileError: The key is no UTF-8, so that no connection file can hold it.
+        """
         data = attrs.asdict(self)
         for name in ("key", "curve_publickey", "curve_secretkey"):
-            data[name] = data[name].decode()
+            data[name] = _as_text(name, data[name])
             if not data[name] and name != "key":
                 del data[name]
         return data
@@ -249,18 +255,16 @@ def _checked(data: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise ConnectionFileError(
             f"{source}: ip is missing; with ipc it is the path of the sockets"
         )
-    key = data.get("key") or b""
-    if not isinstance(key, (str, bytes)):
-        raise ConnectionFileError(f"{source}: key is text, not {type(key).__name__}")
     scheme = _text(data, "signature_scheme", source) or "hmac-sha256"
     try:
+        key = encoded("key", data.get("key") or b"")
         Wire(key, scheme)
     except LocalProtocolError as error:
         raise ConnectionFileError(f"{source}: {error}") from None
     return dict(
         transport=transport,
         ip=ip or "127.0.0.1",
-        key=key.encode() if isinstance(key, str) else key,
+        key=key,
         signature_scheme=scheme,
         kernel_name=_text(data, "kernel_name", source) or "",
         curve_publickey=_curve_key(data, "curve_publickey", source),
@@ -287,21 +291,30 @@ def _text(data: Mapping[str, Any], field: str, source: str) -> str | None:
     value = data.get(field)
     if value is not None and not isinstance(value, str):
         raise ConnectionFileError(f"{source}: {field} is text, not {type(value).__name__}")
-    if value is not None and ("\0" in value or any("\ud800" <= each <= "\udfff" for each in value)):
+    if value is not None and ("\0" in value or not is_text(value)):
         # No address, no path and no name has one.
         raise ConnectionFileError(f"{source}: {field} holds what no text does: {value!r}")
     return value
 
 
+def _as_text(field: str, key: bytes) -> str:
+    with contextlib.suppress(UnicodeDecodeError):
+        return key.decode()
+    # Not in the handler: the codec's error holds the key, and would hang on ours.
+    raise ConnectionFileError(
+        f"connection info: {field} is no UTF-8, and a connection file is text"
+    )
+
+
 def _curve_key(data: Mapping[str, Any], field: str, source: str) -> bytes:
     key = data.get(field) or b""
-    key = key.encode() if isinstance(key, str) else key
+    key = key.decode("latin-1") if isinstance(key, bytes) else key
     # 40 characters of Z85 (RFC 32) are the 32 bytes of a key.
-    if not isinstance(key, bytes) or (
-        key and not re.fullmatch(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}", key)
+    if not isinstance(key, str) or (
+        key and not re.fullmatch(r"[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}", key)
     ):
         raise ConnectionFileError(f"{source}: {field} is no key: a Z85 text of 40 characters")
-    return key
+    return key.encode()
 
 
 def _where(error: ValueError) -> str:

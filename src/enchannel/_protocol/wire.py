@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec.json
 
+from .arguments import checked_size, encoded
 from .errors import (
     InvalidSignature,
     LocalProtocolError,
@@ -80,7 +81,7 @@ class Wire:
         repaired: How many messages were decoded whose JSON parts were not all UTF-8.
 
     Raises:
-        LocalProtocolError: An unknown scheme, or a size that is none.
+        LocalProtocolError: An unknown scheme, or a key or a size that is none.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Wire:
     ) -> None:
         # None where there is no bound: adding up the frames takes 0.4 µs a message.
         self._max_size = None if checked_size(max_size) == math.inf else max_size
-        key = key.encode() if isinstance(key, str) else bytes(key)
+        key = encoded("key", key)
         # With OpenSSL behind it, which takes 4 ms to load: a fifth of importing the whole package.
         from .signing import Signer, compare_digest
 
@@ -201,25 +202,6 @@ class Wire:
             raise InvalidSignature("the signature does not belong to the message")
         if not self._replays.add(signature):
             raise ReplayedMessage("a message with this signature came before")
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_seconds(name: str, seconds: object) -> None:
-    """Raises ``LocalProtocolError`` where `seconds`, the argument called `name`, are none that something may take."""
-    if not (is_number(seconds) and seconds > 0):  # type: ignore[operator]
-        raise LocalProtocolError(f"{name} is seconds, above 0, not {seconds!r}")
-
-
-def checked_size(max_message_size: float) -> float:
-    """`max_message_size`, where it is a number of bytes."""
-    if not is_number(max_message_size) or not max_message_size >= 1:
-        raise LocalProtocolError(
-            f"max_message_size is a number of bytes, 1 or more, or math.inf, not {max_message_size!r}"
-        )
-    return max_message_size
 
 
 class _ReplayGuard:

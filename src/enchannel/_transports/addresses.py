@@ -37,12 +37,17 @@ async def resolve(host: str) -> list[str]:
         pass
     else:
         return [host]
-    found = await anyio.to_thread.run_sync(
-        lambda: getaddrinfo(host, None, type=SOCK_STREAM),
-        abandon_on_cancel=True,
-        # Not the common one: a resolver that is slow to give up would hold others up.
-        limiter=anyio.CapacityLimiter(1),
-    )
+    try:
+        found = await anyio.to_thread.run_sync(
+            lambda: getaddrinfo(host, None, type=SOCK_STREAM),
+            abandon_on_cancel=True,
+            # Not the common one: a resolver that is slow to give up would hold others up.
+            limiter=anyio.CapacityLimiter(1),
+        )
+    except UnicodeError:
+        raise OSError(
+            "no host has such a name, for a part of it is empty or longer than 63 characters"
+        ) from None
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
