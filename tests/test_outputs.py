@@ -7,6 +7,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enchannel import LocalProtocolError
 from enchannel.outputs import (
@@ -18,6 +20,7 @@ from enchannel.outputs import (
     plain_text,
     text_of_outputs,
 )
+from helpers import calls_of
 from raw_kernel import message
 
 
@@ -165,12 +168,11 @@ def test_looking_at_each_piece_copies_no_text() -> None:
 def test_that_something_is_shown_is_told_when_it_is_the_first() -> None:
     told: list[int] = []
     displays = Displays(lambda: told.append(1))
-    first = OutputArea(displays)
-    displays.add(first.outputs)
+    first = applied(display("1", "x"), displays=displays)
     assert told == [1]
-    second = OutputArea(displays)
-    displays.add(second.outputs)
+    applied(display("2", "x"), display("3", "y"), displays=displays)
     assert told == [1]
+    assert first.text == "2\n"
 
 
 def test_what_is_displayed_again_changes_what_is_there() -> None:
@@ -178,6 +180,47 @@ def test_what_is_displayed_again_changes_what_is_there() -> None:
     outputs = applied(display("1", "x"), display("2", "x"))
     assert outputs.outputs == [shown("2"), shown("2")]
     assert {name: len(each) for name, each in outputs.displays.items()} == {"x": 2}
+
+
+@pytest.mark.parametrize("areas", [1, 10])
+def test_the_same_display_again_and_again_costs_the_same_each_time(areas: int) -> None:
+    def show(count: int) -> None:
+        displays = Displays()
+        several = [OutputArea(displays) for _ in range(areas)]
+        for number in range(count):
+            several[number % areas].apply(display("1", "x"))
+            several[number % areas].apply(display("2", "x", "update_display_data"))
+        assert sum(len(each.outputs) for each in several) == count
+
+    assert calls_of(lambda: show(400)) < 5 * calls_of(lambda: show(100))
+
+
+def test_what_is_cleared_is_changed_no_more_and_what_its_user_has_changed_is_his() -> None:
+    displays = Displays()
+    first, second = (applied(display("1", "x"), displays=displays) for _ in range(2))
+    (held,) = first.outputs
+    first.apply(message("clear_output"))
+    own = second.outputs[0]["data"] = {"text/plain": "own"}
+    third = applied(display("2", "x"), displays=displays)
+    assert held == shown("1")
+    assert second.outputs[0]["data"] is own
+    assert own == {"text/plain": "own"}
+    assert third.outputs == [shown("2")]
+
+
+def test_a_display_may_be_updated_by_its_own_data() -> None:
+    area = applied(display("1", "x"))
+    data = area.outputs[0]["data"]
+    data["text/plain"] = "2"
+    area.apply(
+        message(
+            "update_display_data",
+            data=data,
+            metadata=area.outputs[0]["metadata"],
+            transient={"display_id": "x"},
+        )
+    )
+    assert area.outputs == [{**shown("1"), "data": {"text/plain": "2"}}]
 
 
 @pytest.mark.parametrize("looked_at", [False, True])
@@ -312,6 +355,35 @@ def test_other_comms_are_left_alone() -> None:
 )
 def test_text_as_it_looks_in_the_end(text: str, seen: str) -> None:
     assert plain_text(text) == seen
+
+
+PIECES = ("a", "bc", "\r", "\b", "\x1b[K", "\x1b[1K", "\x1b[2K", "\x1b[31m")
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_any_line_looks_as_cell_by_cell(pieces: list[str]) -> None:
+    cells, at, erased = dict[int, str](), 0, False
+    for piece in pieces:
+        if piece.isalpha():
+            for letter in piece:
+                cells[at] = letter
+                at += 1
+        elif piece in "\r\b":
+            at = max(at - 1, 0) if piece == "\b" else 0
+        elif piece.endswith("K"):
+            erased = True
+            kept = {"\x1b[K": range(at), "\x1b[1K": range(at, 1000)}.get(piece, range(0))
+            cells = {place: cells[place] for place in kept if place in cells}
+    seen = "".join(cells.get(place, " ") for place in range(max(cells, default=-1) + 1))
+    shown = plain_text("".join(pieces))
+    assert (shown.rstrip(" ") if erased else shown) == seen
+
+
+def test_a_line_that_is_erased_again_and_again_costs_no_more_than_its_length() -> None:
+    """Where each erasure took the whole line these would take minutes."""
+    count = 200_000
+    assert plain_text("x" * count + "\x1b[1K" * count + "y") == " " * count + "y"
+    assert plain_text("x" * count + "\b\x1b[1Ky" * count) == " " * (count - 1) + "y"
 
 
 @pytest.mark.parametrize(

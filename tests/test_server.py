@@ -927,6 +927,8 @@ SAID: dict[str, tuple[int, Any, str]] = {
     "gateway": (401, {"message": "", "reason": "Unauthorized"}, "wants a token"),
     "login": (302, "", "redirects to hub/login: is its base URL right"),
     "page": (404, "<html><title>Jupyter Server</title></html>", "nothing at /api"),
+    # Where each were looked at to the end it would take minutes.
+    "unended": (404, "<title>" * 75_000, "nothing at /api"),
     "limit": (403, {"reason": "Resource Limit", "message": "no more"}, "refuses .Resource Limit: no more"),
     "proxy": (502, "<title>502 Bad\n Gateway</title>", "through what is before it .502 Bad Gateway"),
     "method": (405, {"message": "Method Not Allowed"}, "does not offer that"),

@@ -296,8 +296,9 @@ def words_of(text: str) -> tuple[str, bool]:
         said = json.loads(text)
     except (ValueError, RecursionError):
         if re.match(r"\s*<", text):
-            title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-            return (" ".join(title[1].split())[:WORDS] if title else ""), True
+            # To the end where it has none: or each that follows would be looked at to the end as well.
+            title = re.search(r"<title>(.*?)(</title>|\Z)", text, re.DOTALL | re.IGNORECASE)
+            return (" ".join(title[1].split())[:WORDS] if title and title[2] else ""), True
         return " ".join(text.split())[:WORDS], False
     if not isinstance(said, dict):
         return "", False

@@ -128,7 +128,8 @@ def _in_the_end(line: str) -> str:
 
 def _written(line: str) -> str:
     shown: list[str] = []
-    at = 0
+    # What is blank up to there is not blanked again, or each of many erasures would take the whole line.
+    at = blank = 0
     for piece in TOKENS.findall(line):
         erase = ERASE.fullmatch(piece)
         if piece == "\r":
@@ -136,11 +137,13 @@ def _written(line: str) -> str:
         elif piece == "\b":
             at = max(at - 1, 0)
         elif erase is not None:
-            if erase[1] in ("1", "2"):
-                shown[:at] = " " * at
+            if erase[1] in ("1", "2") and blank < at:
+                shown[blank:at] = " " * (at - blank)
+                blank = at
             if erase[1] != "1":
                 del shown[at:]
         elif piece[0] not in "\x1b\x9b":
+            blank = min(blank, at)
             shown[at : at + len(piece)] = piece
             at += len(piece)
     return "".join(shown).rstrip(" ") if ERASE.search(line) else "".join(shown)

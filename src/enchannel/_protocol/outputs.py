@@ -5,7 +5,7 @@
 * ``clear_output`` clears at once, or (``wait``) when the next output comes.
 * ``update_display_data`` changes every display of that id, in whichever list of the same :class:`Displays`, for as long
   as somebody holds that list; one that was never shown is not shown by its update. What is displayed again under its
-  id changes those that are there as well.
+  id changes those that are there as well: they have the same ``data`` and ``metadata``, which an update changes in place.
 * What an Output widget has captured is its own, where somebody looks after these widgets
   (:mod:`~enchannel._protocol.output_widgets`).
 
@@ -44,6 +44,9 @@ Example:
 
 OUTPUT_TYPES = frozenset(("stream", "display_data", "execute_result", "error"))
 """What an output may be, as nbformat has it."""
+
+SHOWN = ("data", "metadata")
+"""What of an output an update changes."""
 
 DISPLAYED = frozenset(("display_data", "execute_result", "update_display_data"))
 """What changes the displays that have its id."""
@@ -96,9 +99,35 @@ def display_id_of(message: Message) -> str | None:
 
 
 def _show(output: Output, content: dict[str, Any]) -> None:
-    for name in ("data", "metadata"):
+    for name in SHOWN:
         value = content.get(name)
         output[name] = dict(value) if isinstance(value, dict) else {}
+
+
+class _Display:
+    """What is displayed under an id: all who show it have this very data, and an update is one step."""
+
+    def __init__(self, output: Output) -> None:
+        self._parts: dict[str, dict[str, Any]] = {name: output[name] for name in SHOWN}
+
+    def change(self, content: dict[str, Any]) -> None:
+        """They show this instead."""
+        new: Output = {}
+        _show(new, content)
+        for name, part in self._parts.items():
+            part.clear()
+            part.update(new[name])
+
+    def show(self, output: Output) -> None:
+        """`output` shows it as well."""
+        output.update(self._parts)
+
+    def leave(self, output: Output) -> None:
+        """`output` stays as it is from now on."""
+        for name, part in self._parts.items():
+            # Unless its user has put something else there.
+            if output.get(name) is part:
+                output[name] = dict(part)
 
 
 class _Outputs(list[Output]):
@@ -111,6 +140,23 @@ class _Outputs(list[Output]):
     def __init__(self) -> None:
         super().__init__()
         self.displays: dict[str, list[Output]] = {}
+        # For as long as they are held, for nobody else holds those.
+        self._shown: dict[str, _Display] = {}
+
+    def show(self, output: Output, display_id: str, display: _Display) -> None:
+        """`output`, which is one of them, shows what is displayed under this id."""
+        display.show(output)
+        self._shown[display_id] = display
+        self.displays.setdefault(display_id, []).append(output)
+
+    def forget(self) -> None:
+        """There are none any more."""
+        for display_id, display in self._shown.items():
+            for output in self.displays[display_id]:
+                display.leave(output)
+        self._shown.clear()
+        self.displays.clear()
+        self.clear()
 
 
 class Widgets(Protocol):
@@ -150,22 +196,21 @@ class Displays:
 
     def __init__(self, on_first: Callable[[], object] = lambda: None) -> None:
         self.widgets: Widgets | None = None
-        # By their ids, for lists have no hash.
-        self._shown: weakref.WeakValueDictionary[int, _Outputs] = weakref.WeakValueDictionary()
+        self._shown: weakref.WeakValueDictionary[str, _Display] = weakref.WeakValueDictionary()
         self._on_first = on_first
 
-    def add(self, outputs: _Outputs) -> None:
-        """It shows one."""
+    def of(self, output: Output, display_id: str) -> _Display:
+        """What is displayed under this id, which is `output` now."""
         if not self._shown:
             self._on_first()
-        self._shown[id(outputs)] = outputs
+        return self._shown.setdefault(display_id, _Display(output))
 
     def update(self, message: Message, display_id: str) -> None:
         """Applies `message`, which has this id, to what is shown under it."""
         if message.msg_type in DISPLAYED:
-            for outputs in self._shown.values():
-                for output in outputs.displays.get(display_id, ()):
-                    _show(output, message.content)
+            display = self._shown.get(display_id)
+            if display is not None:
+                display.change(message.content)
 
     def overhear(self, messages: Iterable[Message]) -> None:
         """Applies what no :class:`OutputArea` is given: updates, and what widgets capture."""
@@ -279,9 +324,8 @@ class OutputArea:
         self._join()
         self._stream = output if is_stream else None
         self._outputs.append(output)
-        if display_id is not None:
-            self._outputs.displays.setdefault(display_id, []).append(output)
-            self._displays.add(self._outputs)
+        if display_id is not None and output["output_type"] in DISPLAYED:
+            self._outputs.show(output, display_id, self._displays.of(output, display_id))
 
     def _append(self, text: str) -> None:
         if "\udc00" <= text[:1] <= "\udfff":
@@ -297,8 +341,7 @@ class OutputArea:
         self._clear_at_next = False
         self._stream = None
         self._text.clear()
-        self._outputs.clear()
-        self._outputs.displays.clear()
+        self._outputs.forget()
 
     def _join(self) -> None:
         if self._stream is None or not self._text:
