@@ -76,6 +76,27 @@ async def replied_without_idle(kernel: Kernel, task: Task) -> tuple[bytes, Messa
     return asked
 
 
+async def test_what_was_asked_of_a_subshell_is_forgotten_when_it_is_answered() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        newest = ch._core.requests.questions.newest
+        for subshell in ("a", "b"):
+            request = messages.message("inspect_request", {}, subshell_id=subshell)
+            task = start(tasks, ch.request, request)
+            asked = await kernel.asked()
+            other = await kernel.asked()
+            assert other[1].header["subshell_id"] == subshell
+            assert newest("shell", subshell) is not None
+            for each in (asked, other):
+                kernel.status(each[1], "busy")
+                kernel.reply(each)
+                kernel.status(each[1], "idle")
+            await finished(task)
+            await anyio.wait_all_tasks_blocked()
+            del task
+            gc.collect()
+            assert newest("shell", subshell) is None
+
+
 # An execution that has its reply, and not its idle status.
 
 

@@ -7,6 +7,7 @@ the next one may have been asked before it was known.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,9 @@ class Questions:
         self._seam = seam
         self._filed = filed
         self._asked: dict[str, tuple[Inquiry | None, Probe]] = {}
-        self._newest: dict[tuple[ChannelName, str | None], Inquiry] = {}
+        # For as long as it is unanswered, or a request looks at it: a subshell may be one of thousands.
+        self._newest: weakref.WeakValueDictionary[tuple[ChannelName, str | None], Inquiry]
+        self._newest = weakref.WeakValueDictionary()
         self._waiting: set[Inquiry] = set()
         self._inquired = 0
         self._quiet = Bell()
@@ -94,7 +97,7 @@ class Questions:
         return True
 
     def newest(self, channel: ChannelName, subshell: str | None) -> Inquiry | None:
-        """What was asked last behind `channel`."""
+        """What was asked last behind `channel`, where that is unanswered or somebody looks at it."""
         return self._newest.get((channel, subshell))
 
     def inquire(self, channel: ChannelName, subshell: str | None, now: float) -> Inquiry:
