@@ -407,7 +407,7 @@ async def test_yes_and_no_are_said_in_python(name: str, value: Any) -> None:
 async def test_the_kernel_is_asked_for_its_facts_once_a_session() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         info = await ch.kernel_info()
-        assert await ch.kernel_info() is info
+        assert await ch.kernel_info() == info
         assert len(kernel.transcript.messages("> control kernel_info_request")) == 1
         await kernel.restart()
         await ch.request("is_complete_request", {"code": "1"})
@@ -415,6 +415,22 @@ async def test_the_kernel_is_asked_for_its_facts_once_a_session() -> None:
         await ch.kernel_info()
         # One of them asked whether it was there again.
         assert len(kernel.transcript.messages("> control kernel_info_request")) == 3
+
+
+async def test_everybody_has_his_own_copy_of_the_kernels_facts() -> None:
+    nested: list[Any] = []
+    for _ in range(450):
+        nested = [nested]
+    facts = {"supported_features": ["kernel subshells"], "banner": nested}
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.on("kernel_info_request", lambda request: facts)
+        info: Any = await ch.kernel_info()
+        same: Any = await ch.kernel_info()
+        assert info == same
+        assert info["banner"] is not same["banner"]
+        info["supported_features"].clear()
+        del info["banner"]
+        assert await ch.kernel_info() == same
 
 
 async def test_a_program_that_was_away_has_missed_no_answer() -> None:

@@ -117,14 +117,14 @@ class Conversations:
         return await self.core.request(name, prepared, tied=tied)
 
     async def kernel_info(self) -> dict[str, Any]:
-        """What the kernel says of itself, asked for once in each epoch."""
+        """What the kernel says of itself, asked for once in each epoch; a copy for each who asks."""
         self.core.raise_if_over()
         epoch = self.core.life.epoch
         if self._info is None or self._info[0] != epoch:
             self._info = epoch, await self._ask_kernel_info()
         else:
             await checkpoint()
-        return self._info[1]
+        return _copied(self._info[1])
 
     async def _ask_kernel_info(self) -> dict[str, Any]:
         """Asks on control, where no cell is in the way, and soon on shell, where every kernel answers."""
@@ -150,3 +150,16 @@ class Conversations:
         if not answers:
             raise failures[-1]
         return raise_for_status(answers[0]).content
+
+
+def _copied(content: dict[str, Any]) -> dict[str, Any]:
+    """A copy of what was JSON; a kernel may nest it more deeply than :func:`copy.deepcopy` goes."""
+    copied = content.copy()
+    waiting: list[dict[str, Any] | list[Any]] = [copied]
+    while waiting:
+        into: Any = waiting.pop()
+        for key, value in [*(into.items() if isinstance(into, dict) else enumerate(into))]:
+            if isinstance(value, (dict, list)):
+                into[key] = value.copy()
+                waiting.append(into[key])
+    return copied
