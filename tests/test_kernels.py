@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import stat
 import sys
@@ -340,6 +341,31 @@ async def test_some_of_its_channels_outlive_a_restart(channels: Any) -> None:
         assert (await ch.request("kernel_info_request", channel=asked)).content["status"] == "ok"
         await kernel.kill()
         assert (await ch.wait_lost()).reason == "exited"
+
+
+async def test_one_whose_directories_were_tidied_up_can_be_restarted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    async with opened(transport="ipc") as (kernel, ch):
+        sockets = Path(kernel.connection_info.ip).parent
+        for directory in (sockets, tmp_path / "runtime"):
+            shutil.rmtree(directory)
+        await kernel.restart()
+        assert (await ch.run("pid")).text == f"{kernel.pid}"
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+
+
+async def test_a_directory_that_is_somebody_elses_by_now_is_not_used(tmp_path: Path) -> None:
+    async with open_kernel(scripted(), transport="ipc") as kernel:
+        sockets = Path(kernel.connection_info.ip).parent
+        shutil.rmtree(sockets)
+        sockets.symlink_to(tmp_path)
+        with pytest.raises(KernelLaunchError, match="cannot hold its address: .*somebody else"):
+            await kernel.restart()
+        sockets.unlink()
+        await kernel.restart()
+        assert kernel.returncode is None
 
 
 async def test_one_that_has_exited_can_be_restarted() -> None:

@@ -14,10 +14,12 @@ Source: "Connection files" in "Making kernels for Jupyter", jupyter_client.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import uuid
@@ -80,7 +82,6 @@ class ConnectionFile:
             hold: Whether to keep its ports for the kernel until :meth:`release`.
         """
         self.release()
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._transport == "ipc" and not self._directory:
             self._directory = _short_directory()
         self._data = {
@@ -105,7 +106,8 @@ class ConnectionFile:
             self._hold(self._data[f"{name}_port"])
 
     def write(self) -> None:
-        """Writes the file, also where the kernel has removed or rewritten it."""
+        """Writes the file, also where somebody has removed or rewritten it, or removed its directory."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(self.path, self._data)
 
     def is_named_in(self, text: str) -> bool:
@@ -119,8 +121,15 @@ class ConnectionFile:
         self._transport, self._directory = "tcp", ""
 
     def remove_sockets(self) -> None:
-        """Removes the ipc sockets of a kernel that has exited: a child of it may still listen on them."""
+        """Removes the ipc sockets of a kernel that has exited: a child of it may still listen on them.
+
+        Their directory is there behind it: who tidies up temporary files may have removed it.
+
+        Raises:
+            OSError: There is no directory of ours where it was.
+        """
         if self._directory:
+            _make_private(self._directory)
             for path in Path(self._directory).iterdir():
                 path.unlink(missing_ok=True)
 
@@ -294,6 +303,16 @@ def _short_directory() -> str:
         os.rmdir(directory)
         directory = tempfile.mkdtemp(prefix="enchannel-", dir="/tmp")
     return directory
+
+
+def _make_private(directory: str) -> None:
+    """Makes it where it is gone; somebody else may have made one of that name meanwhile."""
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        found = os.lstat(directory)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(errno.EACCES, "somebody else's", directory) from None
 
 
 def runtime_directory() -> Path:

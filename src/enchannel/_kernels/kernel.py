@@ -374,8 +374,8 @@ class Kernel:
         for core in self._open - told:
             begin_restart(core)
         await self._running.stop(restart=True, now=now)
-        self._file.remove_sockets()
         with self._running.cannot("hold its address"):
+            self._file.remove_sockets()
             self._file.hold()
         async with unwrapping_task_group() as tasks:
             for core in self._open - told:
