@@ -134,6 +134,23 @@ def test_a_list_in_the_hands_of_its_user_harms_nobody() -> None:
             {"output_type": "error", "ename": "", "evalue": "", "traceback": ["5"]},
         ),
         (
+            message("error", ename=5, evalue={"a": 1}, traceback=[1, None, ["x"], "y"]),
+            {"output_type": "error", "ename": "5", "evalue": "", "traceback": ["1", "", "", "y"]},
+        ),
+        (
+            message("error", ename=["E"], evalue=1.5, traceback={"a": 1}),
+            {"output_type": "error", "ename": "", "evalue": "1.5", "traceback": [""]},
+        ),
+        (
+            message("execute_result", execution_count="x"),
+            {
+                "output_type": "execute_result",
+                "data": {},
+                "metadata": {},
+                "execution_count": None,
+            },
+        ),
+        (
             message("display_data", data="x", metadata=[1], transient="y"),
             {"output_type": "display_data", "data": {}, "metadata": {}},
         ),

@@ -55,7 +55,8 @@ DISPLAYED = frozenset(("display_data", "execute_result", "update_display_data"))
 def output_of(message: Message) -> Output | None:
     """The output, in nbformat's shape, that `message` is; ``None`` where it is no output.
 
-    What a kernel leaves out is empty, and so is what is of the wrong type.
+    What a kernel leaves out is empty, and so is what is of the wrong type; a number where text
+    belongs is its digits.
 
     Args:
         message: What came on iopub.
@@ -76,18 +77,20 @@ def output_of(message: Message) -> Output | None:
         return {"output_type": kind, "name": text_of(content.get("name")) or "stdout", "text": text}
     if kind == "error":
         traceback = content.get("traceback") or []
+        lines = traceback if isinstance(traceback, list) else [traceback]
         return {
             "output_type": kind,
-            "ename": content.get("ename") or "",
-            "evalue": content.get("evalue") or "",
-            "traceback": traceback if isinstance(traceback, list) else [text_of(traceback)],
+            "ename": text_of(content.get("ename")),
+            "evalue": text_of(content.get("evalue")),
+            "traceback": [text_of(line) for line in lines],
         }
     if kind not in ("display_data", "execute_result"):
         return None
     output: Output = {"output_type": kind}
     _show(output, content)
     if kind == "execute_result":
-        output["execution_count"] = content.get("execution_count")
+        count = content.get("execution_count")
+        output["execution_count"] = count if type(count) is int else None
     return output
 
 
