@@ -463,10 +463,43 @@ async def test_a_context_that_is_terminated_is_survived(raw_kernel: RawKernel) -
 
 
 def test_wrong_sockets_are_refused() -> None:
+    import zmq
+
     with pytest.raises(LocalProtocolError, match="unknown channel 'hb'"):
         wrap_sockets({"hb": None})  # type: ignore[dict-item]
     with pytest.raises(LocalProtocolError, match=r"shell is no open zmq\.Socket"):
         wrap_sockets({"shell": "socket"})  # type: ignore[dict-item]
+    nothing: Any
+    for nothing in ({}, None, [], "shell"):
+        with pytest.raises(LocalProtocolError, match="sockets maps some of shell, .* to sockets"):
+            wrap_sockets(nothing)
+    with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+        with pytest.raises(LocalProtocolError, match="shell is a DEALER socket, not PUB"):
+            wrap_sockets({"shell": publisher})
+        with pytest.raises(LocalProtocolError, match="iopub is a SUB socket, not PUB"):
+            wrap_sockets({"iopub": publisher})
+
+
+@pytest.mark.parametrize("key", [5, None, bytearray(b"key"), "\ud800"])
+def test_a_key_of_sockets_is_text_or_bytes(key: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="key is text or bytes"):
+        wrap_sockets({}, key=key)
+
+
+@pytest.mark.parametrize("transport", [None, 5, {}])
+def test_channels_are_opened_over_a_transport(transport: Any) -> None:
+    with pytest.raises(
+        LocalProtocolError, match="transport is a Transport .see wrap_sockets., not"
+    ):
+        open_channels(transport)
+
+
+async def test_channels_that_are_none_are_refused(raw_kernel: RawKernel) -> None:
+    async with raw_kernel.open() as ch:
+        channel: Any
+        for channel in ([], 5, "nowhere"):
+            with pytest.raises(LocalProtocolError, match="unknown channel"):
+                ch.subscribe(channel)
 
 
 CONFIG = {f"{name}_port": 1 for name in ("shell", "control", "stdin", "iopub", "hb")}
@@ -490,6 +523,8 @@ CONFIG = {f"{name}_port": 1 for name in ("shell", "control", "stdin", "iopub", "
         ({"connect_timeout": None}, "connect_timeout is seconds, above 0, not None"),
         ({"max_buffer_size": 0}, "max_buffer_size is a number of messages"),
         ({"max_buffer_size": True}, "max_buffer_size is a number of messages"),
+        ({"max_backlog_bytes": -1}, "max_backlog_bytes is a number of bytes, 0 or more, or"),
+        ({"context": 5}, r"context is a zmq\.Context, or None, not 5"),
     ],
 )
 def test_wrong_arguments_are_refused_at_the_call(arguments: dict[str, Any], complaint: str) -> None:

@@ -269,8 +269,11 @@ async def test_a_subshell_whose_creation_was_cancelled_is_deleted(answered: str)
 
 async def test_a_target_is_a_name() -> None:
     async with conversation() as (ch, _, _tasks):
-        with pytest.raises(LocalProtocolError, match="target_name is the name of a comm target"):
-            ch.open_comm("")
+        name: Any
+        for name in ("", 5, [], None):
+            for function in (ch.open_comm, ch.accept_comms):
+                with pytest.raises(LocalProtocolError, match="target_name is the name of a comm"):
+                    function(name)
 
 
 @pytest.mark.parametrize("what", ["open_subshell", "open_debug_session"])

@@ -395,6 +395,23 @@ async def test_code_that_is_no_text_is_refused_at_the_call() -> None:
             ch.execute(b"1")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("subshell_id", ["", 5, ["s"]])
+async def test_a_subshell_that_is_none_is_refused_at_the_call(subshell_id: Any) -> None:
+    async with conversation() as (ch, _, _tasks):
+        with pytest.raises(LocalProtocolError, match="subshell_id is a text that is not empty, or"):
+            ch.execute("1", subshell_id=subshell_id)
+
+
+@pytest.mark.parametrize("check", ["no", 1, None])
+async def test_whether_an_error_is_raised_is_said_in_python(check: Any) -> None:
+    async with conversation() as (ch, kernel, _tasks):
+        with pytest.raises(LocalProtocolError, match=f"check is True or False, not {check!r}"):
+            with anyio.fail_after(10):
+                await ch.run("1", check=check)
+        sent = await ch.shell.send(message("x_request"))
+        assert (await kernel.asked())[1] == sent
+
+
 @pytest.mark.parametrize("name", ["silent", "stop_on_error", "interrupt_on_cancel"])
 @pytest.mark.parametrize("value", ["yes", 1, None])
 async def test_yes_and_no_are_said_in_python(name: str, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import shutil
@@ -435,6 +436,13 @@ async def test_behind_its_block_nothing_begins() -> None:
         ({"launcher": ["a\0b"]}, "launcher is a sequence of texts, without NUL"),
         ({"env": {"A": "b\0"}}, "env maps names of variables to texts, without NUL"),
         ({"cwd": "/tmp\0"}, "cwd is the path of a directory"),
+        ({"cwd": "/\ud800"}, "cwd is the path of a directory"),
+        ({"launcher": ["\ud800"]}, "launcher is a sequence of texts, without NUL"),
+        ({"env": {"A": "\ud800"}}, "env maps names of variables to texts, without NUL"),
+        ({"env": {"": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"env": {"A=B": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"startup_timeout": True}, "startup_timeout is seconds, above 0, not True"),
+        ({"startup_timeout": math.nan}, "startup_timeout is seconds, above 0, not nan"),
     ],
 )
 def test_what_the_system_would_refuse_is_told_at_the_call(options: Any, said: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from enchannel import LocalProtocolError, Message
+from enchannel import LocalProtocolError, Message, messages
 from enchannel._protocol.message import prepare
 
 HEADER = {"msg_id": "1", "msg_type": "status", "session": "s", "username": "u", "extra": 1}
@@ -163,12 +163,22 @@ def test_a_datetime_is_written_as_text() -> None:
         ({"header": {"msg_type": "x"}, "content": [1]}, "content of a body is a dict, not list"),
         ({"header": "x"}, "header of a body is a dict, not str"),
         ({"header": {"msg_type": "x"}, "buffers": b"x"}, "buffers is a list of buffers"),
+        ({"header": {"msg_type": "x"}, "buffers": 5}, "buffers is a list of buffers, not int"),
+        ({"header": {"msg_type": "x"}, "buffers": [5]}, "a buffer has the buffer protocol"),
         ("execute_request", "a body is a dict or a Message, not str"),
     ],
 )
 def test_a_wrong_body_is_refused_with_the_reason(body: Any, complaint: str) -> None:
     with pytest.raises(LocalProtocolError, match=complaint):
         prepare(body, session="", username="")
+
+
+@pytest.mark.parametrize("buffers", [5, b"x", None])
+def test_buffers_are_several(buffers: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="buffers is a list of buffers, not"):
+        Message({}, buffers=buffers)
+    with pytest.raises(LocalProtocolError, match="buffers is a list of buffers, not"):
+        messages.comm_msg("c", buffers=buffers)
 
 
 def test_buffers_are_views_and_outlive_a_pickle() -> None:

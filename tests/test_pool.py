@@ -310,7 +310,7 @@ async def test_a_lease_may_be_given_back_by_another_task() -> None:
             "'max_size', which open_channels has not",
         ),
         ({"max_kernels": 1, "channel_options": 5}, "channel_options is a mapping"),
-        ({"max_kernels": 1, "max_idle": -1}, "max_idle is seconds"),
+        ({"max_kernels": 1, "max_idle": -1}, "max_idle is a number of seconds"),
         ({"max_kernels": 1, "cwd": 5}, "cwd is the path"),
     ],
 )

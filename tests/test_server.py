@@ -1075,6 +1075,8 @@ def test_wrong_arguments_are_told_at_the_call(arguments: dict[str, Any], said: s
         ({"name": ""}, "name is text"),
         ({"path": 5}, "path is text"),
         ({"env": {"A": 1}}, "env maps"),
+        ({"env": {"": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"env": {"A=B": "b"}}, "a name in env is not empty, and has no = in it"),
         ({"startup_timeout": -1}, "startup_timeout is seconds"),
     ],
 )

@@ -320,7 +320,8 @@ class KernelChannels:
             target_name: What the kernel opens comms to.
 
         Raises:
-            LocalProtocolError: On entry, where they are accepted already.
+            LocalProtocolError: At the call, for a target that is no name; on entry, where they are
+                accepted already.
             anyio.ClosedResourceError: On entry: the block of the channels was left.
             KernelDied: On entry: the kernel is lost.
         """
@@ -419,8 +420,9 @@ class KernelChannels:
         Raises:
             LocalProtocolError: There is no such channel.
         """
-        names: list[ChannelName] = [self._core.name(channel) for channel in dict.fromkeys(channels)]
-        return Subscription(self._core.delivery, names or self._core.channels, tagged=True)
+        names: list[ChannelName] = [self._core.name(channel) for channel in channels]
+        chosen = list(dict.fromkeys(names)) or self._core.channels
+        return Subscription(self._core.delivery, chosen, tagged=True)
 
     def statistics(self) -> ChannelStatistics:
         """Counts of what happened so far; no I/O."""

@@ -17,12 +17,12 @@ from ._core.delivery import Listener
 from ._core.opening import OnMade, opened
 from ._exceptions import LocalProtocolError
 from ._log import logger
-from ._protocol.arguments import check_seconds, checked_size, encoded, is_number
+from ._protocol.arguments import check_amount, check_seconds, checked_size, encoded
 from ._protocol.connection_info import Config, ConnectionInfo, sockets_for
 from ._protocol.message import CHANNELS, ChannelName, Message
 from ._streams import Channel
 from ._transports.base import Transport
-from ._transports.zmq_open import connect_zmq
+from ._transports.zmq_open import check_context, connect_zmq
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -173,6 +173,8 @@ def open_channels(
             async with open_channels(transport, owned=True) as ch:
                 await ch.shell.send(messages.kernel_info_request())
     """
+    if not isinstance(transport, Transport):
+        raise LocalProtocolError(f"transport is a Transport (see wrap_sockets), not {transport!r}")
 
     async def given() -> Transport:
         return transport
@@ -334,6 +336,7 @@ def _open_zmq(
     routing_id = parse_identity(identity)
     topics = parse_topics(subscription)
     checked_size(max_message_size)
+    check_context(context)
 
     async def connect() -> Transport:
         if info.exposed:
@@ -393,10 +396,7 @@ def open_made_channels(
         ("max_backlog_size", max_backlog_size, 0, "messages"),
         ("max_backlog_bytes", max_backlog_bytes, 0, "bytes"),
     ):
-        if not is_number(limit) or not limit >= least:
-            raise LocalProtocolError(
-                f"{name} is a number of {unit}, {least} or more, or math.inf, not {limit!r}"
-            )
+        check_amount(name, limit, least, unit)
     make_core = partial(
         Core,
         session=session,

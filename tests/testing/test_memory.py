@@ -12,10 +12,11 @@ import pytest
 import trio
 import trio.testing
 
-from enchannel import EnchannelError, Message, Transport, open_channels
+from enchannel import EnchannelError, LocalProtocolError, Message, Transport, open_channels
 from enchannel.testing import (
     FakeKernel,
     KernelEnd,
+    Pipe,
     check_transport,
     memory_transport_pair,
     open_fake_kernel,
@@ -31,6 +32,13 @@ def message(number: int) -> Message:
 
 def numbers(messages: list[Message]) -> list[int]:
     return [each.content["number"] for each in messages]
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, "x", True, None])
+def test_messages_are_lost_by_number(count: Any) -> None:
+    for fault in (Pipe().drop, Pipe().duplicate):
+        with pytest.raises(LocalProtocolError, match="count is a number of messages, 0 or more"):
+            fault(count)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -301,9 +301,13 @@ class Comms:
             comm.end(left=True)
             self.forget(comm)
 
-    @asynccontextmanager
-    async def accept(self, target_name: str) -> AsyncIterator[IncomingComms]:
+    def accept(self, target_name: str) -> AbstractAsyncContextManager[IncomingComms]:
         """The scope in which comms that the kernel opens to `target_name` are accepted."""
+        _check_target(target_name)
+        return self._accepted(target_name)
+
+    @asynccontextmanager
+    async def _accepted(self, target_name: str) -> AsyncIterator[IncomingComms]:
         if target_name in self._targets:
             raise LocalProtocolError(f"comms to {target_name!r} are being accepted already")
         await checkpoint_if_cancelled()
@@ -330,14 +334,18 @@ async def _tell_kernel(comms: Sequence[CommFeed]) -> None:
         await comm.tell_kernel()
 
 
+def _check_target(target_name: object) -> None:
+    if not isinstance(target_name, str) or not target_name:
+        raise LocalProtocolError(f"target_name is the name of a comm target, not {target_name!r}")
+
+
 def new_comm(
-    target_name: object,
+    target_name: str,
     data: Mapping[str, Any] | None,
     buffers: Sequence[Buffer],
     metadata: Mapping[str, Any] | None,
 ) -> Message:
     """The ``comm_open`` of a fresh comm."""
-    if not isinstance(target_name, str) or not target_name:
-        raise LocalProtocolError(f"target_name is the name of a comm target, not {target_name!r}")
+    _check_target(target_name)
     comm_id = new_id()
     return messages.comm_open(comm_id, target_name, data, buffers=buffers, metadata=metadata)

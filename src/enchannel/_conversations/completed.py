@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from .._exceptions import ReplyError
-from .._protocol.errors import text_of
+from .._protocol.errors import LocalProtocolError, text_of
 from .._protocol.message import Message
 from .._protocol.output_text import text_of_outputs
 from .conversations import Conversations
@@ -76,6 +76,9 @@ async def run_code(
     **options: Unpack[ExecuteOptions],
 ) -> CompletedExecution:
     """Runs `code` to its end; see :meth:`enchannel.KernelChannels.run`."""
+    raises: object = check
+    if not isinstance(raises, bool):
+        raise LocalProtocolError(f"check is True or False, not {check!r}")
     block = execute_code(conversations, code, streamed=False, tied=tied, **options)
     async with block as execution:
         reply = await execution.wait()

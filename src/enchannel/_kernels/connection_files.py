@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._exceptions import ConnectionFileError
+from .._protocol.arguments import is_system_text
 from .._protocol.connection_info import SOCKETS, ConnectionInfo
 from .._transports.zmq_open import new_curve_keys
 
@@ -221,12 +222,7 @@ def write_connection_file(
 
 def _is_path(path: object) -> bool:
     """Whether the system could have a file of this name."""
-    if not isinstance(path, (str, os.PathLike)):
-        return False
-    try:
-        return b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        return False
+    return is_system_text(os.fspath(path) if isinstance(path, os.PathLike) else path)
 
 
 def _path(path: object) -> Path:

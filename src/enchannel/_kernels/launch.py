@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from .._exceptions import KernelLaunchError, LocalProtocolError
+from .._protocol.arguments import check_env, check_seconds, is_system_text
 from .._transports.zmq_open import has_curve
 from .specs import LOCAL, KernelSpec
 
@@ -47,8 +48,8 @@ class Launch:
         startup_timeout: float = STARTUP_TIMEOUT,
     ) -> Launch:
         """What the arguments of :func:`~enchannel.open_kernel` come to, with its errors."""
-        where: object = cwd
-        if cwd is not None and (not isinstance(where, (str, os.PathLike)) or "\0" in str(where)):
+        where: object = os.fspath(cwd) if isinstance(cwd, os.PathLike) else cwd
+        if where is not None and not is_system_text(where):
             raise LocalProtocolError(f"cwd is the path of a directory, not {cwd!r}")
         _check(env, transport, encryption, startup_timeout)
         for what, several in (("launcher", launcher), ("extra_arguments", extra_arguments)):
@@ -97,21 +98,15 @@ class Launch:
 
 
 def _check(env: object, transport: str, encryption: str, startup_timeout: object) -> None:
-    if env is not None and not (isinstance(env, Mapping) and _are_text([*env, *env.values()])):
-        raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
-    if isinstance(env, Mapping) and any("=" in name or not name for name in env):
-        raise LocalProtocolError("a name in env is not empty, and has no = in it")
+    check_env(env, is_system_text)
     for what, value, known in (
         ("transport", transport, ("auto", "ipc", "tcp")),
         ("encryption", encryption, ("auto", "required", "off")),
     ):
         if value not in known:
             raise LocalProtocolError(f"{what} is one of {', '.join(known)}, not {value!r}")
-    if not isinstance(startup_timeout, (int, float)) or not startup_timeout > 0:
-        raise LocalProtocolError(f"startup_timeout is seconds, above 0, not {startup_timeout!r}")
+    check_seconds("startup_timeout", startup_timeout)
 
 
 def _are_text(several: object) -> bool:
-    if not isinstance(several, Sequence):
-        return False
-    return all(isinstance(one, str) and "\0" not in one for one in several)
+    return isinstance(several, Sequence) and all(map(is_system_text, several))

@@ -28,7 +28,7 @@ from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelLaunchError, LocalProtocolError
 from .._groups import BlockTasks, block_task_group
 from .._open_channels import OpenOptions
-from .._protocol.arguments import is_number
+from .._protocol.arguments import check_amount
 from .kernel import Kernel
 from .launch import Launch
 from .opening import opened
@@ -380,8 +380,7 @@ def open_kernel_pool(
     most: object = max_kernels
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
         raise LocalProtocolError(f"max_kernels is a number, 1 or more, not {max_kernels!r}")
-    if not is_number(max_idle) or not max_idle >= 0:
-        raise LocalProtocolError(f"max_idle is seconds, 0 or more, not {max_idle!r}")
+    check_amount("max_idle", max_idle, 0, "seconds")
     given: object = channel_options
     if given is not None and not isinstance(given, Mapping):
         raise LocalProtocolError(f"channel_options is a mapping, not {type(given).__name__}")

@@ -29,7 +29,7 @@ from .._exceptions import (
 )
 from .._groups import block_task_group
 from .._open_channels import CONNECT_TIMEOUT
-from .._protocol.arguments import check_seconds, is_text
+from .._protocol.arguments import check_env, check_seconds, is_text
 from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.server_url import ServerUrl
@@ -320,10 +320,7 @@ def _check_start(name: object, path: object, env: object, startup_timeout: float
     for what, text in (("name", name), ("path", path)):
         if text is not None and not (text and _is_sendable(text)):
             raise LocalProtocolError(f"{what} is text that is not empty, or None, not {text!r}")
-    if env is not None and not (
-        isinstance(env, Mapping) and all(map(_is_sendable, (*env, *env.values())))
-    ):
-        raise LocalProtocolError("env maps names of variables to texts, without NUL characters")
+    check_env(env, _is_sendable)
     check_seconds("startup_timeout", startup_timeout)
 
 

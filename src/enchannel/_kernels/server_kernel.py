@@ -34,7 +34,7 @@ from .._exceptions import (
 )
 from .._groups import unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
-from .._protocol.arguments import check_seconds, checked_size, is_number
+from .._protocol.arguments import check_amount, check_seconds, checked_size
 from .._protocol.connection_info import sockets_for
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire
@@ -191,8 +191,7 @@ def _make_transport(
     check_kernel_id(kernel_id)
     carried = sockets_for(channels)
     names: list[ChannelName] = [name for name in CHANNELS if name in carried]
-    if not is_number(max_sent_size) or not max_sent_size >= 1:
-        raise LocalProtocolError(f"max_sent_size is bytes, 1 or more, not {max_sent_size!r}")
+    check_amount("max_sent_size", max_sent_size, 1, "bytes")
     chosen: object = str(uuid.uuid4()) if session is None else session
     if not (isinstance(chosen, str) and chosen.isascii() and 1 <= len(chosen) <= 255):
         raise LocalProtocolError(

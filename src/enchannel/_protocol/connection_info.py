@@ -277,11 +277,8 @@ def _port(data: Mapping[str, Any], field: str, source: str) -> int:
     if field not in data:
         raise ConnectionFileError(f"{source}: {field} is missing")
     value = data[field]
-    try:
-        # Through str, because int() would take 1.5 and True for ports.
-        port = int(str(value))
-    except ValueError:
-        port = 0
+    # As text, because int() would take 1.5, True and "1_2" for ports.
+    port = int(value) if re.fullmatch("[0-9]{1,5}", str(value)) else 0
     if not 0 < port < 65536:
         raise ConnectionFileError(f"{source}: {field} is a port from 1 to 65535, not {value!r}")
     return port

@@ -42,8 +42,8 @@ def message(
         subshell_id: The subshell that is to handle it; none for the main shell.
 
     Raises:
-        LocalProtocolError: `content` or `metadata` is no mapping, or one of `buffers` is nothing
-            with bytes.
+        LocalProtocolError: `content` or `metadata` is no mapping, `buffers` are none, or
+            `subshell_id` is no text.
 
     Example:
         .. code-block:: python
@@ -54,7 +54,10 @@ def message(
     """
     header: dict[str, Any] = {"msg_type": msg_type}
     if subshell_id is not None:
+        if not (subshell_id and isinstance(subshell_id, str)):
+            raise LocalProtocolError(
+                f"subshell_id is a text that is not empty, or None, not {subshell_id!r}"
+            )
         header["subshell_id"] = subshell_id
-    return Message(
-        header, {}, mapping("metadata", metadata), mapping("content", content), tuple(buffers)
-    )
+    parts = mapping("metadata", metadata), mapping("content", content)
+    return Message(header, {}, *parts, buffers)

@@ -88,6 +88,9 @@ def channel_of_type(msg_type: str) -> ChannelName:
 
 
 def _as_views(buffers: Iterable[Buffer]) -> Sequence[memoryview]:
+    given: object = buffers
+    if isinstance(given, (str, bytes, bytearray, memoryview)) or not isinstance(given, Iterable):
+        raise LocalProtocolError(f"buffers is a list of buffers, not {type(given).__name__}")
     return tuple(map(_as_view, buffers))
 
 
@@ -322,7 +325,7 @@ def _parts(body: Body) -> _Parts:
                 "content and buffers"
             )
         named = map(body.get, _DICT_PARTS)
-        buffers = body.get("buffers", ())
+        buffers = () if body.get("buffers") is None else body["buffers"]
         beside = body
     else:
         raise LocalProtocolError(f"a body is a dict or a Message, not {type(body).__name__}")
@@ -341,9 +344,7 @@ def _parts(body: Body) -> _Parts:
             "the body needs a message type: "
             '{"header": {"msg_type": "execute_request"}, "content": {...}}'
         )
-    if isinstance(buffers, (str, bytes, bytearray, memoryview)):
-        raise LocalProtocolError(f"buffers is a list of buffers, not {type(buffers).__name__}")
-    return header, parent_header, metadata, content, tuple(buffers) if buffers else ()
+    return header, parent_header, metadata, content, buffers
 
 
 def _copied(name: str, part: object) -> dict[str, Any]:

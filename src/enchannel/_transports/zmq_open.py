@@ -34,7 +34,14 @@ from .zmq import LINGER, ZmqTransport, shared_context
 from .zmq_link import LEFT_TO_US, RETRY_INTERVAL, Link
 from .zmq_outgoing import Outgoing
 
-__all__ = ["connect_endpoints", "connect_zmq", "has_curve", "new_curve_keys", "wrap_sockets"]
+__all__ = [
+    "check_context",
+    "connect_endpoints",
+    "connect_zmq",
+    "has_curve",
+    "new_curve_keys",
+    "wrap_sockets",
+]
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 10, 5, 3
 """Seconds of silence before the system asks whether the peer's machine is there, seconds between the
@@ -174,7 +181,7 @@ def _connect(
     monitored = not endpoints[0].startswith("inproc:") and name != "hb"
     with contextlib.ExitStack() as undo:
         try:
-            socket = context.socket(zmq.SUB if name == "iopub" else zmq.DEALER)
+            socket = context.socket(_kind_of(name))
             undo.callback(socket.close, linger=0)
             for option, value in options.items():
                 socket.set(option, value)
@@ -187,6 +194,16 @@ def _connect(
             raise KernelConnectError(f"cannot connect {name} to {seen}", {name: seen}) from error
         undo.pop_all()
     return link
+
+
+def _kind_of(channel: str) -> zmq.SocketType:
+    return zmq.SUB if channel == "iopub" else zmq.DEALER
+
+
+def check_context(context: object) -> None:
+    """Raises ``LocalProtocolError`` where no sockets can be made of `context`, the argument of that name."""
+    if context is not None and not isinstance(context, zmq.Context):
+        raise LocalProtocolError(f"context is a zmq.Context, or None, not {context!r}")
 
 
 def _configure(socket: zmq.Socket[bytes], identity: bytes, name: str) -> None:
@@ -220,14 +237,16 @@ def wrap_sockets(
     transport leaves them open. Sockets of :mod:`zmq.asyncio` are fine.
 
     Args:
-        sockets: For each channel its socket, DEALER or SUB; a channel left out is not carried.
+        sockets: For each channel its socket, for iopub SUB and else DEALER; a channel left out is
+            not carried.
         key: The secret that messages are signed with.
         signature_scheme: ``"hmac-sha256"`` and the like.
         max_message_size: Bytes that a message which arrives may have; see
             :func:`open_kernel_channels`.
 
     Raises:
-        LocalProtocolError: An unknown channel or scheme, or something that is no ZeroMQ socket.
+        LocalProtocolError: An unknown channel or scheme, a key that is none, no sockets, or something
+            that is no socket of ZeroMQ of that kind.
 
     Example:
         .. code-block:: python
@@ -243,6 +262,11 @@ def wrap_sockets(
                     print(reply.content["status"])  # ok
     """
     wire = Wire(key, signature_scheme, max_message_size)
+    several: object = sockets
+    if not isinstance(several, Mapping) or not several:
+        raise LocalProtocolError(
+            f"sockets maps some of {', '.join(CHANNELS)} to sockets of ZeroMQ, and is not {sockets!r}"
+        )
     for channel, socket in sockets.items():
         if channel not in CHANNELS:
             raise LocalProtocolError(
@@ -251,6 +275,10 @@ def wrap_sockets(
         given: object = socket
         if not isinstance(given, zmq.Socket) or given.closed:
             raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
+        right = _kind_of(channel)
+        if given.type != right:
+            found = zmq.SocketType(int(given.type))
+            raise LocalProtocolError(f"{channel} is a {right.name} socket, not {found.name}")
     links: dict[ChannelName, Link] = {name: _wrap(socket) for name, socket in sockets.items()}
     return ZmqTransport(links, wire, topics=None)
 

@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
 from .._protocol.connection_info import CHANNELS, ChannelName
+from .._protocol.errors import LocalProtocolError
 from .._protocol.wire import Frame, Wire
 from .._transports.base import ConnectionEvent, FrameTransport, Start, Tell
 from ._ends import KernelEnd
@@ -29,6 +30,12 @@ __all__ = ["MemoryKernelEnd", "MemoryTransport", "Pipe", "memory_transport_pair"
 
 BATCH = 64
 """Messages that are taken at a time."""
+
+
+def _counted(count: object) -> int:
+    if type(count) is not int or count < 0:
+        raise LocalProtocolError(f"count is a number of messages, 0 or more, not {count!r}")
+    return count
 
 
 class Pipe:
@@ -62,12 +69,20 @@ class Pipe:
         self._to_duplicate = 0
 
     def drop(self, count: int = 1) -> None:
-        """Loses the next `count` messages."""
-        self._to_drop += count
+        """Loses the next `count` messages.
+
+        Raises:
+            LocalProtocolError: `count` is no number of messages.
+        """
+        self._to_drop += _counted(count)
 
     def duplicate(self, count: int = 1) -> None:
-        """Delivers each of the next `count` messages twice."""
-        self._to_duplicate += count
+        """Delivers each of the next `count` messages twice.
+
+        Raises:
+            LocalProtocolError: `count` is no number of messages.
+        """
+        self._to_duplicate += _counted(count)
 
     def stall(self) -> None:
         """Holds back what is under way and what comes, until :meth:`resume`."""
