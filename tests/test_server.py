@@ -1060,13 +1060,17 @@ async def test_a_start_that_is_cancelled_leaves_no_kernel() -> None:
         ({"url": 5}, "the URL of a server is a str"),
         ({"url": "http://host", "token": "a\nb"}, "a token is text"),
         ({"url": "http://host", "token": 5}, "a token is text"),
+        ({"url": "http://host", "token": " the-secret "}, "no space at its beginning or its end"),
+        ({"url": "http://host?token=the-secret%20"}, "no space at its beginning or its end"),
+        ({"url": "http://host", "token": " "}, "no space at its beginning or its end"),
         ({"url": "http://host", "ssl_context": "ca.pem"}, "ssl_context is"),
         ({"url": "http://host", "connect_timeout": 0}, "connect_timeout is seconds"),
     ],
 )
 def test_wrong_arguments_are_told_at_the_call(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises(LocalProtocolError, match=said):
+    with pytest.raises(LocalProtocolError, match=said) as caught:
         open_server(**arguments)
+    assert "the-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,8 @@ def check_token(token: object) -> None:
     """Raises ``LocalProtocolError`` where `token` cannot be sent; without it, for it is secret."""
     if not (isinstance(token, str) and token.isascii() and token.isprintable()):
         raise LocalProtocolError("a token is text of printable ASCII characters")
+    if token != token.strip():
+        raise LocalProtocolError("a token has no space at its beginning or its end")
 
 
 @asynccontextmanager
