@@ -28,8 +28,9 @@ class ChannelStatistics(NamedTuple):
     """
 
     iopub_proven: bool
-    """Whether the subscription was seen to work before the block was entered. Where it was not (a busy
-    kernel that answers nothing), output of the first request may be missed."""
+    """Whether the subscription of the connection that there is was seen to work. Where it was not yet (a
+    busy kernel that answers nothing, when the block was entered or behind an outage), output of the
+    next request may be missed; as soon as anything comes on iopub it was."""
     received: Mapping[str, int]
     """Messages that arrived, by channel."""
     sent: Mapping[str, int]
