@@ -381,12 +381,15 @@ def test_replies_that_are_no_success_can_be_raised() -> None:
         ((message("status"),), {}, "goes to iopub, where nothing replies"),
         ((message("inspect_request"), {}), {}, "content goes with a message type"),
         (("inspect_request",), {"channel": "nowhere"}, "unknown channel 'nowhere'"),
+        (("inspect_request",), {"channel": []}, r"unknown channel \[\]"),
+        (("inspect_request",), {"channel": ""}, "unknown channel ''"),
     ],
 )
 async def test_what_is_no_request_is_refused(arguments: Any, options: Any, complaint: str) -> None:
     async with conversation() as (ch, _, _tasks):
         with pytest.raises(LocalProtocolError, match=complaint):
-            await ch.request(*arguments, **options)
+            with anyio.fail_after(10):
+                await ch.request(*arguments, **options)
 
 
 async def test_code_that_is_no_text_is_refused_at_the_call() -> None:

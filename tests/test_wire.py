@@ -119,8 +119,10 @@ def test_content_that_is_no_json_is_refused(value: Any) -> None:
         Wire(KEY).encode(attrs.evolve(MESSAGE, content={"value": value}))
 
 
-@pytest.mark.parametrize("scheme", ["hmac-nonsense", "sha256", "", "hmac-shake_128", "hmac-"])
-def test_an_unknown_scheme_is_refused(scheme: str) -> None:
+@pytest.mark.parametrize(
+    "scheme", ["hmac-nonsense", "sha256", "", "hmac-shake_128", "hmac-", None, 5]
+)
+def test_an_unknown_scheme_is_refused(scheme: Any) -> None:
     with pytest.raises(LocalProtocolError, match="unknown signature_scheme"):
         Wire(KEY, scheme)
 

@@ -93,7 +93,7 @@ class Conversations:
             )
         elif content is not None:
             raise LocalProtocolError("content goes with a message type; a Message has its own")
-        name = self.core.name(channel or request.channel)
+        name = self.core.name(request.channel if channel is None else channel)
         if name not in ("shell", "control"):
             raise LocalProtocolError(
                 f"{request.msg_type!r} goes to {name}, where nothing replies; requests go to shell "

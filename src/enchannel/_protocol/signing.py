@@ -21,7 +21,8 @@ class Signer:
     """
 
     def __init__(self, key: bytes, scheme: str) -> None:
-        name = scheme.removeprefix("hmac-")
+        given: object = scheme
+        name = given.removeprefix("hmac-") if isinstance(given, str) else ""
         inner, outer = _new_hash(name), _new_hash(name)
         if inner is None or outer is None or name == scheme:
             raise LocalProtocolError(
