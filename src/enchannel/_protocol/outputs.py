@@ -174,7 +174,8 @@ class Displays:
     """What the outputs of one kernel share: who shows the display of an id.
 
     The ``update_display_data`` of one cell changes what another one shows. An :class:`OutputArea`
-    is forgotten here when nobody holds its outputs any more.
+    is forgotten here when nobody holds its outputs any more. All that is shown under one id has the
+    same ``data`` and ``metadata``; copy them to keep them as they are.
     :attr:`enchannel.KernelChannels.displays` is that of open channels.
 
     See "Update Display Data" of the Jupyter messaging specification.
