@@ -237,8 +237,8 @@ def wrap_sockets(
     transport leaves them open. Sockets of :mod:`zmq.asyncio` are fine.
 
     Args:
-        sockets: For each channel its socket, for iopub SUB and else DEALER; a channel left out is
-            not carried.
+        sockets: For each channel its socket, for iopub SUB and else DEALER, or PAIR; a channel left
+            out is not carried.
         key: The secret that messages are signed with.
         signature_scheme: ``"hmac-sha256"`` and the like.
         max_message_size: Bytes that a message which arrives may have; see
@@ -276,7 +276,7 @@ def wrap_sockets(
         if not isinstance(given, zmq.Socket) or given.closed:
             raise LocalProtocolError(f"{channel} is no open zmq.Socket: {socket!r}")
         right = _kind_of(channel)
-        if given.type != right:
+        if given.type not in (right, zmq.PAIR):
             found = zmq.SocketType(int(given.type))
             raise LocalProtocolError(f"{channel} is a {right.name} socket, not {found.name}")
     links: dict[ChannelName, Link] = {name: _wrap(socket) for name, socket in sockets.items()}
