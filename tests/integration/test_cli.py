@@ -671,3 +671,46 @@ async def test_a_server_that_hangs_is_not_waited_for() -> None:
         assert status == 130
         assert kernel_id in server.kernels
         server.resume()
+
+
+@on_trio
+async def test_a_second_ctrl_c_deletes_what_was_started_at_a_server() -> None:
+    """Also where the code goes on behind the first; and nobody is blamed."""
+    over = anyio.Event()
+
+    async def survive(_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await over.wait()
+
+    async with open_fake_server() as server:
+
+        def interrupt() -> tuple[int, str]:
+            with Terminal("run", "--server", server.url, "survive") as terminal:
+                terminal.expect("begun")
+                terminal.type("\x03")
+                terminal.expect("interrupted; Ctrl-C again stops")
+                terminal.type("\x03")
+                return terminal.wait(), terminal.shown
+
+        server.on_start(lambda kernel: kernel.script("survive", stream("begun\n"), survive))
+        status, shown = await in_thread(interrupt)
+        left = list(server.kernels)
+        over.set()
+    assert (status, left) == (130, [])
+    assert "may go on" not in shown
+
+
+@on_trio
+async def test_a_kernel_that_its_server_does_not_delete_is_said() -> None:
+    async with open_fake_server() as server:
+
+        def refuse(_: object) -> None:
+            server.refuse(403, {"message": "not yours"}, times=10)
+
+        server.on_start(lambda kernel: kernel.script("once", stream("done\n"), refuse))
+        result = await in_thread(enchannel, "run", "--server", server.url, "once")
+        (left,) = server.kernels
+    assert (result.stdout, result.returncode) == ("done\n", 0)
+    assert result.stderr == (
+        f"Error: the server has not said that it stopped it: the kernel {left} at {server.url} may go on\n"
+    )

@@ -36,7 +36,7 @@ from enchannel import (
 from enchannel.testing import open_fake_kernel, open_fake_server
 from real_servers import ENTERPRISE_GATEWAY, JUPYTER_SERVER, KERNEL_GATEWAY, TOKEN, Running, running
 from server_proxy import server_proxy
-from terminal import enchannel
+from terminal import Terminal, enchannel
 
 pytestmark = pytest.mark.anyio
 
@@ -362,3 +362,26 @@ def test_a_kernel_whose_task_asyncio_cancels_with_all_others_is_deleted(
             return [model.id for model in await server.list_kernels()]
 
     assert started[0] not in anyio.run(left)
+
+
+SURVIVES = "import signal, time; signal.signal(2, signal.SIG_IGN); print('be' + 'gun', flush=True); time.sleep(600)"
+
+
+async def test_a_second_ctrl_c_leaves_nothing_that_goes_on(jupyter_server: Running) -> None:
+    await jupyter_server.wait_ready()
+    env = {"JUPYTER_TOKEN": TOKEN, "JUPYTER_SERVER_URL": jupyter_server.url}
+
+    def interrupt() -> tuple[int, str]:
+        with Terminal("run", SURVIVES, env=env) as terminal:
+            terminal.expect("begun")
+            terminal.type("\x03")
+            terminal.expect("interrupted; Ctrl-C again stops")
+            terminal.type("\x03")
+            return terminal.wait(), terminal.shown
+
+    async with open_server(jupyter_server.url, token=TOKEN) as client:
+        before = {model.id for model in await client.list_kernels()}
+        status, shown = await anyio.to_thread.run_sync(interrupt)
+        assert {model.id for model in await client.list_kernels()} <= before
+    assert status == 130
+    assert "may go on" not in shown

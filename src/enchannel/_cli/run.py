@@ -14,7 +14,7 @@ input was asked for, and is over   2; the code is interrupted
 Ctrl-C                             interrupts the code; 130 where it fails then, and behind a
                                    second one, or where nothing runs yet
 SIGTERM, SIGHUP                    143, 129
-each of them once more             kills a kernel that is being stopped
+each of them once more             kills a kernel that is being stopped, and deletes one at a server
 Ctrl-Z                             the terminal is given back first
 =================================  ==========================================================
 """
@@ -61,7 +61,10 @@ INTERRUPTED = 128 + signal.SIGINT
 """The status behind code that was interrupted and failed, as a shell's."""
 
 PATIENCE = 2.0
-"""Seconds that a server has to stop a kernel when nobody wants to wait."""
+"""Seconds that a server may be silent when nobody wants to wait."""
+
+STOPPED_WITHIN = 10.0
+"""Seconds that one which answers has to end a kernel then: it may ask a kernel that heeds nobody first."""
 
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
@@ -160,7 +163,9 @@ class Run:
                     self._start(self._run)
                 self._beside.cancel_scope.cancel()
         assert self._ending is not None
-        said = "\n".join(filter(None, (self._ending.message, self._waits)))
+        left = self._target.left_behind
+        goes_on = f"the server has not said that it stopped it: {left} may go on" if left else ""
+        said = "\n".join(filter(None, (self._ending.message, self._waits, goes_on)))
         if said:
             with suppress(OSError):
                 await self._output.last_note(f"Error: {said}")
@@ -214,7 +219,7 @@ class Run:
                 self._end(128 + number)
                 if told_before and self._target.kill is not None:
                     self._start_beside(self._kill, self._target.kill)
-                elif told_before and self._target.left_behind:
+                if told_before and self._target.left_behind:
                     self._start_beside(self._leave_behind, 128 + number)
 
     @property
@@ -222,16 +227,20 @@ class Run:
         return self._running is not None and not self._interrupted
 
     async def _kill(self, kill: Callable[[], Awaitable[object]]) -> None:
-        with suppress(EnchannelError):
+        with suppress(EnchannelError, anyio.ClosedResourceError):
             await kill()
 
     async def _leave_behind(self, status: int) -> None:
-        """Ends us where the server does not say in time that it has stopped the kernel."""
-        await trio.sleep(PATIENCE)
+        """Ends us where the server is silent, or takes all too long to end the kernel."""
+        said = "has not stopped it"
+        with trio.move_on_after(STOPPED_WITHIN):
+            await self._target.wait_silent(PATIENCE)
+            said = "does not answer"
         await self._stand_back()
-        with suppress(OSError):
-            left = self._target.left_behind
-            await self._output.last_note(f"Error: the server does not answer; {left} may go on")
+        left = self._target.left_behind
+        if left:
+            with suppress(OSError):
+                await self._output.last_note(f"Error: the server {said}; {left} may go on")
         os._exit(status)
 
     async def _stand_back(self) -> None:

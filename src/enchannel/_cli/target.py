@@ -7,9 +7,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import attrs
+import trio
 
-from .. import KernelChannels, open_kernel, open_kernel_channels, open_server
+from .. import (
+    KernelChannels,
+    Server,
+    ServerError,
+    ServerKernel,
+    open_kernel,
+    open_kernel_channels,
+    open_server,
+)
 from .existing import existing_file
 
 __all__ = ["Target"]
@@ -17,14 +27,16 @@ __all__ = ["Target"]
 WAITING, WAITING_BYTES = 10_000, 8 << 20
 """Messages, and bytes of them, that may wait here for who reads the output; then the kernel waits, or drops some."""
 
+AGAIN = 0.2
+"""Seconds until a server is asked again whether it is there."""
+
 
 @attrs.define
 class Target:
     """Where code is run.
 
     Attributes:
-        kill: Kills the kernel, which was launched here and may be stopping.
-        left_behind: The kernel of a server that was started here, while it may go on.
+        kill: Ends the kernel, which was launched here or started at a server and may be stopping, without asking it.
     """
 
     kernel: str | None = None
@@ -34,7 +46,33 @@ class Target:
     cwd: str | None = None
     extra_arguments: Sequence[str] = ()
     kill: Callable[[], Awaitable[object]] | None = None
-    left_behind: str = ""
+    _server: Server | None = attrs.field(default=None, init=False)
+    _started: ServerKernel | None = attrs.field(default=None, init=False)
+
+    @property
+    def left_behind(self) -> str:
+        """The kernel that was started at a server, as long as it may go on there."""
+        if self._server is None or self._started is None or self._started.gone:
+            return ""
+        return f"the kernel {self._started.id} at {self._server.url}"
+
+    async def wait_silent(self, seconds: float) -> None:
+        """Waits until the server at which the kernel was started does not answer within `seconds`."""
+        assert self._server is not None
+        answers = True
+        while answers:
+            await trio.sleep(AGAIN)
+            answers = False
+            with trio.move_on_after(seconds):
+                try:
+                    await self._server.kernelspecs()
+                    answers = True
+                except ServerError as error:
+                    # A refusal is an answer as well.
+                    answers = error.status > 0
+                except anyio.ClosedResourceError:
+                    # Its block is being left, and nothing more is asked of it.
+                    await trio.sleep_forever()
 
     @property
     def begins(self) -> str:
@@ -61,6 +99,7 @@ class Target:
         }
         if self.server is not None:
             async with open_server(self.server) as server:
+                self._server = server
                 if self.existing is not None:
                     there = server.attach(self.existing)
                 else:
@@ -69,10 +108,11 @@ class Target:
                     there = server.open_kernel(
                         self.kernel, env=env, startup_timeout=self.startup_timeout
                     )
-                async with there as kernel, kernel.open_channels(**bounds) as ch:
+                async with there as kernel:
                     if self.existing is None:
-                        self.left_behind = f"the kernel {kernel.id} at {server.url}"
-                    yield ch
+                        self._started, self.kill = kernel, kernel.shut_down
+                    async with kernel.open_channels(**bounds) as ch:
+                        yield ch
         elif self.existing is not None:
             found = await existing_file(self.existing)
             async with open_kernel_channels(None, found, **bounds) as ch:

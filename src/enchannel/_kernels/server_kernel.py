@@ -237,6 +237,11 @@ class ServerKernel:
     def __repr__(self) -> str:
         return f"<ServerKernel {self.name} {self.id}{' ' + self._over if self._over else ''}>"
 
+    @property
+    def gone(self) -> bool:
+        """Whether it was shut down, or the server has said that it has no such kernel any more."""
+        return bool(self._over)
+
     @asynccontextmanager
     async def open_channels(
         self,
