@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import select
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from terminal import DEADLINE, HEEDING, Terminal, enchannel, is_gone, wait_for
 
@@ -400,3 +402,68 @@ def test_ctrl_c_ends_a_listing(tmp_path: Path) -> None:
             assert process.wait(DEADLINE) == 130
             assert process.stderr is not None
             assert process.stderr.read() == b""
+
+
+# What is kept goes where nobody reads it, or where the output goes as well.
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    path = tmp_path / "notebook.ipynb"
+    path.write_text(json.dumps(new_notebook(cells=[new_code_cell("print('woo')")])))
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_while_nobody_reads_the_notebook(
+    notebook: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    os.mkfifo(out)
+    with Terminal("run", str(notebook), "-o", str(out)) as terminal:
+        terminal.expect(r"writing what came of it, \d s \(Ctrl-C stops\)")
+        terminal.process.send_signal(number)
+        terminal.expect("Error: what came of it is not written: nobody has read it in time\r\n")
+        assert terminal.wait() == 128 + number
+
+
+def test_a_timeout_is_heard_while_nobody_reads_the_notebook(notebook: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    os.mkfifo(out)
+    with started("run", "--timeout", "2", str(notebook), "-o", str(out)) as process:
+        assert process.wait(DEADLINE) == 124
+        assert process.stderr is not None
+        assert process.stderr.read() == (
+            b"Error: what came of it is not written: nobody has read it in time\n"
+        )
+
+
+def test_a_pipe_by_name_is_written_once_somebody_reads(notebook: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    os.mkfifo(out)
+    with started("run", str(notebook), "-o", str(out)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"woo\n"
+        # Opened when the cell has run; to its end, which there is when it is written.
+        cells = json.loads(out.read_text())["cells"]
+        assert cells[0]["outputs"][0]["text"] == ["woo\n"]
+        assert process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "{log}"])
+@pytest.mark.parametrize("how", [">", ">>"])
+def test_a_notebook_stands_behind_what_was_printed(
+    notebook: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("precious\n")
+    out = name.format(log=log)
+    command = (
+        f"{sys.executable} -m enchannel run {notebook} -o {out} {how} {log}; echo behind >> {log}"
+    )
+    subprocess.run(["/bin/sh", "-c", command], timeout=DEADLINE, check=True)
+    before = "precious\n" if how == ">>" else ""
+    written = log.read_text()
+    assert written.startswith(f"{before}woo\n{{")
+    cells = json.loads(written.removeprefix(f"{before}woo\n").removesuffix("behind\n"))["cells"]
+    assert cells[0]["outputs"][0]["text"] == ["woo\n"]

@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import hashlib
-import itertools
 import json
 import math
 import os
 import re
 import shlex
-import stat
-import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from .command import Failure
+from .files import check_writable, free_name, write_file
 from .output import without_odd_numbers
 from .run import Cell, Work
 from .widgets import WidgetStates
@@ -91,7 +88,7 @@ class Notebook(Work):
         self._widgets = WidgetStates()
         self._results: list[tuple[Any, list[dict[str, Any]]]] = []
         if options.output is not None:
-            _check_writable(options.output)
+            check_writable(options.output)
         if options.parameters:
             self._inject(options.parameters, language or self.language)
         super().__init__(self._cells())
@@ -162,7 +159,7 @@ class Notebook(Work):
         """Keeps what there is to see of widgets."""
         self._widgets.hear(message)
 
-    def save(self) -> None:
+    async def save(self) -> None:
         """Writes it, where it is to be written."""
         from nbformat import from_dict
 
@@ -175,13 +172,17 @@ class Notebook(Work):
         widgets = self._widgets.to_metadata()
         if widgets:
             self._metadata["widgets"] = from_dict(widgets)
-        if output.exists() and os.path.samefile(output, self.path) and self._is_changed():
-            beside = _free_name(output)
-            _write(beside, _text(self._content))
+        # As JSON has it, for half a surrogate pair that a kernel has sent.
+        data = _text(self._content).encode("utf-8", "backslashreplace")
+        beside = free_name(output) if self._is_changed(output) else None
+        await write_file(beside or output, data)
+        if beside is not None:
             raise OSError(f"{output} was changed while it ran; what came of it is in {beside}")
-        _write(output, _text(self._content))
 
-    def _is_changed(self) -> bool:
+    def _is_changed(self, output: Path) -> bool:
+        """Whether `output` is this notebook, and is not any more what was read."""
+        if not output.is_file() or not os.path.samefile(output, self.path):
+            return False
         return _digest(self.path.read_bytes()) != self._read_as
 
     # Parameters.
@@ -207,13 +208,6 @@ class Notebook(Work):
                 return
         tagged = [at for at, there in enumerate(cells) if PARAMETERS in _tags(there)]
         cells.insert(tagged[0] + 1 if tagged else 0, cell)
-
-
-def _free_name(output: Path) -> Path:
-    """A name beside that of `output` that nobody has taken."""
-    ends = itertools.chain(["-run"], (f"-run-{number}" for number in itertools.count(2)))
-    names = (output.with_name(f"{output.stem}{end}{output.suffix}") for end in ends)
-    return next(name for name in names if not name.exists())
 
 
 def _is_flat(value: object, left: int = DEEPEST) -> bool:
@@ -285,57 +279,6 @@ def _text(content: Any) -> str:
             content = nbformat.from_dict(without_odd_numbers(content))
             text = nbformat.writes(content)
     return text if text.endswith("\n") else f"{text}\n"
-
-
-def _check_writable(path: Path) -> None:
-    """Before anything is run that would be lost."""
-    if path.is_dir():
-        raise Failure(f"{path} is a directory, and no file to write a notebook to")
-    directory = Path(os.path.realpath(path)).parent
-    if not directory.is_dir():
-        raise Failure(f"{path}: there is no directory {directory}")
-    if not os.access(path if path.exists() else directory, os.W_OK):
-        raise Failure(f"{path} may not be written")
-
-
-def _write(path: Path, text: str) -> None:
-    # As JSON has it, for half a surrogate pair that a kernel has sent.
-    data = text.encode("utf-8", "backslashreplace")
-    # The link of a pipe points to a name that there is not.
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
-        return
-    # What a link points to, and not the link.
-    path = Path(os.path.realpath(path))
-    try:
-        _replace(path, data)
-    except OSError as error:
-        # A directory in which nothing can be made, or a file that is mounted by itself.
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV):
-            raise
-        path.write_bytes(data)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fd, temporary = tempfile.mkstemp(prefix=".enchannel-", dir=path.parent)
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        os.chmod(temporary, _mode(path))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _mode(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 # What a parameter says.

@@ -24,8 +24,8 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -65,6 +65,9 @@ PATIENCE = 2.0
 
 STOPPED_WITHIN = 10.0
 """Seconds that one which answers has to end a kernel then: it may ask a kernel that heeds nobody first."""
+
+READ_WITHIN = 1.0
+"""Seconds that who reads what is kept has behind a time limit, or a signal."""
 
 INPUT_ENDED = "the code asked for input, and standard input has ended"
 """Said when nobody can answer any more."""
@@ -110,8 +113,8 @@ class Work:
     def hear(self, message: Message) -> None:
         """The kernel has published something for what is run."""
 
-    def save(self) -> None:
-        """Nothing more is run.
+    async def save(self) -> None:
+        """Nothing more is run. Cancelled, what is to be kept may not be written, or in part.
 
         Raises:
             OSError: What is to be kept cannot be written.
@@ -144,6 +147,7 @@ class Run:
         self._answers = answers
         self._timeout = math.inf if timeout is None else timeout
         self._ending: Ending | None = None
+        self._stopped = 0
         self._running: KernelChannels | None = None
         self._interrupted = False
         self._cell: Cell | None = None
@@ -216,6 +220,7 @@ class Run:
             else:
                 told_before = self._ending is not None or self._interrupted
                 self._output.begin(*self._target.ends)
+                self._stopped = self._stopped or 128 + number
                 self._end(128 + number)
                 if told_before and self._target.kill is not None:
                     self._start_beside(self._kill, self._target.kill)
@@ -279,29 +284,46 @@ class Run:
         ):
             await self._output.end()
             self._start(self._answer_prompts, ch, prompts)
+            limit = trio.CancelScope(deadline=trio.current_time() + self._timeout)
             try:
-                await self._run_in_time(ch)
+                await self._run_in_time(ch, limit)
             finally:
-                self._save()
+                await self._save(limit)
                 self._output.begin(*self._target.ends)
         self._tasks.cancel_scope.cancel()
 
-    def _save(self) -> None:
-        try:
-            self._work.save()
-        except OSError as error:
+    async def _save(self, limit: trio.CancelScope) -> None:
+        """Has it written what is to be kept; whoever reads that may take his time, but for all that ends us."""
+        status, told = 2, ""
+        stopped = limit.cancel_called
+        until = trio.current_time() + READ_WITHIN if stopped else limit.deadline
+        with self._ended_by(trio.CancelScope(deadline=until)) as saving:
+            self._output.begin("writing what came of it", "Ctrl-C stops")
+            try:
+                await self._work.save()
+            except OSError as error:
+                told = f"what came of it cannot be written: {error}" if error.errno else str(error)
+        if saving.cancelled_caught:
+            status = self._ending.status if stopped and self._ending else self._stopped or 124
+            told = "what came of it is not written: nobody has read it in time"
+        if told:
             # Whatever came of it before: who relies on what is written is to know.
             before = self._ending.message if self._ending is not None else ""
-            told = f"what came of it cannot be written: {error}" if error.errno else str(error)
-            self._ending = Ending(2, "\n".join(filter(None, (before, told))))
+            self._ending = Ending(status, "\n".join(filter(None, (before, told))))
 
-    async def _run_in_time(self, ch: KernelChannels) -> None:
-        with trio.move_on_after(self._timeout) as limit:
-            self._scope = limit
-            try:
-                self._record(await self._run_cells(ch))
-            finally:
-                self._scope = self._tasks.cancel_scope
+    @contextmanager
+    def _ended_by(self, scope: trio.CancelScope) -> Iterator[trio.CancelScope]:
+        """What ends us cancels `scope`, while the block lasts, and nothing else."""
+        self._scope = scope
+        try:
+            with scope:
+                yield scope
+        finally:
+            self._scope = self._tasks.cancel_scope
+
+    async def _run_in_time(self, ch: KernelChannels, limit: trio.CancelScope) -> None:
+        with self._ended_by(limit):
+            self._record(await self._run_cells(ch))
         # Unless there is another reason why it was cancelled.
         where = f", in {self._cell.name}" if self._cell is not None and self._cell.is_named else ""
         self._record(124, f"timed out after {self._timeout:g} s{where}")

@@ -20,6 +20,7 @@ import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
 __all__ = ["Writer", "is_terminal"]
 
@@ -43,6 +44,14 @@ class Writer:
         self._own: int | None = None
         self._give: Callable[[memoryview], int] | None = None
         self._turn = trio.Lock()
+        self._opened_here = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Lets go of what it has opened itself; the stream stays as it is."""
+        self._opened_here.close()
 
     async def write(self, text: str) -> None:
         """Writes `text`.
@@ -58,6 +67,11 @@ class Writer:
             elif self._stream is not None:
                 self._stream.write(text)
                 self._stream.flush()
+
+    async def write_bytes(self, data: bytes) -> None:
+        """Writes `data` to a stream that is a descriptor of the system's; otherwise as :meth:`write`."""
+        async with self._turn:
+            await self._write(memoryview(data))
 
     async def _write(self, data: memoryview) -> None:
         if self._give is None:
@@ -76,7 +90,7 @@ class Writer:
         assert self.fd is not None
         mode = os.fstat(self.fd).st_mode
         if stat.S_ISSOCK(mode):
-            there = socket.socket(fileno=os.dup(self.fd))
+            there = self._opened_here.enter_context(socket.socket(fileno=os.dup(self.fd)))
             self._own = there.fileno()
             return lambda data: there.send(data, socket.MSG_DONTWAIT)
         if stat.S_ISFIFO(mode) or os.isatty(self.fd):
@@ -85,6 +99,7 @@ class Writer:
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
             with contextlib.suppress(OSError):
                 own = os.open(f"/proc/self/fd/{self.fd}", flags)
+                self._opened_here.callback(os.close, own)
                 self._own = own
                 return lambda data: os.write(own, data)
             self._own = shared = self.fd
