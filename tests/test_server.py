@@ -1006,7 +1006,7 @@ import sys
 sys.modules["websockets"] = sys.modules["httpx2"] = None
 from enchannel import *
 from enchannel.testing import *
-import enchannel, enchannel.__main__, inspect
+import enchannel, enchannel._cli.commands, inspect
 inspect.getmembers(enchannel)
 for call in (lambda: enchannel.open_server("http://host"), open_fake_server):
     try:

@@ -82,10 +82,11 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is full")
-def test_output_that_cannot_be_written_is_said() -> None:
+@pytest.mark.parametrize("command", ["run 1", "kernels", "--help", "run --help", "--version"])
+def test_output_that_cannot_be_written_is_said(command: str) -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "enchannel", "run", "1"],
+            [sys.executable, "-m", "enchannel", *command.split()],
             stdin=subprocess.DEVNULL,
             stdout=full,
             stderr=subprocess.PIPE,

@@ -404,6 +404,45 @@ def test_ctrl_c_ends_a_listing(tmp_path: Path) -> None:
             assert process.stderr.read() == b""
 
 
+# Ctrl-C before a command listens, and behind its end.
+
+INTERRUPTED_AT = """
+import atexit, os, runpy, signal, sys
+moment = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+if moment == "end":
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_module("enchannel", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "command", "status"),
+    [
+        ("rich", "kernels", 130),
+        ("enchannel._cli.commands", "kernels", 130),
+        ("enchannel._cli.target", "--version", 130),
+        ("enchannel._cli.kernels", "kernels", 130),
+        ("enchannel._cli.check", "check python3", 130),
+        ("enchannel._cli.watch", "watch", 130),
+        ("end", "--version", 0),
+    ],
+)
+def test_ctrl_c_is_a_status_at_every_moment(moment: str, command: str, status: int) -> None:
+    result = subprocess.run(
+        [*HEEDING, "-c", INTERRUPTED_AT, moment, *command.split()],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (result.stderr, result.returncode) == ("", status)
+
+
 # What is kept goes where nobody reads it, or where the output goes as well.
 
 
