@@ -245,13 +245,42 @@ def test_what_cannot_be_run_is_said(write: Write, arguments: Sequence[str], comp
     assert (result.stdout, result.returncode) == ("", 2)
 
 
-@pytest.mark.parametrize("content", ["print(1)", "{}", "[1]", '{"nbformat": 4}', "\xff"])
-def test_what_is_no_notebook_is_said(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "odd.ipynb"
-    path.write_bytes(content.encode("latin-1"))
-    result = enchannel("run", str(path))
-    assert result.stderr.startswith(f"Error: {path} is no notebook: ")
+NOTEBOOK = {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": []}
+
+DEEP = (
+    f'{{"nbformat": 4, "nbformat_minor": 4, "metadata": {{}}, "cells": {"[" * 3000}{"]" * 3000}}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("print(1)", "Notebook does not appear to be JSON: 'print(1)'"),
+        ("[]", "it is no object of JSON"),
+        ("null", "it is no object of JSON"),
+        ("{}", "'metadata' is a required property"),
+        ("\xff", "byte 0xff at 0 is no UTF-8"),
+        (DEEP, "it is nested too deeply"),
+        ({"cells": None}, "cells: None is not of type 'array'"),
+        ({"cells": 5}, "cells: 5 is not of type 'array'"),
+        ({"cells": {}}, "cells: {} is not of type 'array'"),
+        ({"cells": [3]}, "cells.0: 3 is not of type 'object'"),
+        ({"metadata": []}, "metadata: [] is not of type 'object'"),
+        ({"nbformat_minor": "5"}, "nbformat_minor: '5' is not of type 'integer'"),
+        ({"nbformat": "4"}, "nbformat: '4' is not of type 'integer'"),
+        ({"nbformat": 5}, "nbformat cannot read it: Unsupported nbformat version 5"),
+    ],
+)
+def test_what_is_no_notebook_is_said(
+    tmp_path: Path, content: str | dict[str, Any], fault: str
+) -> None:
+    path, out = tmp_path / "odd.ipynb", tmp_path / "out.ipynb"
+    text = content if isinstance(content, str) else json.dumps(NOTEBOOK | content)
+    path.write_bytes(text.encode("latin-1"))
+    result = enchannel("run", str(path), "-o", str(out))
+    assert result.stderr == f"Error: {path} is no notebook: {fault}\n"
     assert (result.stdout, result.returncode) == ("", 2)
+    assert not out.exists()
 
 
 def test_an_older_notebook(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -50,6 +50,9 @@ TOO_DEEP: dict[str, Any] = {
     "data": {"text/plain": "<an output that is too deep for a notebook>"},
     "metadata": {},
 }
+
+LONGEST = 200
+"""Characters of what is said of a file that is no notebook."""
 
 IDS_SINCE = 5
 """The minor version of the format from which on cells have ids."""
@@ -260,11 +263,39 @@ def _parsed(path: Path, data: bytes) -> Any:
             # What is missing in it, and is made up for, is nothing that its user has to do about.
             warnings.simplefilter("ignore")
             content = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
+    except UnicodeDecodeError as error:
+        said = f"byte {data[error.start]:#04x} at {error.start} is no UTF-8"
+        raise Failure(f"{path} is no notebook: {said}") from error
+    except RecursionError:
+        raise Failure(f"{path} is no notebook: it is nested too deeply") from None
+    except nbformat.reader.NotJSONError as error:
+        raise Failure(f"{path} is no notebook: {error}") from error
     except Exception as error:
-        # Of many kinds, by how it is none.
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Failure(f"{path} is no notebook: {said[:200]}") from error
+        # Of many kinds, by where it is none.
+        said = next(_faults(json.loads(data)), f"nbformat cannot read it: {error}")
+        raise Failure(f"{path} is no notebook: {said[:LONGEST].splitlines()[0]}") from error
+    if not isinstance(content.cells, list) or not all(isinstance(c, dict) for c in content.cells):
+        # What has nothing that could be read is read all the same.
+        raise Failure(f"{path} is no notebook: {next(_faults(content), 'its cells are none')}")
     return content
+
+
+def _faults(value: Any) -> Iterator[str]:
+    """What is wrong with what is to be a notebook, as far as the schema of its version says it."""
+    from nbformat.validator import iter_validate
+
+    if not isinstance(value, dict):
+        yield "it is no object of JSON"
+        return
+    version, minor = (
+        each if type(each) is int else None
+        for each in (value.get("nbformat"), value.get("nbformat_minor"))
+    )
+    # Some of it makes nbformat itself fail, and of some versions there is no schema.
+    with contextlib.suppress(Exception):
+        for error in iter_validate(value, version=version or 4, version_minor=minor):
+            where = ".".join(map(str, error.relative_path))
+            yield f"{where}: {error.message}" if where else error.message
 
 
 def _text(content: Any) -> str:
