@@ -276,6 +276,21 @@ async def test_only_one_that_runs_is_meant(left: Left, runtime: Path, anyio_back
 # Finding files.
 
 
+async def test_what_others_have_in_the_directory_is_of_no_kernel(
+    runtime: Path, anyio_backend: str
+) -> None:
+    (runtime / "jpserver-1.json").write_text('{"pid": 1, "port": 8888, "token": "t"}')
+    (runtime / "jpserver-1-open.html").write_text("<html></html>")
+    with pytest.raises(ConnectionFileError, match="no connection file 'jpserver' in"):
+        find_connection_file("jpserver")
+    async with open_kernel() as kernel:
+        assert find_connection_file(".") == kernel.connection_file
+        result = await anyio.to_thread.run_sync(
+            enchannel, "run", "--existing", ".", "print('here')"
+        )
+    assert (result.stdout, result.stderr) == ("here\n", "")
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "kernel-12*", "", "/nowhere", "x" * 5000])
 def test_what_no_file_is_called_finds_none(runtime: Path, name: str) -> None:
     with pytest.raises(ConnectionFileError):

@@ -200,6 +200,29 @@ def test_parameters_in_other_languages(write: Write, language: str, source: str)
     assert Notebook(path, options).cells[0].code == source
 
 
+@pytest.mark.parametrize(
+    ("language", "names", "others"),
+    [
+        ("python", ("x", "é", "match"), ("class", "x.y", "1x", "x y", "")),
+        ("R", ("x", "x.y", "class"), ("_x", "1x", "x-y")),
+        ("julia", ("x", "_x"), ("x.y", "1x")),
+        ("bash", ("x", "_X1"), ("x.y", "é", "x-y")),
+    ],
+)
+def test_a_parameter_is_a_name_of_the_language(
+    write: Write, language: str, names: Sequence[str], others: Sequence[str]
+) -> None:
+    from enchannel._cli.command import Failure
+    from enchannel._cli.notebook import Notebook, Options
+
+    path = write("x", kernelspec={"name": "k", "display_name": "K", "language": language})
+    for name in names:
+        assert name in Notebook(path, Options(parameters={name: 1})).cells[0].code
+    for name in others:
+        with pytest.raises(Failure, match="-p sets a name"):
+            Notebook(path, Options(parameters={name: 1}))
+
+
 # Files.
 
 
@@ -229,7 +252,10 @@ def test_what_no_file_can_hold_is_written_all_the_same(write: Write) -> None:
         (("{path}", "-o", "-"), "standard output"),
         (("{path}", "-o", "/nowhere/x.ipynb"), "there is no directory /nowhere"),
         (("{path}", "-o", "/"), "/ is a directory"),
+        (("{path}", "-o", ""), "an empty text names no file"),
         (("{path}", "-p", "1x", "2"), "'1x' is none"),
+        (("{path}", "-p", "class", "2"), "'class' is none in python"),
+        (("{path}", "-p", "x.y", "2"), "'x.y' is none in python"),
         (("{path}", "--kernel", "cobol"), "no kernelspec 'cobol'"),
         (("missing.ipynb",), "missing.ipynb: no such file"),
         (("print(1)", "--inplace"), "are for a notebook"),

@@ -53,9 +53,6 @@ def work_of(
         raise click.UsageError("--inplace writes to the notebook, -o elsewhere: not both.")
     if output == Path(STANDARD_INPUT):
         raise click.UsageError("-o wants a file: standard output is for what the cells print.")
-    for name, _ in parameters:
-        if not re.fullmatch(r"[^\W\d][\w.]*", name):
-            raise click.UsageError(f"-p sets a name, and {name!r} is none.")
     options = Options(
         output=path if inplace else output,
         allow_errors=allow_errors,

@@ -42,6 +42,16 @@ class Commands(click.Group):
             return super().invoke(ctx)
 
 
+class FileName(click.Path):
+    """The path of a file, which is not empty: an empty one would be the directory that we are in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuses what is no path; see click."""
+        if value == "":
+            self.fail("an empty text names no file", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class CodeOption(click.Option):
     """An option whose value stands in the order of the arguments, as one of them."""
 
@@ -129,7 +139,7 @@ _at_server = click.option(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FileName(path_type=Path),
     metavar="FILE",
     help="Where to write the notebook with what came of it.",
 )
@@ -261,7 +271,7 @@ def kernels(server: str | None, json_: bool, alive: bool, clean: bool, yes: bool
 @click.option("--json", "json_", is_flag=True, help="Print each message as a line of JSON.")
 @click.option(
     "--record",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FileName(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the messages to FILE as well, from which enchannel.testing makes a kernel that says them again.",
 )
@@ -299,7 +309,7 @@ def watch(existing: str | None, server: str | None, json_: bool, record: Path | 
 )
 @click.option(
     "--samples",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FileName(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Code in the kernel's language to check it with, as TOML.",
 )

@@ -14,6 +14,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import keyword
 import math
 import os
 import re
@@ -193,12 +194,16 @@ class Notebook(Work):
     def _inject(self, parameters: Mapping[str, Value], language: str) -> None:
         from nbformat.v4 import new_code_cell
 
-        write = _ASSIGNMENTS.get(language.lower() or "python")
+        language = language or "Python"
+        write = _ASSIGNMENTS.get(language.lower())
         if write is None:
             known = ", ".join(_ASSIGNMENTS)
             raise Failure(
                 f"{self.path}: how {language} sets parameters is not known here; of {known} it is"
             )
+        for name in parameters:
+            if not _is_name(name, language.lower()):
+                raise Failure(f"-p sets a name, and {name!r} is none in {language}")
         lines = ["# Parameters", *(write(name, value) for name, value in parameters.items())]
         cell = new_code_cell("\n".join(lines), metadata={"tags": [INJECTED]})
         minor = self._content.get("nbformat_minor")
@@ -326,6 +331,20 @@ def value_of(text: str) -> Value:
             if "_" not in text:
                 return kind(text)
     return text
+
+
+_NAMES = {
+    "r": r"[^\W\d_][\w.]*",
+    "julia": r"[^\W\d]\w*",
+    "bash": r"[A-Za-z_][A-Za-z0-9_]*",
+}
+"""What can be set in a language, as far as it is told by its characters."""
+
+
+def _is_name(text: str, language: str) -> bool:
+    if language == "python":
+        return text.isidentifier() and not keyword.iskeyword(text)
+    return re.fullmatch(_NAMES[language], text) is not None
 
 
 def _python(name: str, value: Value) -> str:

@@ -44,6 +44,9 @@ __all__ = [
     "write_connection_file",
 ]
 
+FIRST_BYTES = 65_536
+"""Of a file, in which it names its ports where it is a connection file."""
+
 IPC_PATH = 90
 """Bytes that the path of an ipc socket may have; the system's limit is 104 to 108."""
 
@@ -374,11 +377,20 @@ def matching_files(name_or_glob: str | os.PathLike[str] | None) -> list[Path]:
         if not found and name and not Path(name).is_absolute():
             # Nor is what pathlib refuses: "." or "a**b", and a directory that may not be read has nothing to find.
             with contextlib.suppress(ValueError, IndexError, NotImplementedError, OSError):
-                found = list(by_age(directory, pattern))
+                found = [path for path in by_age(directory, pattern) if _is_meant(path, name)]
     if not found:
         what = "no connection file" if name_or_glob is None else f"no connection file {name!r}"
         raise ConnectionFileError(f"{what} in {directory}: is the kernel running?")
     return found
+
+
+def _is_meant(path: Path, name: str) -> bool:
+    """Whether it is a connection file, of use or not, or named in full: servers have files in the runtime directory, too."""
+    if path.name in (name, f"{name}.json") or path.match("kernel-*.json"):
+        return True
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return b'"shell_port"' in file.read(FIRST_BYTES)
+    return False
 
 
 def by_age(directory: Path, pattern: str) -> Iterator[Path]:
