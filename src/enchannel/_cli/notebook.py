@@ -1,6 +1,6 @@
 """Notebooks: read, run cell by cell, and written back with what came of it.
 
-* The file is written once, whole or not at all, however the run ends.
+* The file is written once, however the run ends.
 * The cells that are to be run lose their old outputs at the beginning: what is there in the end is of this run.
 * What a notebook's tags say of its cells is what nbclient and papermill make of them: ``raises-exception``,
   ``skip-execution``, ``parameters``, ``injected-parameters``.

@@ -14,7 +14,9 @@ input was asked for, and is over   2; the code is interrupted
 Ctrl-C                             interrupts the code; 130 where it fails then, and behind a
                                    second one, or where nothing runs yet
 SIGTERM, SIGHUP                    143, 129
-each of them once more             kills a kernel that is being stopped, and deletes one at a server
+each of them behind the code       the same, where a notebook is not written yet
+each of them once more             kills a kernel that is being stopped; one that was started at
+                                   a server is deleted
 Ctrl-Z                             the terminal is given back first
 =================================  ==========================================================
 """
