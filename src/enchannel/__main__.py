@@ -46,7 +46,6 @@ def _run(arguments: Sequence[str] | None, prog_name: str) -> NoReturn:
     from ._cli.commands import commands
 
     try:
-        commands.main(arguments, prog_name, standalone_mode=False)
         sys.exit(commands.main(arguments, prog_name, standalone_mode=False))
     except click.ClickException as error:
         with suppress(OSError):

@@ -195,7 +195,9 @@ def test_help_and_version() -> None:
     assert "Run CODE, or a notebook, in a kernel" in help_
     assert "124" in help_
     assert "Exit status" in enchannel("kernels", "--help").stdout
-    assert enchannel("--version").stdout.startswith("enchannel, version ")
+    version = enchannel("--version").stdout
+    assert version.startswith("enchannel, version ")
+    assert version.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
