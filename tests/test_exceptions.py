@@ -76,6 +76,7 @@ EXAMPLES: list[EnchannelError] = [
     ReplyError({}),
     ServerError("text"),
     ServerError("text", 403, "its words"),
+    ServerError("text", reached=False),
     OfAnApplication(code=3),
 ]
 

@@ -295,6 +295,7 @@ class ServerError(EnchannelError):
     Attributes:
         status: What it answered, as a status of HTTP; 0 where it did not.
         said: Its own words.
+        reached: Whether a connection came about; where none did, nothing was asked and nothing done.
 
     Example:
         .. code-block:: python
@@ -309,7 +310,10 @@ class ServerError(EnchannelError):
                     print(error.status, error.said)  # 403 Forbidden
     """
 
-    def __init__(self, message: str, status: int = 0, said: str = "") -> None:
+    def __init__(
+        self, message: str, status: int = 0, said: str = "", *, reached: bool = True
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.said = said
+        self.reached = reached

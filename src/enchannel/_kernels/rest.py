@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-__all__ = ["Rest", "Unreached", "refusal", "require_extra"]
+__all__ = ["Rest", "refusal", "require_extra"]
 
 WORDS = 500
 """Characters of what a server says that are told."""
@@ -117,7 +117,7 @@ class Rest:
         except _TooLarge:
             failure = ServerError(f"what {self.url} answers is larger than {LARGEST >> 20} MiB")
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            failure = Unreached(self._unanswered(error))
+            failure = ServerError(self._unanswered(error), reached=False)
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
             failure = ServerError(self._unanswered(error))
         else:
@@ -214,10 +214,6 @@ class Rest:
         if client is not None:
             with shielded(), anyio.move_on_after(CLOSE_DEADLINE):
                 await client.aclose()
-
-
-class Unreached(ServerError):
-    """No connection came about, so nothing was asked."""
 
 
 class _TooLarge(Exception):

@@ -40,7 +40,7 @@ from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.wire import Wire
 from .._transports.reach import Presence, Reach
 from .._transports.server import ServerTransport
-from .rest import Rest, Unreached
+from .rest import Rest
 from .server_models import ServerKernelSpec, mapping, model_of
 
 if TYPE_CHECKING:
@@ -341,8 +341,8 @@ class ServerKernel:
             try:
                 await self._ask("POST", "/restart", RESTART_DEADLINE)
             except BaseException as error:
-                if isinstance(error, Unreached) or (
-                    isinstance(error, ServerError) and 400 <= error.status < FAILED
+                if isinstance(error, ServerError) and (
+                    not error.reached or 400 <= error.status < FAILED
                 ):
                     # It has not, and the kernel is the same.
                     over = restart_refused
@@ -380,7 +380,7 @@ class ServerKernel:
                 await self._ask("DELETE", "", DELETE_DEADLINE)
             except ServerError as error:
                 # Not answered at all, the connection may have been cut.
-                patience = AWAY if isinstance(error, Unreached) else DELETE_DEADLINE
+                patience = DELETE_DEADLINE if error.reached else AWAY
                 if 0 < error.status < FAILED or anyio.current_time() - began >= patience:
                     raise
             else:
