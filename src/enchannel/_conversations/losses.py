@@ -253,9 +253,6 @@ class Losses:
         parent = message.parent_id
         if parent in self._followed and not self._followed[parent].begun:
             self._begin(parent, message, sequence, number)
-        behind = [each for each in self._begun.values() if each.is_behind(sequence, number)]
-        for numbers in behind:
-            del self._begun[numbers.msg_id]
         for numbers in self._begun.values():
             numbers.see(message, sequence, number)
         self._highest[sequence] = max(number, self._highest.get(sequence, 0))
@@ -266,5 +263,9 @@ class Losses:
         if not sure:
             sure = sequence in self._highest
             first = min(number, self._highest.get(sequence, number - 1) + 1)
+        # Who leaves the blocks of many open pays for those that run.
+        for numbers in tuple(self._begun.values()):
+            if numbers.is_behind(sequence, number):
+                del self._begun[numbers.msg_id]
         self._begun[msg_id] = self._followed[msg_id]
         self._begun[msg_id].begin(sequence, first, sure=sure)
