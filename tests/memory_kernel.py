@@ -35,10 +35,18 @@ class Kernel:
     def status(self, parent: Message, state: str) -> None:
         self.say("status", parent, execution_state=state)
 
-    def reply(self, to: tuple[bytes, Message], channel: Any = "shell", **content: Any) -> Message:
+    def reply(
+        self,
+        to: tuple[bytes, Message],
+        channel: Any = "shell",
+        *,
+        session: str = "kernel",
+        **content: Any,
+    ) -> Message:
         identity, request = to
         kind = request.msg_type.replace("request", "reply")
         reply = message(kind, request, **{"status": "ok", **content})
+        reply.header["session"] = session
         self.end.send(channel, identity, reply)
         return reply
 

@@ -284,7 +284,7 @@ async def test_what_is_in_flight_is_told_before_a_second_has_passed(during: str)
         await anyio.sleep(0.1)
         sent = next(asked for asked in answers.asked if asked[1].content.get("code") == "2")
         answers.publish("status", sent[1], execution_state="busy")
-        kernel.reply(sent)
+        kernel.reply(sent, session="second")
         answers.publish("status", sent[1], execution_state="idle")
         assert (await later.result())[0].complete
         assert (await reading.result()).msg_type == "execute_reply"

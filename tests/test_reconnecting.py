@@ -146,6 +146,7 @@ async def test_a_reply_that_was_lost_in_the_gap_is_told(
                     asked = raw_kernel.wire.decode(frames)
                     assert asked.msg_type == "kernel_info_request"
                     reply = message("kernel_info_reply", asked, status="ok")
+                    reply.header["session"] = "first"
                     raw_kernel.send("shell", identity, reply)
 
             tasks.start_soon(answer)

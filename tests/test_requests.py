@@ -798,3 +798,24 @@ async def test_a_stream_that_nobody_reads_holds_up_nobody_again_and_again() -> N
         kernel.status(asked[1], "idle")
         execution, _ = await finished(task)
         assert execution.outputs[0]["text"] == "x" * 20
+
+
+async def test_the_reply_of_the_next_kernel_tells_of_it_before_any_status() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        for _ in range(3):
+            task = start(tasks, ch.request, "inspect_request", {})
+            asked = await kernel.asked()
+            kernel.status(asked[1], "busy")
+            kernel.status(asked[1], "idle")
+            await anyio.wait_all_tasks_blocked()
+            kernel.reply(asked)
+            await task.result()
+        lost = start(tasks, ch.request, "inspect_request", {})
+        await kernel.asked()
+        answered = start(tasks, ch.request, "complete_request", {})
+        kernel.reply(await kernel.asked(), session="the next one's")
+        with pytest.raises(KernelDied) as caught:
+            await lost.result()
+        assert caught.value.reason == "restarted"
+        assert ch.statistics().restarts == 1
+        assert (await answered.result()).msg_type == "complete_reply"

@@ -102,8 +102,7 @@ class Core(Seam):
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.interrupter: Callable[[], Awaitable[None]] | None = None
         self.to_start: list[tuple[Any, ...]] = []
-        self.start: Start = lambda *task: self.to_start.append(task)
-        """Starts a task that ends with the connection, once that has tasks."""
+        self.start: Start = lambda *task: self.to_start.append(task)  # once there are tasks
         self.farewells: Farewells = Farewells(self)
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
@@ -111,8 +110,7 @@ class Core(Seam):
         """Called with what is sent, and with whatever else happens to the kernel; must not raise."""
         self.iopub_proven: bool = False
         self.scopes: set[anyio.CancelScope] = set()  # cancelled when the block is left
-        self.ticking: bool = False
-        """Whether something may be missing, so that the keeper, which `wakeup` wakes, is to look."""
+        self.ticking: bool = False  # whether something may be missing: the keeper is to look
         self.wakeup: Bell = Bell()
         self.patience: anyio.CancelScope = anyio.CancelScope()  # of the present outage
         self._held_back, self._turn = 0, TURN
@@ -183,6 +181,8 @@ class Core(Seam):
         self.received[channel] += len(messages)
         if channel == "iopub":
             messages = self._hear(messages)
+        elif channel != "stdin" and messages:
+            self.status.hear_reply(channel, messages[-1])
         taken = [each for observe in self.observers for each in observe(channel, messages)]
         self.delivery.deliver(channel, messages, taken)
 

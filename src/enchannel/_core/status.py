@@ -7,6 +7,8 @@
 * A kernel's session changes when it restarts. Many kernels write the *client's* session into their headers, and
   some a fresh one into each message without a parent. So only a message with a parent from another session can say
   that the kernel is another one, and only where the kernel had kept to one session before.
+* A reply may be here before any status of the next kernel. It says the same, where replies on its channel were seen to
+  have the session of the statuses.
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ class Status:
         self._busy: dict[str, None] = {}
         self._said = 0
         self._earlier: deque[str] = deque(maxlen=EARLIER)
+        self._said_on: set[ChannelName] = set()
         # Whether the session is that of the next kernel already, of which is told when whoever restarts it is done.
         self._ahead = False
 
@@ -98,6 +101,13 @@ class Status:
                 self._see(message)
             elif self.curious:
                 self._see_session(message)
+
+    def hear_reply(self, channel: ChannelName, reply: Message) -> None:
+        """Looks at what arrived on shell or control."""
+        if reply.session == self.session:
+            self._said_on.add(channel)
+        elif channel in self._said_on:
+            self._see_session(reply)
 
     def over(self, msg_id: str) -> None:
         """The main shell is done with a request, and with those that it had begun before."""
