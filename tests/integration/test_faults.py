@@ -141,7 +141,7 @@ async def test_connections_that_do_not_come_back(
         async with open_kernel_channels(None, proxy.config, reconnect_timeout=0.2) as ch:
             await uses_every_channel(ch)
             await proxy.cut(*names)
-            with anyio.fail_after(5), pytest.raises(KernelDied) as caught:
+            with anyio.fail_after(20), pytest.raises(KernelDied) as caught:
                 async for _ in ch.main:
                     pass
             assert caught.value.reason == "disconnected"
@@ -333,7 +333,7 @@ async def test_a_lost_kernel_is_let_go_then_and_there(tcp_kernel: Kernel) -> Non
         async with open_kernel_channels(None, info, reconnect_timeout=0.2) as ch:
             await works(ch)
             os.kill(tcp_kernel.pid, signal.SIGKILL)
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 assert (await ch.wait_lost()).reason == "disconnected"
             assert (ch.status, ch.lost is None) == ("dead", False)
             # Whoever launched it is connected to it as well, until it exits.
@@ -367,7 +367,7 @@ anyio.run(main, int(sys.argv[1]), int(sys.argv[2]), backend={anyio_backend!r})
     for size in (4_000_000, 80_000_000):
         with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
             port = router.bind_to_random_port("tcp://127.0.0.1")
-            router.rcvtimeo = 5000
+            router.rcvtimeo = 60_000
             command = [sys.executable, "-c", script, str(port), str(size)]
             async with await anyio.open_process(command, stderr=None) as program:
                 *_, buffer = await anyio.to_thread.run_sync(router.recv_multipart)
