@@ -1,8 +1,7 @@
 """The examples in the docstrings of what is public do what they show, name by name.
 
-An example is a snippet: it runs in the middle of an async function, with a kernel, its channels, AnyIO, and what is public
-in the package and in the module that has the name. Where it says behind a ``print`` what that prints, it does. The kernel
-is a fresh one where the example does anything to it.
+An example is a snippet: it runs in the middle of an async function, with a fresh kernel, its channels, AnyIO, and what is
+public in the package and in the module that has the name. Where it says behind a ``print`` what that prints, it does.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import anyio
 import pytest
 
 from documentation import MODULES, PUBLIC, ROOT, Block, Public, blocks_in, finished, run_snippet
-from enchannel import Kernel, open_kernel, open_kernel_channels
+from enchannel import open_kernel
 
 EXAMPLES = {
     public: [block for block in public.blocks() if block.kind == "snippet" and not block.not_run]
@@ -33,10 +31,6 @@ def names_of(*modules: str) -> dict[str, Any]:
     return namespace
 
 
-def is_about_the_kernel(block: Block) -> bool:
-    return re.search(r"\bkernel\b|interrupt|restart|shutdown|count", block.code) is not None
-
-
 def promised(block: Block) -> list[str]:
     """What the block says that it prints, some of all perhaps."""
     return re.findall(r"^ *print\(.*\)(?:  |\n *)# (.+)$", block.code, re.MULTILINE)
@@ -45,19 +39,12 @@ def promised(block: Block) -> list[str]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("public", [each for each in EXAMPLES if EXAMPLES[each]], ids=str)
 async def test_the_examples_of(
-    public: Public, running_kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: Public, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     modules = ("enchannel", public.module, str(public))
     imported = names_of(*(each for each in modules if each in MODULES))
-    async with AsyncExitStack() as stack:
-        if any(map(is_about_the_kernel, EXAMPLES[public])):
-            kernel = await stack.enter_async_context(open_kernel("python3"))
-            channels = kernel.open_channels()
-        else:
-            kernel = running_kernel
-            channels = open_kernel_channels(None, kernel.connection_info)
-        ch = await stack.enter_async_context(channels)
+    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
         for block in EXAMPLES[public]:
             namespace = {**imported, "kernel": kernel, "ch": ch}
             printed = (await run_snippet(block, namespace)).splitlines()
