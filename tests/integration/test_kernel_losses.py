@@ -11,7 +11,7 @@ from enchannel import KernelChannels, open_kernel, open_kernel_channels
 
 pytestmark = pytest.mark.anyio
 
-COUNT = 20_000
+COUNT, FEW = 20_000, 20
 
 CELLS = (
     "for number in range(50): print(number, flush=True)",
@@ -37,8 +37,10 @@ async def test_what_the_kernels_publisher_drops_is_told_to_the_message() -> None
                 with anyio.fail_after(60):
                     await execution.wait()
             lost = COUNT - sum(each["output_type"] == "display_data" for each in execution.outputs)
-            assert execution.missed == lost
-        assert ch.statistics().missed == lost
+            # Beside them its input may be lost, and the statuses of what we have asked meanwhile.
+            assert execution.missed is not None
+            assert lost <= execution.missed <= lost + FEW
+        assert ch.statistics().missed == execution.missed
 
 
 async def run_all(ch: KernelChannels, rounds: int) -> None:
