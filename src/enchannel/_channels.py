@@ -15,6 +15,7 @@ from ._conversations.execution import Execution, OnInput, execute_code
 from ._conversations.stopping import interrupt
 from ._core.core import Core
 from ._core.delivery import Listener
+from ._core.idle import wait_idle
 from ._core.life import State
 from ._exceptions import KernelDied
 from ._protocol.connection_info import ChannelName
@@ -277,7 +278,7 @@ class KernelChannels:
             KernelDied: The kernel is lost.
         """
         self._core.name("shell")
-        await self._core.wait_idle()
+        await wait_idle(self._core)
 
     def open_comm(
         self,

@@ -83,14 +83,18 @@ def _named(_: click.Context, parameter: click.Parameter, value: str | None) -> s
     return value
 
 
-_startup_timeout = click.option(
+def _seconds(name: str, text: str, **default: Any) -> Callable[[Any], Any]:
+    """An option that is a time limit."""
+    return click.option(
+        name, type=float, metavar="SECONDS", callback=_positive, help=text, **default
+    )
+
+
+_startup_timeout = _seconds(
     "--startup-timeout",
-    type=float,
+    "How long a kernel that is launched may take to be ready.",
     default=60.0,
     show_default=True,
-    metavar="SECONDS",
-    callback=_positive,
-    help="How long a kernel that is launched may take to be ready.",
 )
 
 _at_server = click.option(
@@ -127,13 +131,7 @@ _at_server = click.option(
     "directory, or a pattern such as 'kernel-12*'; with --server its id.",
 )
 @_at_server
-@click.option(
-    "--timeout",
-    type=float,
-    metavar="SECONDS",
-    callback=_positive,
-    help="How long all of it may run, from the moment the kernel is ready.",
-)
+@_seconds("--timeout", "How long all of it may run, from the moment the kernel is ready.")
 @_startup_timeout
 @click.option("--json", "json_", is_flag=True, help="Print each message as a line of JSON.")
 @click.option(
@@ -145,13 +143,7 @@ _at_server = click.option(
 )
 @click.option("--inplace", is_flag=True, help="Write that to the notebook itself.")
 @click.option("--allow-errors", is_flag=True, help="Run the other cells when one has failed.")
-@click.option(
-    "--cell-timeout",
-    type=float,
-    metavar="SECONDS",
-    callback=_positive,
-    help="How long one cell of a notebook may run.",
-)
+@_seconds("--cell-timeout", "How long one cell of a notebook may run.")
 @click.option(
     "-p",
     "--parameter",
@@ -313,14 +305,11 @@ def watch(existing: str | None, server: str | None, json_: bool, record: Path | 
     metavar="FILE",
     help="Code in the kernel's language to check it with, as TOML.",
 )
-@click.option(
+@_seconds(
     "--timeout",
-    type=float,
+    "How long the kernel may take for one answer.",
     default=30.0,
     show_default=True,
-    metavar="SECONDS",
-    callback=_positive,
-    help="How long the kernel may take for one answer.",
 )
 @_at_server
 @_startup_timeout

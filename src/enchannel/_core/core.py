@@ -41,9 +41,6 @@ from .stream import TURN, fresh, native_checkpoint_if_cancelled
 
 __all__ = ["Core"]
 
-BEHIND = 0.25
-"""Seconds that statuses are waited for which may be behind the replies."""
-
 Observer = Callable[[ChannelName, Sequence[Message]], Collection[Message]]
 
 Happening = Literal["sent", "interrupted", "restarted", "lost"]
@@ -102,17 +99,21 @@ class Core(Seam):
         self.sent: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)
         self.interrupter: Callable[[], Awaitable[None]] | None = None
         self.to_start: list[tuple[Any, ...]] = []
-        self.start: Start = lambda *task: self.to_start.append(task)  # once there are tasks
+        self.start: Start = lambda *task: self.to_start.append(task)
+        """Starts a task that ends with the connection, once that has tasks."""
         self.farewells: Farewells = Farewells(self)
         self.observers: list[Observer] = []
         """Called with every batch that arrives, before anybody gets it; returns what it takes, and must not raise."""
         self.witnesses: list[Witness] = []
         """Called with what is sent, and with whatever else happens to the kernel; must not raise."""
         self.iopub_proven: bool = False
-        self.scopes: set[anyio.CancelScope] = set()  # cancelled when the block is left
-        self.ticking: bool = False  # whether something may be missing: the keeper is to look
+        self.scopes: set[anyio.CancelScope] = set()
+        """Cancelled when the block is left."""
+        self.ticking: bool = False
+        """Whether something may be missing, so that the keeper, which `wakeup` wakes, is to look."""
         self.wakeup: Bell = Bell()
-        self.patience: anyio.CancelScope = anyio.CancelScope()  # of the present outage
+        self.patience: anyio.CancelScope = anyio.CancelScope()
+        """Ends when the present outage is overdue, or given up."""
         self._held_back, self._turn = 0, TURN
         self._thread = get_ident()
         self._checkpoint_if_cancelled = native_checkpoint_if_cancelled()
@@ -382,19 +383,6 @@ class Core(Seam):
             return await flight.wait_reply()
         finally:
             self.requests.remove(flight)
-
-    async def wait_idle(self) -> None:
-        """Waits until the main shell has answered what is asked behind everything; see the facade's."""
-        await checkpoint()
-        while True:
-            await self.opened()
-            epoch, begun = self.life.epoch, self.begun()
-            if await self.requests.questions.behind("shell") and epoch == self.life.epoch:
-                self.status.overtaken(begun)
-                if self.status.word == "busy" and self.sees_statuses():
-                    with anyio.move_on_after(BEHIND):
-                        await self.requests.questions.all_answered("shell")
-                return
 
     # The seam of the registry.
 

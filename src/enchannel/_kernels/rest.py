@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     import httpx2
 
-__all__ = ["Rest", "refusal", "require_extra"]
+__all__ = ["IN_BETWEEN", "Rest", "refusal", "require_extra"]
+
+IN_BETWEEN = (502, 503, 504)
+"""The status of what stands before a server that has not answered."""
 
 WORDS = 500
 """Characters of what a server says that are told."""
@@ -261,7 +264,7 @@ def refusal(
         )
     elif status == 404 and is_page:
         message = f"{url} has nothing at /api{path}: is its base URL right?"
-    elif status in (502, 503, 504):
+    elif status in IN_BETWEEN:
         message = f"{url} cannot be reached through what is before it{said}"
     elif status == 405:
         message = (

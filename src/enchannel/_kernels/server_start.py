@@ -24,7 +24,7 @@ from .._exceptions import (
 )
 from .._groups import shielded, unwrapping_task_group
 from .._log import logger
-from .rest import Rest
+from .rest import IN_BETWEEN, Rest
 from .server_kernel import AGAIN, FAILED, ServerKernel, kernel_path
 from .server_models import ServerKernelSpec, mapping, model_of
 
@@ -42,8 +42,8 @@ APPEARING = 5.0
 REFUSED, UNKNOWN_THERE = 400, 404
 """The status from which on a server has refused, and that of what it does not know."""
 
-UNANSWERED = (0, 502, 503, 504)
-"""The status where nobody has answered, and those of what stands before a server that has not."""
+UNANSWERED = (0, *IN_BETWEEN)
+"""The status where nobody has answered, or only what stands before the server."""
 
 STOPPED_START = 10.0
 """Seconds that a start which was cancelled may take to say what it has started."""
