@@ -40,6 +40,7 @@ from enchannel import (
     open_channels,
     open_server,
 )
+from enchannel._core.bound import STALLED
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
 from enchannel._transports.byte_stream import connect_bytes
@@ -905,6 +906,22 @@ async def test_streams_with_a_bound_hold_up_the_server_and_lose_nothing() -> Non
                 while seen < 5_000:
                     _, said = await published.receive()
                     seen += said.msg_type == "stream"
+
+
+async def test_who_waits_for_a_reply_behind_a_full_stream_of_his_own_has_it_at_once() -> None:
+    """All come over one connection, from which nothing more is read when too much waits."""
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(7_000)))
+        async with ch.subscribe("iopub") as published:
+            await ch.shell.send(messages.execute_request("x"))
+            began = anyio.current_time()
+            await ch.request("is_complete_request", {"code": ""})
+            assert anyio.current_time() - began < STALLED
+            assert ch.statistics().buffer_dropped
+            said: dict[str, Any] = {}
+            with anyio.fail_after(60):
+                while said.get("execution_state") != "idle":
+                    said = (await published.receive())[1].content
 
 
 # Opening, and what a server refuses.

@@ -7,8 +7,9 @@ The rules, where the user has set a bound:
 * Bytes are those that a message's content and buffers had on the wire. Where they are bounded a stream holds one
   message more, of whatever size: how large the next one is shows when it is taken.
 * Who is to read a full stream may be waiting for what comes behind. It gives way then, and loses its oldest messages,
-  counted: at once where the task that reads it waits for something on that very channel, and where anything is asked
-  and nobody took anything from it for :data:`STALLED` seconds.
+  counted: at once where the task that reads it waits for something on that very channel (or on any, where all come over
+  one connection and nothing more is read from that), and where anything is asked and nobody took anything from it for
+  :data:`STALLED` seconds.
 * While the connection is away nothing is held back, and once it is lost: streams take whatever the kernel managed to
   send.
 """
@@ -51,19 +52,23 @@ class Bound:
     Args:
         limits: How much each may hold.
         asking: Whether anybody waits for an answer.
+        jammed: Whether nothing more comes on any channel until a full stream is read or gives way.
 
     Attributes:
         limited: Whether there is any.
         dropped: How many messages were lost by giving way.
     """
 
-    def __init__(self, limits: Limits, asking: Callable[[], bool]) -> None:
+    def __init__(
+        self, limits: Limits, asking: Callable[[], bool], jammed: Callable[[], bool] = bool
+    ) -> None:
         self.messages: float = limits.messages
         self.size: float = limits.size
         self.limited: bool = self.messages < math.inf or self.size < math.inf
         self.dropped: int = 0
         self._lifted = False
         self._asking = asking
+        self._jammed = jammed
         self._held: dict[Held, None] = {}
         self._waiting: dict[object, _Wait] = {}
         self._room = Bell()
@@ -94,8 +99,8 @@ class Bound:
         self._held.pop(held, None)
         self._room.ring()
 
-    def room_made(self) -> None:
-        """A reader that waits for room looks again."""
+    def look_again(self) -> None:
+        """Readers that wait for room do."""
         self._room.ring()
 
     def drop(self) -> None:
@@ -167,7 +172,8 @@ class Bound:
         if wait is None:
             return True
         channels, over, read = wait
-        return read is held or channel not in channels or over()
+        waits_behind_it = channel in channels or self._jammed()
+        return read is held or over() or not waits_behind_it
 
 
 _Wait: TypeAlias = "tuple[Collection[ChannelName], Callable[[], bool], Held | None]"
@@ -237,7 +243,7 @@ class Held:
         self.reader = current_task()
         self.taken += 1
         self.stalled = False
-        self._bound.room_made()
+        self._bound.look_again()
 
     def drop(self, item: Any) -> None:
         """It gave up `item`."""

@@ -86,7 +86,7 @@ class Core(Seam):
         self.life: Life = Life()
         self.lost: KernelDied | None = None
         self.requests: Requests = Requests(self)
-        self.bound: Bound = Bound(limits, lambda: self.requests.asking)
+        self.bound: Bound = Bound(limits, lambda: self.requests.asking, lambda: transport.jammed)
         backlog = Backlog(limits)
         self.delivery: Delivery = Delivery(transport.channels, self.bound, backlog, self.requests)
         self.received: dict[ChannelName, int] = dict.fromkeys(transport.channels, 0)

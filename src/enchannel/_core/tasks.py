@@ -149,6 +149,8 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
         is_led(core)
         core.outage.death = KernelDied(said, "restarted")
         core.happen(Event.NEW_SESSION)
+    elif event is ConnectionEvent.JAMMED:
+        core.bound.look_again()
     core.changed.ring()
 
 

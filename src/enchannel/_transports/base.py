@@ -51,6 +51,8 @@ class ConnectionEvent(Enum):
     """Whoever runs the kernel says that another one takes its place."""
     EXITED = auto()
     """Whoever runs the kernel says that it has exited."""
+    JAMMED = auto()
+    """So much waits to be taken that nothing more is read; see :attr:`enchannel.Transport.jammed`."""
 
 
 Tell: TypeAlias = "Callable[[ConnectionEvent, Sequence[ChannelName], str], None]"
@@ -115,6 +117,9 @@ class Transport(ABC):
 
     has_heartbeat: bool = False
     """Whether :meth:`beat` does anything."""
+
+    jammed: bool = False
+    """Whether nothing more is read on any channel until something is taken from one that is full."""
 
     @abstractmethod
     def receive_nowait(

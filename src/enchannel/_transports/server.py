@@ -351,8 +351,7 @@ class ServerTransport(FrameTransport):
         return None if self._socket is None or self._socket.ended else self._socket
 
     @property
-    def stopped(self) -> bool:
-        """Whether nothing is read, because too much waits."""
+    def jammed(self) -> bool:  # type: ignore[override]
         return self._arrivals.full
 
     def silent(self) -> None:
@@ -393,6 +392,7 @@ class ServerTransport(FrameTransport):
         self._sort(socket.take_messages())
         while self._socket is socket and not self._gone:
             if self._arrivals.full:
+                self._say(ConnectionEvent.JAMMED, "too much waits to be taken")
                 await self._arrivals.wait_room()
             elif socket.ended:
                 in_order = ASKED if socket.closed_in_order else (*ASKED, "iopub")

@@ -80,7 +80,7 @@ class Watched(Protocol):
         ...
 
     @property
-    def stopped(self) -> bool:
+    def jammed(self) -> bool:
         """Whether nothing is read, because too much waits."""
         ...
 
@@ -204,7 +204,7 @@ class Vigil:
                 return
             if now < max(asked, self._through_at) + PONG:
                 continue
-            if not (self._watched.stopped or self._heard_at >= asked):
+            if not (self._watched.jammed or self._heard_at >= asked):
                 self._watched.silent()
             return
 
