@@ -521,6 +521,62 @@ async def test_a_restart_that_the_server_fails_at_or_never_ends() -> None:
             assert (await ch.run("6 * 7")).status == "ok"
 
 
+def restarts_asked(fake: FakeServer) -> int:
+    return len([path for _, path in fake.requests if path.endswith("/restart")])
+
+
+async def test_a_restart_that_is_cancelled_goes_on_and_the_next_one_waits_for_it() -> None:
+    """Servers lose a kernel between two restarts."""
+    async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
+        fake.hangs = True
+        with anyio.move_on_after(0.2):
+            await kernel.restart()
+        tasks.start_soon(kernel.restart)
+        await anyio.sleep(0.2)
+        assert restarts_asked(fake) == 1
+        fake.resume()
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
+        assert restarts_asked(fake) == ch.statistics().restarts == 2
+
+
+async def test_a_shutdown_waits_for_no_restart() -> None:
+    async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
+        fake.hangs = True
+
+        async def restart() -> None:
+            with pytest.raises(KernelDied, match="being shut down"):
+                await kernel.restart()
+
+        tasks.start_soon(restart)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(kernel.shut_down)
+        await anyio.wait_all_tasks_blocked()
+        fake.resume()
+        with anyio.fail_after(10):
+            assert (await ch.wait_lost()).reason == "exited"
+        assert fake.kernels == {}
+
+
+async def test_a_restart_whose_block_is_left_is_given_up() -> None:
+    async with (
+        open_fake_server() as fake,
+        open_server(fake.url) as server,
+        server.open_kernel() as mine,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def restart(kernel: ServerKernel) -> None:
+            with pytest.raises(anyio.ClosedResourceError, match="the block of the kernel was left"):
+                await kernel.restart()
+
+        async with server.attach(mine.id) as kernel:
+            fake.hangs = True
+            tasks.start_soon(restart, kernel)
+            await anyio.wait_all_tasks_blocked()
+        fake.resume()
+
+
 async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:
     async with opened() as (fake, _, kernel, ch), ch.subscribe("iopub") as published:
         async with ch.execute("sleep") as execution:

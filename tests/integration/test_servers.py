@@ -160,6 +160,16 @@ async def test_a_kernel_that_somebody_restarts(jupyter_server: Running) -> None:
         assert ch.statistics().restarts == 1
 
 
+async def test_restarts_that_are_given_up(jupyter_server: Running) -> None:
+    """A server that is asked for several at once loses the kernel between them."""
+    async with opened(jupyter_server) as (_, kernel, ch):
+        for seconds in (0.05, 0.3, 0.6, 0.1):
+            with anyio.move_on_after(seconds):
+                await kernel.restart()
+        with anyio.fail_after(50):
+            assert (await ch.run("1")).status == "ok"
+
+
 async def test_a_kernel_that_is_killed_again_and_again(jupyter_server: Running) -> None:
     async with opened(jupyter_server) as (_, _, ch):
         with anyio.fail_after(200):

@@ -36,14 +36,9 @@ from .._protocol.server_url import ServerUrl
 from .._transports.base import Transport
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
-from .server_kernel import (
-    MAX_SENT_SIZE,
-    ServerKernel,
-    check_kernel_id,
-    connect_kernel,
-    kernel_path,
-)
+from .server_kernel import ServerKernel
 from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
+from .server_reach import MAX_SENT_SIZE, check_kernel_id, connect_kernel, kernel_path
 from .server_start import Start, ready
 
 __all__ = ["Server", "open_server"]
@@ -220,8 +215,8 @@ class Server:
         # By this an Enterprise Gateway takes the id, so that a kernel can be deleted whose start was never answered.
         body["env"] = {"KERNEL_ID": body["kernel_id"], **(env or {})}
         deadline = anyio.current_time() + startup_timeout
-        started = Start(self._rest, body, spec, startup_timeout)
         async with block_task_group("the kernel of a server") as tasks:
+            started = Start(self._rest, body, spec, startup_timeout, tasks)
             # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
             tasks.start_soon(started.host, name="enchannel kernel of a server")
             try:
@@ -277,7 +272,12 @@ class Server:
             spec = await self._find(model.name)
         except ServerError:
             spec = None
-        yield ServerKernel(self._rest, kernel_id, model.name, spec)
+        async with block_task_group("the kernel of a server") as tasks:
+            kernel = ServerKernel(self._rest, kernel_id, model.name, spec, tasks)
+            try:
+                yield kernel
+            finally:
+                kernel.let_go()
 
     async def connect(
         self,

@@ -12,52 +12,31 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import anyio
+import attrs
 from anyio.lowlevel import checkpoint
 
 from .._channels import KernelChannels
 from .._core.core import Core
 from .._core.exits import begin_restart, other_kernel_behind_server, restart_refused
-from .._exceptions import (
-    EnchannelError,
-    KernelConnectError,
-    KernelDied,
-    LocalProtocolError,
-    ServerError,
-)
-from .._groups import unwrapping_task_group
+from .._exceptions import EnchannelError, KernelDied, ServerError
+from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
-from .._protocol.arguments import check_amount, check_seconds, checked_size
-from .._protocol.connection_info import sockets_for
 from .._protocol.message import CHANNELS, ChannelName
-from .._protocol.wire import Wire
-from .._transports.reach import Presence, Reach
-from .._transports.server import ServerTransport
 from .rest import Rest
-from .server_models import ServerKernelSpec, mapping, model_of
+from .server_models import ServerKernelSpec
+from .server_reach import LOOK_DEADLINE, MAX_SENT_SIZE, connect_kernel, kernel_path
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._transports.websocket import WebSocket
+    from .._transports.server import ServerTransport
 
-__all__ = ["ServerKernel", "connect_kernel"]
-
-MAX_SENT_SIZE = 10 << 20
-"""Bytes that a server takes in one message, where it is not configured to take more."""
-
-LEAST_LIMIT = 64 << 20
-"""Bytes that a message may announce before its websocket is ended, where less is allowed: sixteen times what is."""
-
-LOOK_DEADLINE = 5.0
-"""Seconds for a server to say whether a kernel is there."""
+__all__ = ["ServerKernel"]
 
 INTERRUPT_DEADLINE, RESTART_DEADLINE, DELETE_DEADLINE = 10.0, 70.0, 20.0
 """Seconds for a server to do it; a restart is given up by the server itself after 60."""
@@ -84,124 +63,6 @@ POLL = 2.0
 """Seconds between two questions whether a kernel is there that somebody waits for."""
 
 
-class _KernelReach(Reach):
-    """How one kernel of a server is reached."""
-
-    def __init__(self, rest: Rest, kernel_id: str, max_message_size: float) -> None:
-        self.endpoint = f"{rest.url}/api/kernels/{kernel_id}/channels"
-        self._rest = rest
-        self._id = kernel_id
-        # What is larger than is allowed is dropped, and costs nothing else; what would fill the memory is not awaited.
-        self._limit: int | None = None
-        if max_message_size < math.inf:
-            self._limit = int(max(LEAST_LIMIT, 16 * max_message_size))
-
-    async def connect(self, session: str) -> WebSocket:
-        """Opens a websocket; see :meth:`Reach.connect <enchannel._transports.server.Reach.connect>`."""
-        # By who has it: the classes are there without.
-        from .._transports.websocket import Refused, open_websocket
-
-        rest = self._rest
-        try:
-            return await open_websocket(
-                rest.url,
-                rest.url.channels_path(self._id, session),
-                token=rest.token,
-                tls=rest.tls,
-                max_size=self._limit,
-            )
-        except Refused as error:
-            refused = error
-        # Not with what the server said as its context: there may be a token in it.
-        if refused.status == 404:
-            raise ServerError(f"{rest.url} has no kernel {self._id}", 404)
-        path = f"/kernels/{self._id}/channels"
-        raise rest.refused(refused.status, refused.said, refused.location, path)
-
-    async def look(self) -> Presence | None:
-        """What the server says of the kernel."""
-        try:
-            said = await self._rest.get(kernel_path(self._id), timeout=LOOK_DEADLINE)
-        except anyio.ClosedResourceError:
-            return None
-        except ServerError as error:
-            if error.status == 404:
-                return Presence(there=False, said=error.said or "the server does not know it")
-            return None
-        model = model_of(mapping(said))
-        return Presence(there=True, state=model.execution_state, connections=model.connections)
-
-
-def check_kernel_id(kernel_id: object) -> None:
-    """Raises ``LocalProtocolError`` where `kernel_id` is none."""
-    if not (isinstance(kernel_id, str) and re.fullmatch(r"[\w.~-]{1,200}", kernel_id, re.ASCII)):
-        raise LocalProtocolError(
-            f"the id of a kernel is text such as a uuid, not {kernel_id!r:.80}"
-        )
-    if not kernel_id.strip("."):
-        raise LocalProtocolError(f"{kernel_id!r} is no id of a kernel")
-
-
-def kernel_path(kernel_id: str) -> str:
-    """Where a kernel is, below ``/api``."""
-    return f"/kernels/{quote(kernel_id, safe='')}"
-
-
-async def connect_kernel(
-    rest: Rest,
-    kernel_id: str,
-    *,
-    session: str | None,
-    channels: Sequence[ChannelName],
-    connect_timeout: float,
-    max_message_size: float,
-    max_sent_size: float,
-) -> ServerTransport:
-    """The channels of a kernel as a transport; see :meth:`Server.connect <enchannel.Server.connect>`."""
-    check_seconds("connect_timeout", connect_timeout)
-    transport = _make_transport(rest, kernel_id, session, channels, max_message_size, max_sent_size)
-    try:
-        with anyio.fail_after(connect_timeout):
-            await transport.connect()
-    except TimeoutError:
-        raise _unconnected(transport, f"no connection within {connect_timeout:g} s") from None
-    except OSError as error:
-        raise _unconnected(transport, error.strerror or str(error)) from None
-    except BaseException:
-        transport.close()
-        raise
-    return transport
-
-
-def _unconnected(transport: ServerTransport, said: str) -> KernelConnectError:
-    unconnected = transport.unconnected()
-    where = next(iter(unconnected.values()), "")
-    return KernelConnectError(f"{said}: {where}", unconnected)
-
-
-def _make_transport(
-    rest: Rest,
-    kernel_id: str,
-    session: str | None,
-    channels: Sequence[ChannelName],
-    max_message_size: float,
-    max_sent_size: float,
-) -> ServerTransport:
-    """A transport that is not connected yet, with its arguments checked."""
-    check_kernel_id(kernel_id)
-    carried = sockets_for(channels)
-    names: list[ChannelName] = [name for name in CHANNELS if name in carried]
-    check_amount("max_sent_size", max_sent_size, 1, "bytes")
-    chosen: object = str(uuid.uuid4()) if session is None else session
-    if not (isinstance(chosen, str) and chosen.isascii() and 1 <= len(chosen) <= 255):
-        raise LocalProtocolError(
-            "the session of a kernel behind a server is text of 1 to 255 ASCII characters"
-        )
-    reach = _KernelReach(rest, kernel_id, checked_size(max_message_size))
-    wire = Wire(b"", max_size=max_message_size)
-    return ServerTransport(names, wire, reach, chosen, max_sent_size)
-
-
 class ServerKernel:
     """A kernel of a server; made by :meth:`Server.open_kernel` and :meth:`Server.attach`.
 
@@ -224,7 +85,12 @@ class ServerKernel:
     """
 
     def __init__(
-        self, rest: Rest, kernel_id: str, name: str, spec: ServerKernelSpec | None
+        self,
+        rest: Rest,
+        kernel_id: str,
+        name: str,
+        spec: ServerKernelSpec | None,
+        tasks: BlockTasks,
     ) -> None:
         self.id = kernel_id
         self.name = name
@@ -233,6 +99,8 @@ class ServerKernel:
         self._open: set[Core] = set()
         self._over = ""
         self._turns = anyio.Lock()
+        self._tasks = tasks
+        self._restarting: _Restart | None = None
 
     def __repr__(self) -> str:
         return f"<ServerKernel {self.name} {self.id}{' ' + self._over if self._over else ''}>"
@@ -326,38 +194,61 @@ class ServerKernel:
         """Has the server restart the kernel; returns when it is ready.
 
         The open channels go on: their requests in flight raise ``KernelDied``, what is sent meanwhile waits for the new
-        kernel. Several restarts go one after the other. A checkpoint; cancelled, the server may restart it all the same.
+        kernel. Several restarts go one after the other. A checkpoint; cancelled, the restart goes on.
 
         Raises:
             ServerError: The server could not.
             KernelDied: The kernel was shut down.
         """
         async with self._turns:
+            if self._restarting is not None:
+                # A server that is asked for two at once may lose the kernel between them.
+                await self._restarting.over.wait()
             self._raise_if_over()
-            concerned = tuple(self._open)
-            for core in concerned:
+            restart = self._restarting = _Restart(tuple(self._open))
+            for core in restart.cores:
                 begin_restart(core)
-            over = other_kernel_behind_server
-            try:
-                await self._ask("POST", "/restart", RESTART_DEADLINE)
-            except BaseException as error:
-                if isinstance(error, ServerError) and (
-                    not error.reached or 400 <= error.status < FAILED
-                ):
-                    # It has not, and the kernel is the same.
-                    over = restart_refused
-                for core in concerned:
-                    core.outage.death = KernelDied(DOUBTFUL, "restarted")
-                raise
-            finally:
-                for core in concerned:
-                    over(core)
+            self._tasks.start_soon(self._restart, restart, name="enchannel restart at a server")
+            await restart.over.wait()
+            if restart.failure is not None:
+                raise restart.failure
             with anyio.move_on_after(RECONNECT_DEADLINE):
                 async with unwrapping_task_group() as tasks:
-                    for core in concerned:
+                    for core in restart.cores:
                         tasks.start_soon(_opened, core)
                 return
             raise ServerError("the kernel was restarted, and its channels found no way to it")
+
+    async def _restart(self, restart: _Restart) -> None:
+        """Goes on where who has asked for it is cancelled."""
+        over, known = other_kernel_behind_server, False
+        try:
+            with restart.scope:
+                await self._ask("POST", "/restart", RESTART_DEADLINE)
+                known = True
+        except (EnchannelError, anyio.ClosedResourceError) as error:
+            restart.failure = error
+            if isinstance(error, ServerError) and (
+                not error.reached or 400 <= error.status < FAILED
+            ):
+                # It has not, and the kernel is the same.
+                over = restart_refused
+        finally:
+            for core in self._open.intersection(restart.cores):
+                if not known:
+                    core.outage.death = KernelDied(DOUBTFUL, "restarted")
+                over(core)
+            self._restarting = None
+            restart.over.set()
+
+    def let_go(self) -> None:
+        """Its block is left: nothing is waited for any more."""
+        self._give_up_restart(anyio.ClosedResourceError("the block of the kernel was left"))
+
+    def _give_up_restart(self, failure: Exception) -> None:
+        if self._restarting is not None:
+            self._restarting.failure = failure
+            self._restarting.scope.cancel()
 
     async def shut_down(self) -> None:
         """Has the server end the kernel; its channels raise ``KernelDied``. A checkpoint; cancelled, the server may do so.
@@ -365,6 +256,7 @@ class ServerKernel:
         Raises:
             ServerError: The server could not.
         """
+        self._give_up_restart(KernelDied("the kernel is being shut down", "exited"))
         async with self._turns:
             if self._over:
                 return
@@ -431,6 +323,23 @@ class ServerKernel:
     def _raise_if_over(self) -> None:
         if self._over:
             raise KernelDied(f"the kernel {self._over}", "exited")
+
+
+@attrs.define(eq=False)
+class _Restart:
+    """A restart that the server was asked for.
+
+    Attributes:
+        cores: The connections that it concerns.
+        scope: Cancelled where nobody wants to know any more.
+        over: Set when it is over, whatever came of it.
+        failure: What is raised where it has failed.
+    """
+
+    cores: tuple[Core, ...]
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    over: anyio.Event = attrs.field(factory=anyio.Event)
+    failure: Exception | None = None
 
 
 async def _opened(core: Core) -> None:

@@ -22,11 +22,12 @@ from .._exceptions import (
     NoReply,
     ServerError,
 )
-from .._groups import shielded, unwrapping_task_group
+from .._groups import BlockTasks, shielded, unwrapping_task_group
 from .._log import logger
 from .rest import IN_BETWEEN, Rest
-from .server_kernel import AGAIN, FAILED, ServerKernel, kernel_path
+from .server_kernel import AGAIN, FAILED, ServerKernel
 from .server_models import ServerKernelSpec, mapping, model_of
+from .server_reach import kernel_path
 
 __all__ = ["Start", "ready"]
 
@@ -58,12 +59,18 @@ class Start:
     """
 
     def __init__(
-        self, rest: Rest, body: Mapping[str, Any], spec: ServerKernelSpec | None, timeout: float
+        self,
+        rest: Rest,
+        body: Mapping[str, Any],
+        spec: ServerKernelSpec | None,
+        timeout: float,
+        tasks: BlockTasks,
     ) -> None:
         self._rest = rest
         self._body = body
         self._spec = spec
         self._timeout = timeout
+        self._tasks = tasks
         self._kernel: ServerKernel | None = None
         self._failure: ServerError | None = None
         self.answered = anyio.Event()
@@ -100,7 +107,7 @@ class Start:
         else:
             model = model_of(mapping(said))
             name = model.name or self._body.get("name", "")
-            self._kernel = ServerKernel(self._rest, model.id, name, self._spec)
+            self._kernel = ServerKernel(self._rest, model.id, name, self._spec, self._tasks)
 
     def kernel(self) -> ServerKernel:
         """What it has started.
@@ -133,7 +140,8 @@ class Start:
             elif rest is self._rest:
                 await kernel.shut_down()
             else:
-                await ServerKernel(rest, kernel.id, kernel.name, None).shut_down()
+                kernel.let_go()
+                await ServerKernel(rest, kernel.id, kernel.name, None, self._tasks).shut_down()
         except Exception as error:  # noqa: BLE001
             kernel_id = kernel.id if kernel is not None else self._body["kernel_id"]
             logger().warning("the kernel %s could not be deleted: %s", kernel_id, error)

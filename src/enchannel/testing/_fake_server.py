@@ -239,8 +239,6 @@ class FakeServer:
 
     async def _answer_one(self, stream: anyio.abc.ByteStream) -> bool:
         head, body = await _read_request(stream)
-        while self.hangs:
-            await self._news.wait()
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ", 2)
         headers = {
@@ -249,6 +247,8 @@ class FakeServer:
         }
         parts = urlsplit(target)
         self.requests.append((method, parts.path))
+        while self.hangs:
+            await self._news.wait()
         refusal = self._refusal(headers)
         if refusal is not None:
             await _respond(stream, *refusal)
