@@ -39,8 +39,9 @@ PYTHONS = installed_pythons()
 ENTERPRISE_GATEWAY = ("jupyter_enterprise_gateway>=3.2", "ipykernel<7", "setuptools<81")
 """It pins what is old, so it has an environment of its own."""
 
-WORKERS = str(3 * (os.cpu_count() or 2))
-"""Of pytest-xdist: tests that wait for processes and clocks leave more than half of each processor free."""
+DISTRIBUTED = ("-n", str(3 * (os.cpu_count() or 2)), "--dist", "worksteal")
+"""For pytest-xdist: tests that wait for processes and clocks leave more than half of each processor free; and who has got
+many slow ones hands over some: the tests without real kernels take 118 s so, and 148 otherwise."""
 
 
 def group(name: str) -> list[str]:
@@ -60,10 +61,10 @@ def tests(session: nox.Session) -> None:
     launching = ["tests/integration/test_kernels.py", "-k", "asyncio and (gone or kill or exit)"]
     real = {PYTHONS[0]: launching, PYTHONS[-1]: ["tests/integration"]}.get(session.python, [])
     half = {PYTHONS[0]: "not trio", PYTHONS[-1]: ""}.get(session.python, "not asyncio")
-    without = ["-n", WORKERS, "tests", "--ignore=tests/integration", "-k", half]
+    without = [*DISTRIBUTED, "tests", "--ignore=tests/integration", "-k", half]
     session.run("pytest", *(session.posargs or without))
     if real and not session.posargs:
-        session.run("pytest", "-n", WORKERS, *real, env=enterprise_gateway(session))
+        session.run("pytest", *DISTRIBUTED, *real, env=enterprise_gateway(session))
 
 
 def enterprise_gateway(session: nox.Session) -> dict[str, str]:
@@ -97,7 +98,7 @@ def tests_lowest(session: nox.Session) -> None:
         *PROJECT["project"]["optional-dependencies"]["server"],
     ]
     session.install(*(each.replace(">=", "==") for each in lowest))
-    session.run("pytest", "-n", WORKERS, "tests", "--ignore=tests/integration", "-k", "not asyncio")
+    session.run("pytest", *DISTRIBUTED, "tests", "--ignore=tests/integration", "-k", "not asyncio")
 
 
 @nox.session

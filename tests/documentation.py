@@ -20,13 +20,15 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 import attrs
+
+from enchannel import open_kernel
 
 __all__ = [
     "MODULES",
@@ -38,6 +40,7 @@ __all__ = [
     "blocks",
     "blocks_in",
     "finished",
+    "kernel_for",
     "name_of",
     "run_snippet",
 ]
@@ -235,6 +238,30 @@ def finished(command: list[str], there: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+OF_A_KERNEL = {"kernel", "ch", "list_running_kernels"}
+"""The names that are nothing without a kernel."""
+
+
+def names_needed(block: Block) -> set[str]:
+    """The names that `block` uses and does not make, as far as is seen without running it."""
+    tree = ast.parse(block.code)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    used = {name.id for name in names if isinstance(name.ctx, ast.Load)}
+    made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    made |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    return used - made
+
+
+@contextlib.asynccontextmanager
+async def kernel_for(blocks: Sequence[Block]) -> AsyncIterator[dict[str, Any]]:
+    """The names ``kernel`` and ``ch`` of a fresh kernel, where one of `blocks` needs it."""
+    if not any(OF_A_KERNEL & names_needed(block) for block in blocks):
+        yield {}
+        return
+    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
+        yield {"kernel": kernel, "ch": ch}
 
 
 async def run_snippet(block: Block, namespace: dict[str, Any]) -> str:

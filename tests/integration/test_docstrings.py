@@ -15,8 +15,17 @@ from typing import Any
 import anyio
 import pytest
 
-from documentation import MODULES, PUBLIC, ROOT, Block, Public, blocks_in, finished, run_snippet
-from enchannel import open_kernel
+from documentation import (
+    MODULES,
+    PUBLIC,
+    ROOT,
+    Block,
+    Public,
+    blocks_in,
+    finished,
+    kernel_for,
+    run_snippet,
+)
 
 EXAMPLES = {
     public: [block for block in public.blocks() if block.kind == "snippet" and not block.not_run]
@@ -44,9 +53,9 @@ async def test_the_examples_of(
     monkeypatch.chdir(tmp_path)
     modules = ("enchannel", public.module, str(public))
     imported = names_of(*(each for each in modules if each in MODULES))
-    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
+    async with kernel_for(EXAMPLES[public]) as given:
         for block in EXAMPLES[public]:
-            namespace = {**imported, "kernel": kernel, "ch": ch}
+            namespace = {**imported, **given}
             printed = (await run_snippet(block, namespace)).splitlines()
             lines = iter([line.rstrip() for line in printed])
             missing = [line for line in promised(block) if line not in lines]

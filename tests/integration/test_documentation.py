@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from documentation import PAGES, Block, blocks, finished, name_of, run_snippet
-from enchannel import open_kernel
+from documentation import PAGES, Block, blocks, finished, kernel_for, name_of, run_snippet
 from real_servers import JUPYTER_SERVER, TOKEN, running
 
 
@@ -53,8 +52,9 @@ async def test_the_snippets_of(
     page: Path, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    async with open_kernel("python3") as kernel, kernel.open_channels() as ch:
-        namespace: dict[str, Any] = {"ch": ch, "kernel": kernel, **served}
+    snippets = [block for block in blocks(page) if block.kind == "snippet" and not block.not_run]
+    async with kernel_for(snippets) as given:
+        namespace: dict[str, Any] = {**given, **served}
         printed = None
         for block in blocks(page):
             if block.is_output:
