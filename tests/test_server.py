@@ -575,6 +575,7 @@ async def test_a_restart_whose_block_is_left_is_given_up() -> None:
             tasks.start_soon(restart, kernel)
             await anyio.wait_all_tasks_blocked()
         fake.resume()
+        await restart(kernel)
 
 
 async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:

@@ -59,6 +59,9 @@ REFUSED = (401, 403)
 UNKNOWN = "is gone: the server does not know it any more"
 """What is said of a kernel behind a 404."""
 
+LEFT = "the block of the kernel was left"
+"""What is said to who restarts it behind that."""
+
 POLL = 2.0
 """Seconds between two questions whether a kernel is there that somebody waits for."""
 
@@ -97,7 +100,7 @@ class ServerKernel:
         self.spec = spec
         self._rest = rest
         self._open: set[Core] = set()
-        self._over = ""
+        self._over, self._left = "", False
         self._turns = anyio.Lock()
         self._tasks = tasks
         self._restarting: _Restart | None = None
@@ -199,12 +202,15 @@ class ServerKernel:
         Raises:
             ServerError: The server could not.
             KernelDied: The kernel was shut down.
+            anyio.ClosedResourceError: The block of the kernel was left.
         """
         async with self._turns:
             if self._restarting is not None:
                 # A server that is asked for two at once may lose the kernel between them.
                 await self._restarting.over.wait()
             self._raise_if_over()
+            if self._left:
+                raise anyio.ClosedResourceError(LEFT)
             restart = self._restarting = _Restart(tuple(self._open))
             for core in restart.cores:
                 begin_restart(core)
@@ -243,7 +249,8 @@ class ServerKernel:
 
     def let_go(self) -> None:
         """Its block is left: nothing is waited for any more."""
-        self._give_up_restart(anyio.ClosedResourceError("the block of the kernel was left"))
+        self._left = True
+        self._give_up_restart(anyio.ClosedResourceError(LEFT))
 
     def _give_up_restart(self, failure: Exception) -> None:
         if self._restarting is not None:
