@@ -528,7 +528,7 @@ def restarts_asked(fake: FakeServer) -> int:
 async def test_a_restart_that_is_cancelled_goes_on_and_the_next_one_waits_for_it() -> None:
     """Servers lose a kernel between two restarts."""
     async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
-        fake.hangs = True
+        fake.hangs = "/restart"
         with anyio.move_on_after(0.2):
             await kernel.restart()
         tasks.start_soon(kernel.restart)
@@ -540,42 +540,73 @@ async def test_a_restart_that_is_cancelled_goes_on_and_the_next_one_waits_for_it
         assert restarts_asked(fake) == ch.statistics().restarts == 2
 
 
-async def test_a_shutdown_waits_for_no_restart() -> None:
+async def fails_to_restart(kernel: ServerKernel, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        await kernel.restart()
+
+
+async def test_a_shutdown_waits_for_no_restart_and_ends_them_all() -> None:
     async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
-        fake.hangs = True
-
-        async def restart() -> None:
-            with pytest.raises(KernelDied, match="being shut down"):
-                await kernel.restart()
-
-        tasks.start_soon(restart)
+        fake.hangs = "/restart"
+        for _ in range(3):
+            tasks.start_soon(fails_to_restart, kernel, KernelDied, "was shut down")
         await anyio.wait_all_tasks_blocked()
-        tasks.start_soon(kernel.shut_down)
-        await anyio.wait_all_tasks_blocked()
-        fake.resume()
         with anyio.fail_after(10):
+            await kernel.shut_down()
             assert (await ch.wait_lost()).reason == "exited"
         assert fake.kernels == {}
+        assert restarts_asked(fake) == 1
 
 
-async def test_a_restart_whose_block_is_left_is_given_up() -> None:
+async def test_a_shutdown_that_fails_ends_no_restart() -> None:
+    async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
+        fake.hangs = "/restart"
+        tasks.start_soon(kernel.restart)
+        while not restarts_asked(fake):
+            await anyio.sleep(0.01)
+        fake.refuse(403, {"message": "not today"})
+        with pytest.raises(ServerError, match="not today"):
+            await kernel.shut_down()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await kernel.shut_down()
+        fake.resume()
+        with anyio.fail_after(10):
+            assert (await ch.run("6 * 7")).status == "ok"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("attached", [False, True])
+async def test_a_restart_whose_block_is_left_is_given_up(attached: bool, cancelled: bool) -> None:
+    error, match = (anyio.ClosedResourceError, "was left") if attached else (KernelDied, "was shut")
     async with (
         open_fake_server() as fake,
         open_server(fake.url) as server,
         server.open_kernel() as mine,
         anyio.create_task_group() as tasks,
     ):
+        fake.hangs = "/restart"
+        block = server.attach(mine.id) if attached else server.open_kernel()
+        with anyio.CancelScope() as scope:
+            async with block as kernel, kernel.open_channels():
+                for _ in range(2):
+                    tasks.start_soon(fails_to_restart, kernel, error, match)
+                while not restarts_asked(fake):
+                    await anyio.sleep(0.01)
+                if cancelled:
+                    scope.cancel()
+        with anyio.fail_after(10):
+            await fails_to_restart(kernel, error, match)
 
-        async def restart(kernel: ServerKernel) -> None:
-            with pytest.raises(anyio.ClosedResourceError, match="the block of the kernel was left"):
-                await kernel.restart()
 
-        async with server.attach(mine.id) as kernel:
-            fake.hangs = True
-            tasks.start_soon(restart, kernel)
-            await anyio.wait_all_tasks_blocked()
-        fake.resume()
-        await restart(kernel)
+async def test_a_restart_that_is_shielded_takes_place_in_a_block_that_is_cancelled() -> None:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        with anyio.CancelScope() as scope:
+            async with server.open_kernel() as kernel:
+                scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await kernel.restart()
+        assert restarts_asked(fake) == 1
 
 
 async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:

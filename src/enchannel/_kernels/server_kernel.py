@@ -208,9 +208,8 @@ class ServerKernel:
             if self._restarting is not None:
                 # A server that is asked for two at once may lose the kernel between them.
                 await self._restarting.over.wait()
-            self._raise_if_over()
-            if self._left:
-                raise anyio.ClosedResourceError(LEFT)
+            if self._over or self._left:
+                raise self._why_given_up()
             restart = self._restarting = _Restart(tuple(self._open))
             for core in restart.cores:
                 begin_restart(core)
@@ -226,7 +225,7 @@ class ServerKernel:
             raise ServerError("the kernel was restarted, and its channels found no way to it")
 
     async def _restart(self, restart: _Restart) -> None:
-        """Goes on where who has asked for it is cancelled."""
+        """Goes on where who has asked for it is cancelled, and the block, until that is left."""
         over, known = other_kernel_behind_server, False
         try:
             with restart.scope:
@@ -240,6 +239,8 @@ class ServerKernel:
                 # It has not, and the kernel is the same.
                 over = restart_refused
         finally:
+            if not known and restart.failure is None:
+                restart.failure = self._why_given_up()
             for core in self._open.intersection(restart.cores):
                 if not known:
                     core.outage.death = KernelDied(DOUBTFUL, "restarted")
@@ -250,26 +251,31 @@ class ServerKernel:
     def let_go(self) -> None:
         """Its block is left: nothing is waited for any more."""
         self._left = True
-        self._give_up_restart(anyio.ClosedResourceError(LEFT))
+        self._give_up_restart()
 
-    def _give_up_restart(self, failure: Exception) -> None:
+    def _give_up_restart(self) -> None:
         if self._restarting is not None:
-            self._restarting.failure = failure
             self._restarting.scope.cancel()
 
+    def _why_given_up(self) -> Exception:
+        if self._over:
+            return KernelDied(f"the kernel {self._over}", "exited")
+        return anyio.ClosedResourceError(LEFT)
+
     async def shut_down(self) -> None:
-        """Has the server end the kernel; its channels raise ``KernelDied``. A checkpoint; cancelled, the server may do so.
+        """Has the server end the kernel; its channels raise ``KernelDied``, and so does a restart that is under way.
+
+        A checkpoint; cancelled, the server may do so.
 
         Raises:
             ServerError: The server could not.
         """
-        self._give_up_restart(KernelDied("the kernel is being shut down", "exited"))
-        async with self._turns:
-            if self._over:
-                return
-            with contextlib.suppress(KernelDied):
-                await self._delete()
-            self._end("was shut down")
+        await checkpoint()
+        if self._over:
+            return
+        with contextlib.suppress(KernelDied):
+            await self._delete()
+        self._end("was shut down")
 
     async def _delete(self) -> None:
         """Tried again where the server fails: it does while it starts a kernel again that has died."""
@@ -326,6 +332,7 @@ class ServerKernel:
         self._over = self._over or how
         for core in tuple(self._open):
             core.lose(KernelDied(f"the kernel {self._over}", "exited"))
+        self._give_up_restart()
 
     def _raise_if_over(self) -> None:
         if self._over:
@@ -344,7 +351,7 @@ class _Restart:
     """
 
     cores: tuple[Core, ...]
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    scope: anyio.CancelScope = attrs.field(factory=lambda: anyio.CancelScope(shield=True))
     over: anyio.Event = attrs.field(factory=anyio.Event)
     failure: Exception | None = None
 

@@ -140,12 +140,13 @@ class Start:
             elif rest is self._rest:
                 await kernel.shut_down()
             else:
-                kernel.let_go()
                 await ServerKernel(rest, kernel.id, kernel.name, None, self._tasks).shut_down()
         except Exception as error:  # noqa: BLE001
             kernel_id = kernel.id if kernel is not None else self._body["kernel_id"]
             logger().warning("the kernel %s could not be deleted: %s", kernel_id, error)
         finally:
+            if kernel is not None:
+                kernel.let_go()
             if rest is not self._rest:
                 await rest.aclose()
 

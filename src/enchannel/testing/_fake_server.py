@@ -75,7 +75,8 @@ class FakeServer:
         requests: The method and path of each request so far.
         restarts_kernels: Whether it starts a kernel again that has died; where it does not, nobody
             hears of its death.
-        hangs: Whether it answers no request, and no handshake; :meth:`resume` ends that.
+        hangs: Whether it answers no request, and no handshake; or the end of the paths for which it does
+            not, such as ``"/restart"``. :meth:`resume` ends that.
         ends_websockets: Whether it ends each websocket as soon as it is open.
         failure: An error of what one of its kernels was told to do, raised when the block of the
             server is left.
@@ -101,7 +102,7 @@ class FakeServer:
         }
         self.requests: list[tuple[str, str]] = []
         self.restarts_kernels: bool = True
-        self.hangs: bool = False
+        self.hangs: bool | str = False
         self.ends_websockets: bool = False
         self._tasks = tasks
         self._base = base
@@ -247,7 +248,7 @@ class FakeServer:
         }
         parts = urlsplit(target)
         self.requests.append((method, parts.path))
-        while self.hangs:
+        while self.hangs is True or (self.hangs and parts.path.endswith(self.hangs)):
             await self._news.wait()
         refusal = self._refusal(headers)
         if refusal is not None:
