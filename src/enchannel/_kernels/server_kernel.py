@@ -2,6 +2,8 @@
 
 * It is started, interrupted, restarted and stopped over REST; what is said to it goes through a websocket for each block
   of channels.
+* A server is asked for one restart at a time. Each goes on where who has asked for it is cancelled, until its block is left
+  or the kernel is gone: what comes of it concerns all who talk to the kernel.
 * No websocket is kept beside those of the user: the server keeps what a kernel says for a websocket that was lost while
   that is the only one.
 
@@ -206,7 +208,7 @@ class ServerKernel:
         """
         async with self._turns:
             if self._restarting is not None:
-                # A server that is asked for two at once may lose the kernel between them.
+                # Asked for two at once, a server may lose the kernel between them.
                 await self._restarting.over.wait()
             if self._over or self._left:
                 raise self._why_given_up()
