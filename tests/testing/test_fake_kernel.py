@@ -26,6 +26,7 @@ from enchannel.testing import (
     stream,
     update_display,
 )
+from helpers import beating
 
 pytestmark = pytest.mark.anyio
 
@@ -425,6 +426,8 @@ async def test_its_silence_is_noticed_by_the_heartbeat() -> None:
         kernel.open_channels(heartbeat_timeout=1.0) as ch,
     ):
         await ch.wait_idle()
+        # Of a kernel that has never echoed nothing is concluded.
+        await beating(ch)
         kernel.go_silent()
         with anyio.fail_after(60):
             lost = await ch.wait_lost()

@@ -69,7 +69,7 @@ class Kernel:
                 await kernel.restart()
                 done = await ch.run("x")
                 print(done.status)  # error
-            print(await kernel.shut_down())  # 0
+            status = await kernel.shut_down()  # 0, or -15 where that took SIGTERM
     """
 
     def __init__(self, launch: Launch, file: ConnectionFile) -> None:
