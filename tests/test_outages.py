@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from enchannel import KernelChannels, KernelDied, Message, NoReply
+from enchannel._core.proof import prove_answering
 from enchannel._protocol.connection_info import CHANNELS, ChannelName
 from enchannel.testing import FakeKernel, open_fake_kernel
 from memory_kernel import Kernel, conversation, executed, start
@@ -95,6 +96,17 @@ async def test_a_connection_that_goes_before_anybody_is_told_is_noticed() -> Non
         with anyio.fail_after(60), pytest.raises(KernelDied) as caught:
             await ch.run("1")
         assert caught.value.reason == "disconnected"
+
+
+async def test_what_a_starting_kernel_is_asked_is_asked_again_where_that_was_lost() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        proving = start(tasks, prove_answering, ch._core)
+        await kernel.asked()
+        kernel.client.cut("shell", "control")
+        kernel.client.mend("shell", "control")
+        with anyio.fail_after(60):
+            kernel.reply(await kernel.asked())
+            await proving.result()
 
 
 async def test_another_session_is_a_restart() -> None:

@@ -12,7 +12,7 @@ import anyio
 from .._protocol.message import ChannelName
 from .core import Core
 
-__all__ = ["ask_anyhow", "prove_iopub"]
+__all__ = ["ask_anyhow", "prove_answering", "prove_iopub"]
 
 FIRST_ASK, LAST_ASK = 0.02, 0.5
 """Seconds to wait for the answer to a question before looking what to do: at first, and at the longest."""
@@ -30,6 +30,15 @@ async def prove_iopub(core: Core) -> None:
             while not core.iopub_proven:
                 await core.changed.wait()
         pause = min(2 * pause, LAST_ASK)
+
+
+async def prove_answering(core: Core) -> None:
+    """Waits, asking the kernel again where what it was asked is lost, until it has answered anything."""
+    questions = core.requests.questions
+    while not questions.ever_answered:
+        ask_anyhow(core)
+        with anyio.move_on_after(LAST_ASK):
+            await questions.first_answered()
 
 
 def ask_anyhow(core: Core) -> None:

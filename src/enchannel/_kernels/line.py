@@ -15,7 +15,7 @@ import anyio
 from .. import messages
 from .._core.core import Core
 from .._core.exits import end_of_kernel
-from .._core.proof import ask_anyhow
+from .._core.proof import prove_answering
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
@@ -56,8 +56,7 @@ class Line:
                 async with opening as channels:
                     assert self._core is not None
                     with anyio.CancelScope(deadline=deadline):
-                        ask_anyhow(self._core)
-                        await self._core.requests.questions.first_answered()
+                        await prove_answering(self._core)
                         self.ready = channels.statistics().iopub_proven
                     # Or what the kernel publishes for our questions would show up in the first streams of the user.
                     for channel, seconds in QUIET.items():
