@@ -62,6 +62,20 @@ async def test_what_was_left_behind_costs_no_time(left: Left, anyio_backend: str
         assert [each.connection_file for each in found if each.alive] == [kernel.connection_file]
 
 
+async def test_nothing_is_said_of_those_for_whom_there_was_no_time(
+    left: Left, anyio_backend: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for number in range(1000):
+            left(str(number), shell_port=port)
+        with anyio.fail_after(30):
+            found = await list_running_kernels()
+    assert any(each.alive for each in found)
+    assert not any(each.gone for each in found)
+    assert sum(each.alive for each in found) < len(found) == 1000
+
+
 async def test_odd_files_are_dead_and_hide_nothing(
     runtime: Path, left: Left, anyio_backend: str
 ) -> None:

@@ -83,7 +83,7 @@ class RunningKernel:
     """Whether it is there; a kernel that was killed leaves its file behind."""
     gone: bool = False
     """Whether nobody listens where it did, and its file is no new one. Neither alive nor gone is who may be starting, or
-    cannot be reached from here, and whose file is of no use."""
+    cannot be reached from here, for whom there was no time, and whose file is of no use."""
     busy: bool | None = None
     """Whether it runs code now; ``None`` where it does not say, since it is frozen, or dead."""
     language: str = ""
@@ -112,11 +112,14 @@ async def list_running_kernels() -> list[RunningKernel]:
         with contextlib.suppress(ConnectionFileError):
             known[path] = ConnectionInfo.from_file(path)
     found: dict[Path, RunningKernel] = {}
+    taken: list[Path] = []
 
     async def knock(path: Path) -> None:
         info = known[path]
         heard = await _knock(info)
-        if heard != "taken":
+        if heard == "taken":
+            taken.append(path)
+        else:
             frozen = heard == "nothing" and _is_here(info)
             gone = heard == "refused" and not _is_new(path)
             found[path] = RunningKernel(path, info.kernel_name, alive=frozen, gone=gone)
@@ -128,10 +131,10 @@ async def list_running_kernels() -> list[RunningKernel]:
     with anyio.CancelScope(deadline=deadline - ANSWER_DEADLINE):
         await _for_each(list(known), knock, KNOCKS, 2)
     with anyio.CancelScope(deadline=deadline):
-        await _for_each([path for path in known if path not in found], ask, AT_ONCE, DESCRIPTORS)
+        await _for_each(taken, ask, AT_ONCE, DESCRIPTORS)
     for path, info in known.items():
-        # Somebody has taken the connection, and there was no time to ask.
-        found.setdefault(path, RunningKernel(path, info.kernel_name, alive=True))
+        # There was no time to ask, or not even to knock.
+        found.setdefault(path, RunningKernel(path, info.kernel_name, alive=path in taken))
     return [found.get(path) or RunningKernel(path) for path in paths]
 
 
