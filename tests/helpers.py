@@ -55,7 +55,7 @@ async def arrived(channels: KernelChannels, channel: str, count: int) -> None:
 
 async def away(channels: KernelChannels) -> None:
     """Waits until the connection is away, or whoever launched the kernel has begun to restart it."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not channels._core.life.away:
             await anyio.sleep(0)
 

@@ -433,7 +433,7 @@ async def test_what_belonged_to_a_lost_connection_is_not_sent_to_the_next() -> N
             await kernel.asked()
             await anyio.wait_all_tasks_blocked()
             kernel.client.cut("shell", "iopub")
-            with anyio.fail_after(5):
+            with anyio.fail_after(8):
                 sending = start(tasks, comm.send, {})
                 with pytest.raises(KernelDied):
                     await comm.receive()

@@ -479,7 +479,7 @@ async def test_who_iterates_takes_no_question_from_who_answers() -> None:
             # Both at once: who iterates may run before who answers.
             kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
             kernel.say("stream", request, name="stdout", text="")
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 _, reply = await kernel.asked("stdin")
             assert reply.content["value"] == "me"
         kernel.reply((identity, request))

@@ -107,7 +107,7 @@ async def old_kernel() -> AsyncIterator[dict[str, Any]]:
 
 async def test_it_is_opened_and_answers() -> None:
     async with old_kernel() as config:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with open_kernel_channels(None, config) as ch:
                 assert ch.statistics().iopub_proven
                 reply = await ch.request("inspect_request", {"code": "", "cursor_pos": 0})

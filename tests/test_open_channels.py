@@ -253,7 +253,7 @@ async def test_nobody_listening_is_told_in_time(transport: str, tmp_path: Path) 
     with pytest.raises(KernelConnectError, match=r"no connection within 0\.3 s") as caught:
         async with open_kernel_channels(None, config, connect_timeout=0.3):
             pytest.fail("the block was entered")
-    assert 0.3 <= time.monotonic() - start < 5
+    assert 0.3 <= time.monotonic() - start < 30
     assert isinstance(caught.value, TimeoutError)
     assert set(caught.value.unconnected) == {"shell", "control", "stdin", "iopub"}
     separator = ":" if transport == "tcp" else "-"
@@ -354,7 +354,7 @@ async def test_a_message_that_is_read_before_the_handshake_is_seen(raw_kernel: R
     transport = await connect_zmq(raw_kernel.info, b"me", channels=["iopub"])
     link = transport._links["iopub"]
     try:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             # Nobody follows it: that it was accepted is all that was seen.
             link.accepted = True
             while not link.has_arrived():

@@ -39,7 +39,7 @@ async def test_what_nobody_waits_for_is_found_later_and_keeps_no_loop_busy(
 ) -> None:
     ours, far = pair
     link = Link(ours.context, ours, ["inproc://pair"], monitored=False, owned=False)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         for number in range(3):
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -96,7 +96,7 @@ def test_a_socket_of_zmq_asyncio_waits_again_when_it_is_back() -> None:
                 kernel.sockets["shell"].send_multipart([identity, b"heard"])
                 return await receiving
 
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 assert await hears() == b"heard"
                 calls = mock.Mock(side_effect=shell._handle_events)
                 shell._handle_events = calls

@@ -344,7 +344,7 @@ async def test_a_refusal_ends_it_at_once(status: int) -> None:
     reason, said = REFUSALS[status]
     async with opened(token="the-token") as (fake, _, _, ch):
         fake.refuse(status, times=50, headers={"Location": "http://hub/login?next=the-token"})
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await fake.websockets()[0].reset()
             with pytest.raises(KernelDied, match=said) as caught:
                 await ch.run("6 * 7")
@@ -358,7 +358,10 @@ async def test_a_server_that_does_not_come_back_is_given_up() -> None:
     async with opened(reconnect_timeout=0.5) as (fake, _, _, ch):
         fake.refuse(502, times=1000)
         await fake.websockets()[0].reset()
-        with anyio.fail_after(5), pytest.raises(KernelDied, match="did not come back within 0.5 s"):
+        with (
+            anyio.fail_after(30),
+            pytest.raises(KernelDied, match="did not come back within 0.5 s"),
+        ):
             await ch.run("6 * 7")
         fake._refusals.clear()
 
@@ -377,7 +380,7 @@ async def test_a_message_that_is_larger_than_the_server_takes_is_not_sent() -> N
 async def test_a_kernel_that_is_gone_without_a_word_is_asked_for() -> None:
     async with opened() as (fake, _, kernel, ch):
         fake.forget(kernel.id)
-        with anyio.fail_after(6), pytest.raises(KernelDied, match="the kernel is gone") as caught:
+        with anyio.fail_after(15), pytest.raises(KernelDied, match="the kernel is gone") as caught:
             await ch.run("6 * 7")
         assert caught.value.reason == "exited"
 
@@ -386,7 +389,7 @@ async def test_a_kernel_that_says_that_it_exits_is_gone_soon() -> None:
     async with opened() as (fake, _, kernel, ch):
         fake.kernels[kernel.id].publish("shutdown_reply", {"status": "ok", "restart": False})
         fake.forget(kernel.id)
-        with anyio.fail_after(3):
+        with anyio.fail_after(15):
             assert (await ch.wait_lost()).reason == "exited"
 
 
@@ -615,7 +618,7 @@ async def test_a_kernel_that_dies_is_restarted_and_that_is_told() -> None:
         async with ch.execute("sleep") as execution:
             await published.receive()
             fake.kernels[kernel.id].die()
-            with anyio.fail_after(5), pytest.raises(KernelDied, match="starts it again") as caught:
+            with anyio.fail_after(30), pytest.raises(KernelDied, match="starts it again") as caught:
                 await execution.wait()
         assert caught.value.reason == "restarted"
         with anyio.fail_after(10):
@@ -636,7 +639,7 @@ async def test_a_kernel_that_dies_again_and_again_is_dead() -> None:
             with anyio.fail_after(10):
                 assert (await ch.run("6 * 7")).status == "ok"
         fake.kernels[kernel.id].die()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             died = await ch.wait_lost()
         assert died.reason == "exited"
         assert "dead" in str(died)
@@ -654,7 +657,7 @@ async def test_waiting_for_a_kernel_whose_channels_know_that_it_is_gone() -> Non
         await fake.websockets()[0].say_status("dead")
         await ch.wait_lost()
         asked = len(fake.requests)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await kernel.wait()
         assert len(fake.requests) - asked <= 2
 
@@ -678,7 +681,7 @@ async def test_leaving_the_block_of_a_kernel_tells_the_channels_of_others() -> N
                 opening = anyio.Event()
                 tasks.start_soon(use, kernel, opening)
                 await opening.wait()
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await told.wait()
         assert "was shut down" in repr(kernel)
         with pytest.raises(KernelDied):
@@ -967,7 +970,7 @@ async def test_a_message_in_pieces_and_one_that_is_cut() -> None:
         await websocket.send_bytes(bytes([0x02, len(first)]) + first)
         await websocket.send_bytes(bytes([0x89, 0]))
         await websocket.send_bytes(bytes([0x80, 126]) + struct.pack(">H", len(second)) + second)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while (await published.receive())[1].content.get("text") != "whole":
                 pass
         await websocket.send_bytes(bytes([0x02, len(first)]) + first)
@@ -1097,11 +1100,11 @@ async def test_a_handshake_that_hangs() -> None:
         kernel_id = await fake.start_kernel()
         fake.hangs = True
         with (
-            anyio.fail_after(5),
+            anyio.fail_after(8),
             pytest.raises(KernelConnectError, match=f"within 0.3 s.*{kernel_id}"),
         ):
             await server.connect(kernel_id, connect_timeout=0.3)
-        with anyio.fail_after(5), pytest.raises(ServerError, match="has not answered within 0.3 s"):
+        with anyio.fail_after(8), pytest.raises(ServerError, match="has not answered within 0.3 s"):
             async with open_server(fake.url, connect_timeout=0.3):
                 pass
 
@@ -1136,7 +1139,7 @@ async def test_a_server_that_hangs_delays_no_other() -> None:
         for _ in range(20):
             tasks.start_soon(hung.list_kernels)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             for _ in range(20):
                 assert (await ch.run("6 * 7")).status == "ok"
         tasks.cancel_scope.cancel()

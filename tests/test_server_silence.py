@@ -27,7 +27,10 @@ async def opened(
 ) -> AsyncIterator[tuple[FakeServer, ServerKernel, KernelChannels]]:
     async with open_fake_server() as fake, patient(fake.url) as server:
         fake.on_start(prepare)
-        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+        async with (
+            server.open_kernel(startup_timeout=600) as kernel,
+            kernel.open_channels(connect_timeout=600) as ch,
+        ):
             yield fake, kernel, ch
 
 

@@ -192,8 +192,8 @@ get_ipython().kernel.do_shutdown = lambda restart: time.sleep(99)
         left = time.monotonic()
     assert kernel.returncode == -9
     # The system's clock is the same in every process.
-    assert 2.4 < float(told.read_text()) - left < 4
-    assert time.monotonic() - left < 10
+    assert 2.4 < float(told.read_text()) - left < 8
+    assert time.monotonic() - left < 20
 
 
 @pytest.mark.parametrize("name", ["no-such-kernel", "../python3", ""])

@@ -256,7 +256,7 @@ async def test_the_transcript_is_asserted_and_shows_the_conversation(
 ) -> None:
     async with fake_kernel.open_channels() as ch:
         await ch.shell.send({"msg_type": "kernel_info_request"})
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await fake_kernel.transcript.wait_for("< iopub status idle")
     transcript = fake_kernel.transcript
     transcript.assert_has("> shell kernel_info_request", "< shell kernel_info_reply")
