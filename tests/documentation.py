@@ -75,6 +75,10 @@ class Block:
     is_output: bool
     not_run: str
 
+    def is_run(self, *kinds: Kind) -> bool:
+        """Whether it is of one of these kinds, and run."""
+        return self.kind in kinds and not self.not_run
+
     @property
     def kind(self) -> Kind:
         if self.language == "console":

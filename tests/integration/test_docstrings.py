@@ -1,7 +1,8 @@
 """The examples in the docstrings of what is public do what they show, name by name.
 
-An example is a snippet: it runs in the middle of an async function, with a fresh kernel, its channels, AnyIO, and what is
-public in the package and in the module that has the name. Where it says behind a ``print`` what that prints, it does.
+An example is a snippet: it runs in the middle of an async function, with a fresh kernel and its channels where it needs one,
+AnyIO, and what is public in the package and in the module that has the name. Where it says behind a ``print`` what that
+prints, it does.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ from documentation import (
 )
 
 EXAMPLES = {
-    public: [block for block in public.blocks() if block.kind == "snippet" and not block.not_run]
-    for public in PUBLIC
+    public: [block for block in public.blocks() if block.is_run("snippet")] for public in PUBLIC
 }
 
 

@@ -15,11 +15,7 @@ from real_servers import JUPYTER_SERVER, TOKEN, running
 
 def having(*kinds: str) -> Any:
     """The pages that have blocks of these kinds."""
-    pages = [
-        page
-        for page in PAGES
-        if any(block.kind in kinds and not block.not_run for block in blocks(page))
-    ]
+    pages = [page for page in PAGES if any(block.is_run(*kinds) for block in blocks(page))]
     return pytest.mark.parametrize("page", pages, ids=name_of)
 
 
@@ -29,7 +25,7 @@ def cases(*kinds: str) -> Any:
     for page in PAGES:
         on_page = list(blocks(page))
         for block, behind in zip(on_page, [*on_page, None][1:], strict=True):
-            if block.kind in kinds and not block.not_run:
+            if block.is_run(*kinds):
                 shown = behind.code if behind is not None and behind.is_output else None
                 found.append(pytest.param(block, shown, id=f"{name_of(page)}:{block.line}"))
     return pytest.mark.parametrize(("block", "shown"), found)
@@ -52,7 +48,7 @@ async def test_the_snippets_of(
     page: Path, served: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    snippets = [block for block in blocks(page) if block.kind == "snippet" and not block.not_run]
+    snippets = [block for block in blocks(page) if block.is_run("snippet")]
     async with kernel_for(snippets) as given:
         namespace: dict[str, Any] = {**given, **served}
         printed = None
@@ -60,7 +56,7 @@ async def test_the_snippets_of(
             if block.is_output:
                 assert printed is None or printed.rstrip() == block.code.rstrip(), block
             printed = None
-            if block.kind == "snippet" and not block.not_run:
+            if block in snippets:
                 printed = await run_snippet(block, namespace)
 
 

@@ -60,7 +60,7 @@ class Bound:
     """
 
     def __init__(
-        self, limits: Limits, asking: Callable[[], bool], jammed: Callable[[], bool] = bool
+        self, limits: Limits, asking: Callable[[], bool], jammed: Callable[[], bool]
     ) -> None:
         self.messages: float = limits.messages
         self.size: float = limits.size

@@ -150,7 +150,9 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
         core.outage.death = KernelDied(said, "restarted")
         core.happen(Event.NEW_SESSION)
     elif event is ConnectionEvent.JAMMED:
+        # Said again and again in a flood, and nothing else has changed.
         core.bound.look_again()
+        return
     core.changed.ring()
 
 

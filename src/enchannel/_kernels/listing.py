@@ -112,13 +112,13 @@ async def list_running_kernels() -> list[RunningKernel]:
         with contextlib.suppress(ConnectionFileError):
             known[path] = ConnectionInfo.from_file(path)
     found: dict[Path, RunningKernel] = {}
-    taken: list[Path] = []
+    taken: dict[Path, None] = {}
 
     async def knock(path: Path) -> None:
         info = known[path]
         heard = await _knock(info)
         if heard == "taken":
-            taken.append(path)
+            taken[path] = None
         else:
             frozen = heard == "nothing" and _is_here(info)
             gone = heard == "refused" and not _is_new(path)
@@ -131,7 +131,7 @@ async def list_running_kernels() -> list[RunningKernel]:
     with anyio.CancelScope(deadline=deadline - ANSWER_DEADLINE):
         await _for_each(list(known), knock, KNOCKS, 2)
     with anyio.CancelScope(deadline=deadline):
-        await _for_each(taken, ask, AT_ONCE, DESCRIPTORS)
+        await _for_each(list(taken), ask, AT_ONCE, DESCRIPTORS)
     for path, info in known.items():
         # There was no time to ask, or not even to knock.
         found.setdefault(path, RunningKernel(path, info.kernel_name, alive=path in taken))

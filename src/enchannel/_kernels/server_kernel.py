@@ -260,9 +260,7 @@ class ServerKernel:
             self._restarting.scope.cancel()
 
     def _why_given_up(self) -> Exception:
-        if self._over:
-            return KernelDied(f"the kernel {self._over}", "exited")
-        return anyio.ClosedResourceError(LEFT)
+        return self._died() if self._over else anyio.ClosedResourceError(LEFT)
 
     async def shut_down(self) -> None:
         """Has the server end the kernel; its channels raise ``KernelDied``, and so does a restart that is under way.
@@ -333,12 +331,15 @@ class ServerKernel:
     def _end(self, how: str) -> None:
         self._over = self._over or how
         for core in tuple(self._open):
-            core.lose(KernelDied(f"the kernel {self._over}", "exited"))
+            core.lose(self._died())
         self._give_up_restart()
 
     def _raise_if_over(self) -> None:
         if self._over:
-            raise KernelDied(f"the kernel {self._over}", "exited")
+            raise self._died()
+
+    def _died(self) -> KernelDied:
+        return KernelDied(f"the kernel {self._over}", "exited")
 
 
 @attrs.define(eq=False)

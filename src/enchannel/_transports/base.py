@@ -118,9 +118,6 @@ class Transport(ABC):
     has_heartbeat: bool = False
     """Whether :meth:`beat` does anything."""
 
-    jammed: bool = False
-    """Whether nothing more is read on any channel until something is taken from one that is full."""
-
     @abstractmethod
     def receive_nowait(
         self, channel: ChannelName, most: float = math.inf, size: float = math.inf
@@ -231,6 +228,11 @@ class Transport(ABC):
     def repaired(self) -> int:
         """How many messages held bytes that are no UTF-8."""
         return 0
+
+    @property
+    def jammed(self) -> bool:
+        """Whether nothing more is read on any channel until something is taken from one that is full."""
+        return False
 
     def beat(self) -> bool:
         """Sends a heartbeat; whether the one before was echoed."""

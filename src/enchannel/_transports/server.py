@@ -351,7 +351,7 @@ class ServerTransport(FrameTransport):
         return None if self._socket is None or self._socket.ended else self._socket
 
     @property
-    def jammed(self) -> bool:  # type: ignore[override]
+    def jammed(self) -> bool:
         return self._arrivals.full
 
     def silent(self) -> None:
