@@ -12,6 +12,8 @@ import nox
 nox.needs_version = ">=2025.2"
 nox.options.sessions = ["lint", "typing", "tests", "tests_lowest", "tests_trio", "examples", "docs"]
 nox.options.default_venv_backend = "virtualenv"
+# Each session installs what it needs, and what is there already costs little.
+nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = ".[all]"

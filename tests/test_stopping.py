@@ -11,9 +11,11 @@ import anyio.lowlevel
 import pytest
 
 from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
+from enchannel._conversations.stopping import AGAIN
 from enchannel.testing import MemoryKernelEnd
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
+from virtual_clock import virtual_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +163,28 @@ async def test_an_interrupt_that_is_lost_is_sent_again() -> None:
             begin(kernel, asked)
             tasks.start_soon(obey, asked)
         assert execution.complete
+
+
+async def test_code_that_has_shown_the_error_of_its_interrupt_is_given_time_to_end() -> None:
+    """A kernel that says it slowly would show a second one; code that goes on behind it is interrupted again."""
+    sent = []
+    async with running() as (ch, kernel, tasks):
+
+        async def obey(asked: tuple[bytes, Message]) -> None:
+            for _ in range(2):
+                await interrupted(kernel)
+                sent.append(anyio.current_time())
+                await anyio.sleep(0.75 * AGAIN)
+                kernel.say("error", asked[1], ename="KeyboardInterrupt", evalue="", traceback=[])
+            end(kernel, asked)
+
+        async with ch.execute("1", interrupt_on_cancel=True):
+            asked = await kernel.asked()
+            begin(kernel, asked)
+            tasks.start_soon(obey, asked)
+        while len(ch._core.requests):
+            await anyio.sleep(0.1)
+    assert 1.7 * AGAIN < sent[1] - sent[0] < 1.8 * AGAIN
 
 
 async def test_a_subshell_is_not_interrupted_for_that_would_hit_the_main_shell() -> None:

@@ -69,11 +69,13 @@ async def test_nothing_is_said_of_those_for_whom_there_was_no_time(
         port = silent.getsockname()[1]
         for number in range(1000):
             left(str(number), shell_port=port)
-        with anyio.fail_after(30):
-            found = await list_running_kernels()
-    assert any(each.alive for each in found)
+        async with open_kernel() as newest:
+            with anyio.fail_after(30):
+                found = await list_running_kernels()
     assert not any(each.gone for each in found)
-    assert sum(each.alive for each in found) < len(found) == 1000
+    assert sum(each.alive for each in found) < len(found) == 1001
+    assert found[0].connection_file == newest.connection_file
+    assert found[0].alive
 
 
 async def test_odd_files_are_dead_and_hide_nothing(

@@ -6,7 +6,8 @@
 * Kernels lose an interrupt that comes between the busy status and the first line (ipykernel ignores SIGINT there), and
   code that has just begun is most often over before an interrupt could reach it, which would then hit the next cell. So it
   is given a moment. What still runs is interrupted again, each time after twice as long: code that catches it may have
-  something to put in order.
+  something to put in order. An error that is shown since is its effect: a kernel that still has to say the rest is given
+  as long again, or it would show a second one.
 * Behind an outage of iopub it may be over although nothing says so. It is interrupted once the kernel says anything of it.
 * An interrupt reaches the main shell alone. Code in a subshell, or on control, runs on.
 * All that is done by a task of the connection, which nothing that befalls the leaving task can end.
@@ -42,8 +43,8 @@ STOP_DEADLINE = 2.0
 BEGINS = 0.1
 """Seconds from the busy status within which the first line of code runs, and most code has run."""
 
-AGAIN = 0.5
-"""Seconds for the first interrupt to have ended it."""
+AGAIN = 1.0
+"""Seconds for the first interrupt to show an effect, and seconds for that to be the end."""
 
 LOOK = 0.1
 """Seconds in which all that has arrived is read, where nobody holds up the readers."""
@@ -55,6 +56,7 @@ class Code(Flight):
     Attributes:
         begun: When the kernel said first that it is busy with it, as far as that still holds.
         question: What it asks last, and was not answered.
+        errors: How many errors it has shown since it is being stopped.
     """
 
     wants_idle = True
@@ -63,6 +65,7 @@ class Code(Flight):
         super().__init__(channel, request)
         self.begun: float | None = None
         self.question: Message | None = None
+        self.errors: int | None = None
 
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this request; must not raise."""
@@ -71,6 +74,8 @@ class Code(Flight):
         if channel == "stdin":
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self.question = messages[-1]
+        elif self.errors is not None and channel == "iopub":
+            self.errors += sum(message.msg_type == "error" for message in messages)
         super().take(channel, messages)
 
     def doubt(self, lost: Collection[ChannelName], busy: Collection[str]) -> None:
@@ -105,7 +110,7 @@ class _Unwanted(Code):
     def __init__(self, code: Code) -> None:
         super().__init__(code.channel, code.request)
         self.take_over(code)
-        self.begun, self.question = code.begun, code.question
+        self.begun, self.question, self.errors = code.begun, code.question, code.errors
 
 
 def can_interrupt(core: Core) -> bool:
@@ -137,6 +142,7 @@ async def leave(conversations: Conversations, code: Code, *, unwanted: bool) -> 
     asking = code.request.content["allow_stdin"]
     if code.is_settled() or core.life.over or not (unwanted or asking):
         return
+    code.errors = 0
     stopping = _Stopping(conversations, code, unwanted=unwanted)
     core.start(stopping.run)
     try:
@@ -205,12 +211,21 @@ class _Stopping:
             elif not ((self._code.asks or self._unwanted) and self._has_begun()):
                 await self._code.wait_news()
             elif await self._is_running():
-                with anyio.move_on_after(pause):
-                    with contextlib.suppress(EnchannelError):
-                        await interrupt(self._conversations)
-                    while not self._code.is_over():
-                        await self._code.wait_news()
+                await self._interrupt(pause)
                 pause *= 2
+
+    async def _interrupt(self, pause: float) -> None:
+        """Interrupts it; until it is over, or that had no effect."""
+        shown = self._code.errors
+        with anyio.move_on_after(pause):
+            with contextlib.suppress(EnchannelError):
+                await interrupt(self._conversations)
+            while not self._code.is_over() and self._code.errors == shown:
+                await self._code.wait_news()
+        if self._code.errors != shown:
+            with anyio.move_on_after(pause):
+                while not self._code.is_over():
+                    await self._code.wait_news()
 
     async def _answer_in_vain(self) -> None:
         question = self._code.question

@@ -4,7 +4,7 @@
   the same time; who does is asked.
 * A kernel that is frozen, or has not come to shaking hands, is there: it is not called dead. Nor is one that may still be
   starting, or whose file says nothing of use: only who is refused where a kernel was knows that it is gone.
-* All of it takes three seconds. Who was not asked by then is what is known of him.
+* All of it takes three seconds. The newest come first, and who was not asked by then is what is known of him.
 * No more is opened at a time than descriptors are left for: those of a kernel that could not be asked say nothing of it.
 """
 
@@ -144,15 +144,19 @@ async def _for_each(
     at_once: int,
     descriptors: int,
 ) -> None:
-    """Calls it for each, so many at once as there are descriptors for."""
+    """Calls it for each in turn, so many at once as there are descriptors for."""
     limit = anyio.Semaphore(max(1, min(at_once, _descriptors_left() // descriptors)))
 
     async def call(path: Path) -> None:
-        async with limit:
+        try:
             await function(path)
+        finally:
+            limit.release()
 
     async with unwrapping_task_group() as tasks:
         for path in paths:
+            # Not in the task: Trio may begin tasks in the opposite order.
+            await limit.acquire()
             tasks.start_soon(call, path)
 
 
