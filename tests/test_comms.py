@@ -19,6 +19,7 @@ from enchannel import (
 from enchannel.testing import FakeKernel, memory_transport_pair, open_fake_kernel
 from memory_kernel import conversation, start
 from raw_kernel import message
+from virtual_clock import virtual_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
