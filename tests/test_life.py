@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from enchannel._core.life import TABLE, Effect, Event, Life, State
 
-ALIVE = {State.OPENING, State.LIVE, State.OUTAGE, State.RESTARTING, State.RESTARTED}
-AWAY = {State.OUTAGE, State.RESTARTING, State.RESTARTED}
+ALIVE = (State.OPENING, State.LIVE, State.OUTAGE, State.RESTARTING, State.RESTARTED)
+AWAY = (State.OUTAGE, State.RESTARTING, State.RESTARTED)
 
 EDGES = {
     (State.OPENING, State.LIVE),
