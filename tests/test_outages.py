@@ -17,7 +17,7 @@ import pytest
 from enchannel import KernelChannels, KernelDied, Message, NoReply
 from enchannel._core.proof import prove_answering
 from enchannel._protocol.connection_info import CHANNELS, ChannelName
-from enchannel.testing import FakeKernel, open_fake_kernel
+from enchannel.testing import FakeKernel, open_fake_kernel, pause
 from memory_kernel import Kernel, conversation, executed, start
 from raw_kernel import message
 from virtual_clock import virtual_backend  # noqa: F401
@@ -505,3 +505,34 @@ async def test_a_kernel_that_is_lost_while_it_is_asked_is_asked_anew() -> None:
         kernel.client.mend()
         with anyio.fail_after(3):
             assert (await ch.request("kernel_info_request")).content["status"] == "ok"
+
+
+@pytest.mark.parametrize("blinks", [1, 3])
+async def test_a_kernel_that_is_slow_to_answer_behind_its_outages_is_had_back(blinks: int) -> None:
+    """Behind ``reconnect_timeout`` as well: that is for the connection, and each blink is over at once."""
+    async with open_fake_kernel() as kernel, kernel.open_channels(reconnect_timeout=5) as ch:
+        await ch.run("1")
+        kernel.go_silent()
+        for _ in range(blinks):
+            kernel.clients[0].cut()
+            kernel.clients[0].mend()
+            await anyio.sleep(4)
+        await anyio.sleep(4)
+        kernel.wake()
+        with anyio.fail_after(60):
+            assert (await ch.run("1")).status == "ok"
+
+
+@pytest.mark.parametrize("restarts", [1, 2, 3])
+async def test_a_kernel_that_was_restarted_more_than_once_is_another_one(restarts: int) -> None:
+    """Though the connection may have come back to one of those between."""
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("long", pause(3600))
+        async with ch.execute("long") as execution:
+            await kernel.transcript.wait_for("< iopub execute_input")
+            for _ in range(restarts):
+                await kernel.restart()
+            with anyio.fail_after(60), pytest.raises(KernelDied) as caught:
+                await execution.wait()
+        assert caught.value.reason == "restarted"
+        assert ch.statistics().restarts == 1

@@ -643,13 +643,17 @@ async def test_a_busy_kernel_that_is_joined_is_not_idle() -> None:
         await finished(waiting)
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("lost", [True, False])
-async def test_who_waits_for_idle_is_told_of_the_end(lost: bool) -> None:
+async def test_who_waits_for_idle_is_told_of_the_end(lost: bool, alone: bool) -> None:
     transport, end = memory_transport_pair("key")
     async with anyio.create_task_group() as tasks:
         async with open_channels(transport) as ch:
             waiting = start(tasks, ch.wait_idle)
             await anyio.wait_all_tasks_blocked()
+            if not alone:
+                with anyio.move_on_after(0.1):
+                    await ch.wait_idle()
             if lost:
                 end.vanish("gone")
                 with pytest.raises(KernelDied, match="gone"):

@@ -53,6 +53,8 @@ class Inquiry:
         self.answered: bool = False
         self.overtaken: bool = False
         self.finished: bool = False
+        self.waiters: int = 0
+        """How many wait for it: one may give up, and the others not."""
         self._news = anyio.Event()
 
     def hear(self, *, published: bool, idle: bool) -> None:

@@ -49,6 +49,7 @@ class Outage:
         overdue: Whether it is, and what was in flight is told.
         ours: Whether it is a restart of our own.
         death: What is told of the kernel that goes, where it went by itself.
+        session: The session of the kernel before it, empty where that had said none; ``None`` until that is known.
     """
 
     def __init__(self, reconnect_timeout: float, *, buffered: bool = False) -> None:
@@ -60,6 +61,7 @@ class Outage:
         self.overdue: bool = False
         self.ours: bool = False
         self.death: KernelDied | None = None
+        self.session: str | None = None
         self._buffered = buffered
         self._since = math.inf
         self._reconnect_timeout = reconnect_timeout
@@ -80,7 +82,7 @@ class Outage:
         self._patience = self._reconnect_timeout
         self.lost, self._since = set(), math.inf
         self.overdue = self.ours = False
-        self.death = None
+        self.death = self.session = None
 
     def deadline(self, *, connected: bool) -> float:
         """When patience ends, on AnyIO's clock: that of what is in flight, then that of the streams.

@@ -186,11 +186,14 @@ class Questions:
 
     async def _finished(self, inquiry: Inquiry) -> None:
         self._waiting.add(inquiry)
+        inquiry.waiters += 1
         try:
             with self._seam.bound.waiting((inquiry.channel,), lambda: inquiry.finished):
                 await inquiry.wait()
         finally:
-            self._waiting.discard(inquiry)
+            inquiry.waiters -= 1
+            if not inquiry.waiters:
+                self._waiting.discard(inquiry)
 
     # Never being answered.
 

@@ -238,8 +238,9 @@ async def _come_back(core: Core) -> Event:
 
 
 async def _connect_again(core: Core) -> None:
-    core.patience.deadline = core.outage.deadline(connected=False)
     while core.transport.unconnected() or core.life.state is State.RESTARTING:
+        # Only here: on asyncio a deadline that has passed cancels for good, whatever it is set to behind it.
+        core.patience.deadline = core.outage.deadline(connected=False)
         await core.changed.wait()
     core.patience.deadline = core.outage.deadline(connected=True)
 
@@ -253,7 +254,10 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
             await checkpoint()
     core.iopub_proven = False
     core.transport.widen()
-    heard, session = status.heard, status.session
+    heard = status.heard
+    if core.outage.session is None:
+        # What comes back may be lost once more, and have led to another kernel.
+        core.outage.session = status.session or ""
     status.curious = True
     try:
         with anyio.move_on_after(PROOF_DEADLINE):
@@ -264,4 +268,4 @@ async def _meet_again(core: Core, *, need_session: bool) -> bool:
     finally:
         status.curious = False
         core.transport.narrow()
-    return session is not None and status.heard > heard and status.session == session
+    return status.heard > heard and status.session == core.outage.session
