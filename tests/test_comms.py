@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -16,7 +18,7 @@ from enchannel import (
     NotImplementedByKernel,
     open_channels,
 )
-from enchannel.testing import FakeKernel, memory_transport_pair, open_fake_kernel
+from enchannel.testing import FakeComm, FakeKernel, memory_transport_pair, open_fake_kernel
 from memory_kernel import conversation, start
 from raw_kernel import message
 from virtual_clock import virtual_backend  # noqa: F401
@@ -516,3 +518,87 @@ async def test_what_is_said_in_a_comm_is_a_mapping(data: Any) -> None:
             await comm.send(data)
         with pytest.raises(LocalProtocolError, match="metadata is a mapping"):
             await comm.send({}, metadata=data)
+
+
+def nothing(comm: FakeComm, msg: Message) -> None:
+    pass
+
+
+@asynccontextmanager
+async def closed_comm(ch: KernelChannels) -> AsyncIterator[None]:
+    async with ch.open_comm("target") as comm:
+        yield
+        await comm.aclose()
+
+
+OPENED = [
+    pytest.param(lambda ch: ch.open_comm("target"), "> shell comm_close", id="comm"),
+    pytest.param(closed_comm, "> shell comm_close", id="closed comm"),
+    pytest.param(lambda ch: ch.open_subshell(), "> control delete_subshell_request", id="subshell"),
+    pytest.param(lambda ch: ch.open_debug_session(), "disconnect", id="debug session"),
+]
+
+
+def times(kernel: FakeKernel, undone: str) -> int:
+    if undone == "disconnect":
+        asked = kernel.transcript.messages("> control debug_request")
+        return sum(each.content["command"] == undone for each in asked)
+    return len(kernel.transcript.messages(undone))
+
+
+@pytest.mark.parametrize(("block", "undone"), OPENED)
+async def test_what_is_open_in_a_kernel_that_is_had_back_is_undone_there(
+    block: Any, undone: str
+) -> None:
+    """Though whoever uses it was told that it may be lost."""
+    async with open_fake_kernel(subshells=True, debugger=True) as kernel:
+        kernel.on_comm("target", nothing)
+        async with kernel.open_channels() as ch:
+            async with block(ch):
+                await ch.wait_idle()
+                kernel.clients[0].cut()
+                await anyio.sleep(2)
+                kernel.clients[0].mend()
+                await ch.wait_idle()
+            assert ch.statistics().outages == 1
+        assert times(kernel, undone) == 1
+
+
+@pytest.mark.parametrize(("block", "undone"), OPENED)
+async def test_the_next_kernel_is_told_nothing_of_what_was_open_in_the_one_before(
+    block: Any, undone: str
+) -> None:
+    """Though the block is left before anybody knows."""
+    async with open_fake_kernel(subshells=True, debugger=True) as kernel:
+        kernel.on_comm("target", nothing)
+        async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
+
+            async def restart() -> None:
+                await anyio.sleep(0.3)
+                await kernel.restart()
+
+            async with block(ch):
+                await ch.wait_idle()
+                kernel.clients[0].cut()
+                tasks.start_soon(restart)
+            await ch.wait_idle()
+            assert ch.statistics().restarts == 1
+        assert times(kernel, undone) == 0
+
+
+async def test_a_comm_that_the_kernel_had_opened_is_not_closed_in_the_next_one() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+
+        async def open_comm(request: Any) -> None:
+            content = {"comm_id": "c", "target_name": "mine", "data": {}}
+            kernel.publish("comm_open", content, parent=request.message)
+
+        kernel.script("open", open_comm)
+        async with anyio.create_task_group() as tasks:
+            async with ch.accept_comms("mine") as comms:
+                await ch.run("open")
+                await comms.receive()
+                kernel.clients[0].cut()
+                tasks.start_soon(kernel.restart)
+            await ch.wait_idle()
+        assert not kernel.transcript.messages("> shell comm_close")

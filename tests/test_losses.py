@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from enchannel import KernelChannels, LocalProtocolError, Message, messages
+from enchannel.testing import open_fake_kernel, pause
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
 
@@ -220,6 +221,16 @@ async def test_where_somebody_else_runs_code_in_a_subshell_nobody_knows() -> Non
             numbering.status(asked[1], "idle")
 
         assert (await run(ch, kernel, asks_in_between))[0] is None
+
+
+async def test_what_we_gave_up_in_a_subshell_is_not_somebody_elses() -> None:
+    async with open_fake_kernel(subshells=True) as kernel, kernel.open_channels() as ch:
+        kernel.script("slow", pause(1))
+        async with ch.open_subshell() as subshell:
+            with anyio.move_on_after(0.5):
+                await subshell.run("slow")
+            await kernel.transcript.wait_for("< shell execute_reply")
+        assert (await ch.run("1")).missed == 0
 
 
 async def test_a_request_of_ours_that_began_before_has_its_reply_before() -> None:

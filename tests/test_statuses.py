@@ -10,6 +10,7 @@ import pytest
 from enchannel import KernelChannels
 from enchannel.testing import open_fake_kernel
 from memory_kernel import conversation, start
+from raw_kernel import message
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +61,19 @@ async def test_whoever_has_seen_enough_leaves_nothing_behind() -> None:
             break
         # On Trio an unfinished generator would be told of as a warning.
         gc.collect()
+
+
+async def test_what_we_gave_up_on_control_keeps_no_main_shell_busy() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        kernel.status(message("kernel_info_request"), "idle")
+        with anyio.move_on_after(0.1):
+            await ch.request("inspect_request", {}, channel="control")
+        _, asked = await kernel.asked("control")
+        before = ch.status
+        kernel.status(asked, "busy")
+        with anyio.fail_after(20):
+            while not ch._core.all_read():
+                await anyio.sleep(0.001)
+        await anyio.wait_all_tasks_blocked()
+        assert ch.status == before
+        tasks.cancel_scope.cancel()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from enchannel import KernelChannels, LocalProtocolError, Message, open_channels
+from enchannel import KernelChannels, KernelDied, LocalProtocolError, Message, open_channels
 from enchannel._conversations.stopping import AGAIN
-from enchannel.testing import MemoryKernelEnd
+from enchannel.testing import FakeKernel, MemoryKernelEnd, ask, open_fake_kernel, pause, stream
 from memory_kernel import Kernel, conversation
 from raw_kernel import message
 from virtual_clock import virtual_backend  # noqa: F401
@@ -195,6 +197,11 @@ async def test_a_subshell_is_not_interrupted_for_that_would_hit_the_main_shell()
             begin(kernel, asked)
             await anext(execution)
         await is_not_interrupted(ch, kernel)
+
+
+async def never(prompt: str, password: bool) -> str:
+    await anyio.sleep_forever()
+    return ""
 
 
 class Refusal(Exception):
@@ -418,3 +425,99 @@ async def test_the_channels_wait_until_code_that_is_left_with_them_was_interrupt
                     scope.cancel()
                     await execution.wait()
             assert execution.reply is not None
+
+
+async def away(kernel: FakeKernel, *, after: float, seconds: float) -> None:
+    await anyio.sleep(after)
+    kernel.clients[0].cut()
+    await anyio.sleep(seconds)
+    kernel.clients[0].mend()
+
+
+def interrupts(kernel: FakeKernel) -> int:
+    return len(kernel.transcript.messages("> control interrupt_request"))
+
+
+@pytest.mark.parametrize("left_at", [1.3, 1000])
+@pytest.mark.parametrize("seconds", [0.6, 2])
+async def test_an_outage_is_no_end_of_the_code(left_at: float, seconds: float) -> None:
+    """Whether it was told or not, and whether the block was left in it, behind it or because of it."""
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels() as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        kernel.script("long", *(10_000 * [pause(1), stream("tick\n")]))
+        tasks.start_soon(partial(away, kernel, after=1, seconds=seconds))
+        with contextlib.suppress(KernelDied), anyio.move_on_after(left_at):
+            await ch.run("long", interrupt_on_cancel=True)
+        with anyio.fail_after(60):
+            await ch.wait_idle()
+        assert interrupts(kernel) == 1
+        assert ch.statistics().outages == 1
+
+
+@pytest.mark.parametrize("in_flight", ["asked", "asks"])
+async def test_code_that_asks_is_let_go_behind_an_outage(in_flight: str) -> None:
+    """Whether its question had come, or is lost in the outage: who would answer was told that the kernel may be gone."""
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels() as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        kernel.script("ask", pause(0.5 if in_flight == "asked" else 1.5), ask("name? "))
+        tasks.start_soon(partial(away, kernel, after=1, seconds=2))
+        with pytest.raises(KernelDied):
+            await ch.run("ask", on_input=never)
+        with anyio.fail_after(60):
+            assert (await ch.run("1")).status == "ok"
+
+
+async def test_code_whose_question_is_lost_is_interrupted_once_that_is_told() -> None:
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels() as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        kernel.script("ask", pause(1), ask("name? "))
+
+        async def cut() -> None:
+            await anyio.sleep(0.95)
+            kernel.clients[0].cut("stdin")
+            await anyio.sleep(0.1)
+            kernel.clients[0].mend("stdin")
+
+        tasks.start_soon(cut)
+        with pytest.raises(KernelDied, match="may be lost"):
+            await ch.run("ask", on_input=never)
+        with anyio.fail_after(60):
+            await ch.wait_idle()
+        assert interrupts(kernel) == 1
+
+
+async def test_a_full_stream_does_not_hide_the_end_of_the_code() -> None:
+    """Where it did, somebody else's cell was interrupted."""
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels(max_buffer_size=2) as ch,
+        kernel.open_channels() as others,
+        anyio.create_task_group() as tasks,
+    ):
+        kernel.script("ours", pause(0.1), *(20 * [stream("x")]))
+        kernel.script("theirs", pause(5))
+
+        async def read_slowly() -> None:
+            async for _ in ch.main:
+                await anyio.sleep(0.3)
+
+        async def left() -> None:
+            with anyio.move_on_after(1):
+                await ch.run("ours", interrupt_on_cancel=True)
+
+        tasks.start_soon(read_slowly)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(left)
+        await kernel.transcript.wait_for("< shell execute_reply")
+        assert (await others.run("theirs")).status == "ok"
+        assert not interrupts(kernel)
+        tasks.cancel_scope.cancel()

@@ -18,6 +18,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from .. import messages
+from .._core.bond import Bond
 from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
@@ -68,6 +69,7 @@ class CommFeed(TiedFeed[Message]):
         super().__init__(held)
         self._comms = comms
         self._core = comms.core
+        self._bond = Bond(comms.core)
         self.opening: Message = opening
         self.closing: Message | None = None
         self.over: bool = False
@@ -99,10 +101,12 @@ class CommFeed(TiedFeed[Message]):
 
     async def tell_kernel(self) -> None:
         """Tells the kernel, where it is there and does not know. Raises what a send does."""
-        if self.over or self.failure is not None or self._core.life.over:
+        if self.over or self._bond.failure is not None or self._core.life.over:
             return
         self.over = True
-        await self.send(messages.comm_close(self.comm_id))
+        closing = self._core.prepare(messages.comm_close(self.comm_id))
+        # An outage may have ended its stream, and the same kernel be back.
+        await self._core.send("shell", closing, tied=self._bond)
 
 
 class Comm(Stream[Message]):

@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .. import messages
+from .._core.bond import Bond
 from .._core.core import Core
 from .._core.flight import Tied
 from .._exceptions import EnchannelError, LocalProtocolError
@@ -107,7 +108,7 @@ class Conversations:
         content: Mapping[str, Any] | None = None,
         channel: str | None = None,
         *,
-        tied: Tied | None = None,
+        tied: Tied | Bond | None = None,
     ) -> Message:
         """Sends a request and returns its reply; see :meth:`enchannel.KernelChannels.request`.
 

@@ -18,6 +18,7 @@ import anyio
 import attrs
 
 from .. import messages
+from .._core.bond import Bond
 from .._core.flight import Tied
 from .._core.stream import Feed, Stream, fresh
 from .._exceptions import EnchannelError, NotImplementedByKernel
@@ -155,22 +156,20 @@ async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]
         try:
             yield Subshell(conversations, block, subshell_id)
         finally:
-            # The next kernel knows nothing of it.
-            if block.failure is None:
-                await opening.undo()
+            await opening.undo()
 
 
-async def _create_subshell(conversations: Conversations) -> str:
-    reply = await conversations.request(messages.create_subshell_request())
+async def _create_subshell(conversations: Conversations, bond: Bond) -> str:
+    reply = await conversations.request(messages.create_subshell_request(), tied=bond)
     return text_of(raise_for_status(reply).content.get("subshell_id"))
 
 
-async def _delete_subshell(conversations: Conversations, subshell_id: str) -> None:
-    await conversations.request(messages.delete_subshell_request(subshell_id))
+async def _delete_subshell(conversations: Conversations, bond: Bond, subshell_id: str) -> None:
+    await conversations.request(messages.delete_subshell_request(subshell_id), tied=bond)
 
 
 class _Opening(Generic[T]):
-    """Something that the kernel opens for a block, and that must be undone.
+    """Something that the kernel opens for a block, and that must be undone in that kernel, and in no other.
 
     Whoever asked for it may be cancelled meanwhile, and the kernel cannot be told. So a task of the connection asks, and
     undoes what comes when nobody wants it any more.
@@ -184,15 +183,15 @@ class _Opening(Generic[T]):
     def __init__(
         self,
         conversations: Conversations,
-        open_: Callable[[Conversations], Awaitable[T]],
-        undo: Callable[[Conversations, T], Awaitable[None]],
+        open_: Callable[[Conversations, Bond], Awaitable[T]],
+        undo: Callable[[Conversations, Bond, T], Awaitable[None]],
     ) -> None:
         self._conversations = conversations
         self._core = conversations.core
         self._open = open_
         self._undo = undo
         self._wanted = True
-        self._opened: list[T] = []
+        self._opened: list[tuple[Bond, T]] = []
         self._failure: EnchannelError | anyio.ClosedResourceError | None = None
         self._done = anyio.Event()
 
@@ -223,21 +222,23 @@ class _Opening(Generic[T]):
         if not self._opened:
             self._core.raise_if_over()
             raise anyio.ClosedResourceError("the block of the channels is being left")
-        return self._opened[0]
+        return self._opened[0][1]
 
     async def undo(self) -> None:
         """Undoes it; bounded, and never raises."""
         await self._core.farewells.say(
-            CLOSE_DEADLINE, self._undo, self._conversations, self._opened[0]
+            CLOSE_DEADLINE, self._undo, self._conversations, *self._opened[0]
         )
 
     async def _run(self) -> None:
         try:
-            opened = await self._open(self._conversations)
+            await self._core.opened()
+            bond = Bond(self._core)
+            opened = await self._open(self._conversations, bond)
             if self._wanted:
-                self._opened.append(opened)
+                self._opened.append((bond, opened))
             else:
-                await self._undo(self._conversations, opened)
+                await self._undo(self._conversations, bond, opened)
         except (EnchannelError, anyio.ClosedResourceError) as failure:
             self._failure = failure
         finally:
@@ -329,9 +330,7 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
             try:
                 yield DebugSession(core.session, debugger, block, events)
             finally:
-                # The next kernel's may be somebody else's.
-                if block.failure is None:
-                    await opening.undo()
+                await opening.undo()
     finally:
         core.observers.remove(events.observe)
         core.requests.untie(events)
@@ -346,19 +345,21 @@ class _Debugger:
         self._numbers = itertools.count(1)
 
     async def ask(
-        self, command: str, arguments: Mapping[str, Any] | None, *, tied: Tied | None = None
+        self, command: str, arguments: Mapping[str, Any] | None, *, tied: Tied | Bond
     ) -> dict[str, Any]:
         request = messages.debug_request(command, arguments, seq=next(self._numbers))
         reply = raise_for_status(await self._conversations.request(request, tied=tied))
         return reply.content.get("body") or {}
 
-    async def attach(self, _: Conversations) -> None:
-        await self.ask("initialize", {"clientID": "enchannel", "adapterID": "enchannel"})
+    async def attach(self, _: Conversations, bond: Bond) -> None:
+        who = {"clientID": "enchannel", "adapterID": "enchannel"}
+        await self.ask("initialize", who, tied=bond)
         # Until it is attached it may be somebody else's, who would be disconnected.
-        await self.ask("attach", {})
+        await self.ask("attach", {}, tied=bond)
 
-    async def detach(self, _: Conversations, __: None) -> None:
-        await self.ask("disconnect", {"restart": False, "terminateDebuggee": False})
+    async def detach(self, _: Conversations, bond: Bond, __: None) -> None:
+        how = {"restart": False, "terminateDebuggee": False}
+        await self.ask("disconnect", how, tied=bond)
 
 
 async def _features(conversations: Conversations) -> list[str]:

@@ -9,10 +9,11 @@
   something to put in order. An error that is shown since is its effect: a kernel that still has to say the rest is given
   as long again, or it would show a second one.
 * Behind an outage of iopub it may be over although nothing says so. It is interrupted once the kernel says anything of it.
+  An outage that lasts is told to whoever waits, and is no end of the code: the same kernel may come back.
 * An interrupt reaches the main shell alone. Code in a subshell, or on control, runs on.
 * All that is done by a task of the connection, which nothing that befalls the leaving task can end.
 * Code that asks for input and whose user has gone would hold up the kernel for ever. It is interrupted whether it was to
-  be or not; in a subshell it is given an empty text.
+  be or not; in a subshell, and behind an outage in which it may have ended, it is given an empty text.
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._core.flight import Flight
-from .._exceptions import EnchannelError
+from .._exceptions import EnchannelError, KernelDied
 from .._protocol.message import ChannelName, Message
 from .._trio import uncut
 from .replies import interrupt_reply
@@ -46,8 +46,9 @@ BEGINS = 0.1
 AGAIN = 1.0
 """Seconds for the first interrupt to show an effect, and seconds for that to be the end."""
 
-LOOK = 0.1
-"""Seconds in which all that has arrived is read, where nobody holds up the readers."""
+LOOK, LOOKS = 0.1, 20
+"""Seconds in which all that has arrived is read, unless it is a flood (no stream that is full holds that up); and how often
+that is looked at."""
 
 
 class Code(Flight):
@@ -55,6 +56,7 @@ class Code(Flight):
 
     Attributes:
         begun: When the kernel said first that it is busy with it, as far as that still holds.
+        unseen: Whether it may have begun, or ended, in an outage of iopub, of which nothing was heard since.
         question: What it asks last, and was not answered.
         errors: How many errors it has shown since it is being stopped.
     """
@@ -64,13 +66,14 @@ class Code(Flight):
     def __init__(self, channel: ChannelName, request: Message) -> None:
         super().__init__(channel, request)
         self.begun: float | None = None
+        self.unseen: bool = False
         self.question: Message | None = None
         self.errors: int | None = None
 
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this request; must not raise."""
         if self.begun is None and channel in ("iopub", "stdin"):
-            self.begun = anyio.current_time()
+            self.begun, self.unseen = anyio.current_time(), False
         if channel == "stdin":
             # Code that asks anew has given up on what it asked before: it was interrupted.
             self.question = messages[-1]
@@ -83,7 +86,8 @@ class Code(Flight):
         super().doubt(lost, busy)
         if "iopub" in lost:
             # Its end may be among what is lost.
-            self.begun = None
+            self.begun, self.unseen = None, True
+        self.tell()
 
     def is_over(self) -> bool:
         """Whether the kernel has run it."""
@@ -91,7 +95,7 @@ class Code(Flight):
 
     def is_settled(self) -> bool:
         """Whether it is, or never will be."""
-        return self.is_over() or self.failure is not None or self.left
+        return self.is_over() or self.gone or self.left
 
     @property
     def asks(self) -> bool:
@@ -110,7 +114,11 @@ class _Unwanted(Code):
     def __init__(self, code: Code) -> None:
         super().__init__(code.channel, code.request)
         self.take_over(code)
-        self.begun, self.question, self.errors = code.begun, code.question, code.errors
+        self.begun, self.unseen = code.begun, code.unseen
+        self.question, self.errors = code.question, code.errors
+
+    def give_up(self, failure: EnchannelError) -> None:
+        """Nobody waits, and the kernel may be at it."""
 
 
 def can_interrupt(core: Core) -> bool:
@@ -144,6 +152,9 @@ async def leave(conversations: Conversations, code: Code, *, unwanted: bool) -> 
         return
     code.errors = 0
     stopping = _Stopping(conversations, code, unwanted=unwanted)
+    if code.failure is not None:
+        # Whoever waited was told, and the kernel may be at it.
+        stopping.hand_over()
     core.start(stopping.run)
     try:
         if stopping.is_soon():
@@ -164,6 +175,8 @@ class _Stopping:
     def is_soon(self) -> bool:
         """Whether it may be stopped before anything else is over."""
         code = self._code
+        if self._core.life.away:
+            return False
         if code.question is not None:
             return True
         if not self._unwanted or not self._reachable:
@@ -188,7 +201,7 @@ class _Stopping:
     def hand_over(self) -> None:
         """Its execution takes nothing more."""
         code = self._code
-        if not code.is_settled():
+        if not (code.is_settled() or isinstance(code, _Unwanted)):
             self._code = _Unwanted(code)
             self._core.requests.hand_over(code, self._code)
             code.tell()
@@ -198,7 +211,14 @@ class _Stopping:
         try:
             # There may be nobody any more to tell.
             with contextlib.suppress(EnchannelError, anyio.ClosedResourceError, OSError):
-                await self._stop()
+                try:
+                    await self._stop()
+                except KernelDied:
+                    if self._code.gone:
+                        raise
+                    # Whoever waited was told of an outage that lasts.
+                    self.hand_over()
+                    await self._stop()
         finally:
             if isinstance(self._code, _Unwanted):
                 self._core.requests.remove(self._code)
@@ -206,10 +226,13 @@ class _Stopping:
     async def _stop(self) -> None:
         pause = AGAIN
         while not self._code.is_over():
-            if not self._reachable:
+            code, begun = self._code, self._has_begun()
+            may_be_hit = begun and self._reachable
+            may_ask = code.question is not None or (code.question_lost and code.unseen)
+            if may_ask and not may_be_hit:
                 await self._answer_in_vain()
-            elif not ((self._code.asks or self._unwanted) and self._has_begun()):
-                await self._code.wait_news()
+            elif not (may_be_hit and (code.asks or self._unwanted)):
+                await code.wait_news()
             elif await self._is_running():
                 await self._interrupt(pause)
                 pause *= 2
@@ -228,13 +251,10 @@ class _Stopping:
                     await self._code.wait_news()
 
     async def _answer_in_vain(self) -> None:
-        question = self._code.question
-        if question is None:
-            await self._code.wait_news()
-            return
-        reply = messages.input_reply("", question)
-        self._code.question = None
-        await self._core.send("stdin", self._core.prepare(reply), tied=self._code)
+        code = self._code
+        reply = self._core.prepare(messages.input_reply("", code.question or code.request))
+        code.question, code.question_lost = None, False
+        await self._core.send("stdin", reply, tied=code)
 
     def _has_begun(self) -> bool:
         # A kernel that says nothing of what it does is interrupted as it is.
@@ -248,9 +268,11 @@ class _Stopping:
             with anyio.CancelScope(deadline=begun + BEGINS):
                 while not self._code.is_over():
                     await self._code.wait_news()
-        with anyio.move_on_after(LOOK):
-            while not self._core.all_read():
-                await checkpoint()
+        with self._core.bound.looking():
+            for _ in range(LOOKS):
+                if self._core.all_read():
+                    break
+                await anyio.sleep(LOOK / LOOKS)
         if self._core.life.away:
             # An interrupt would wait, and be sent to whatever runs then.
             await self._core.opened()

@@ -11,7 +11,7 @@ The rules, where the user has set a bound:
   one connection and nothing more is read from that), and where anything is asked and nobody took anything from it for
   :data:`STALLED` seconds.
 * While the connection is away nothing is held back, and once it is lost: streams take whatever the kernel managed to
-  send.
+  send. And for a moment where it matters whether something is over, whose end may be among what is held back.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Bound:
         self.limited: bool = self.messages < math.inf or self.size < math.inf
         self.dropped: int = 0
         self._lifted = False
+        self._looking = 0
         self._asking = asking
         self._jammed = jammed
         self._held: dict[Held, None] = {}
@@ -83,12 +84,22 @@ class Bound:
     @property
     def lifted(self) -> bool:
         """Whether streams take whatever comes."""
-        return self._lifted
+        return self._lifted or self._looking > 0
 
     @lifted.setter
     def lifted(self, value: bool) -> None:
         self._lifted = value
         self._room.ring()
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Lifts it for a moment in which all that has arrived is to be seen."""
+        self._looking += 1
+        self._room.ring()
+        try:
+            yield
+        finally:
+            self._looking -= 1
 
     def add(self, held: Held) -> None:
         """From now on readers wait for it."""
@@ -158,7 +169,7 @@ class Bound:
 
     def _least(self, streams: Iterable[Held]) -> tuple[float, float]:
         messages, size = math.inf, math.inf
-        if self._lifted:
+        if self.lifted:
             return messages, size
         for held in streams:
             messages = min(messages, self.messages - held.count)
@@ -166,7 +177,7 @@ class Bound:
         return messages, size
 
     def _holds_up(self, held: Held, channel: ChannelName) -> bool:
-        if self._lifted or held.stalled:
+        if self.lifted or held.stalled:
             return False
         wait = self._waiting.get(held.reader)
         if wait is None:

@@ -27,6 +27,7 @@ from .._protocol.message import Body, Message, prepare
 from .._transports.base import Start, Transport
 from .._trio import uncut
 from .backlog import Backlog
+from .bond import Bond
 from .bound import Bound, Limits
 from .delivery import Delivery
 from .farewells import Farewells
@@ -152,7 +153,7 @@ class Core(Seam):
         for scope in tuple(self.scopes):
             scope.cancel()
 
-    async def opened(self, tied: Flight | Tied | None = None) -> None:
+    async def opened(self, tied: Flight | Tied | Bond | None = None) -> None:
         """Waits until something may be sent, or `tied` has ended. Not always a checkpoint.
 
         Raises:
@@ -230,7 +231,7 @@ class Core(Seam):
         self.stir()
 
     def _tell_disconnected(self) -> None:
-        self.requests.fail_all(self.outage.died())
+        self.requests.give_up_all(self.outage.died())
 
     def _tell_restarted(self) -> None:
         self.status.begin_anew()
@@ -300,7 +301,7 @@ class Core(Seam):
         message: Message,
         *,
         flight: Flight | None = None,
-        tied: Flight | Tied | None = None,
+        tied: Flight | Tied | Bond | None = None,
     ) -> Message:
         """Sends `message`, which is prepared; waits while there is no connection.
 
@@ -374,7 +375,7 @@ class Core(Seam):
             witness(happening, channel, message)
 
     async def request(
-        self, channel: ChannelName, request: Message, *, tied: Tied | None = None
+        self, channel: ChannelName, request: Message, *, tied: Tied | Bond | None = None
     ) -> Message:
         """Sends a prepared request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
         flight = Flight(channel, request)
@@ -433,6 +434,7 @@ class Core(Seam):
 
     def _sent_on(self, msg_id: str) -> ChannelName | None:
         flight = self.requests.find(msg_id)
-        if flight is not None and "subshell_id" not in flight.request.header:
+        if flight is not None:
             return flight.channel
-        return self.requests.questions.asked_on(msg_id)
+        questions, left = self.requests.questions, self.requests.left
+        return questions.asked_on(msg_id) or left.sent_on(msg_id)

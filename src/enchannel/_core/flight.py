@@ -79,6 +79,8 @@ class Flight:
         self.stir: Callable[[], None] = _nothing
         self.bound: Bound | None = None
         """What is to know who waits, where there is any."""
+        self.gone: bool = False
+        """Whether the kernel is surely not at it any more."""
         self._failure: EnchannelError | None = None
         self._left = False
         self._news = anyio.Event()
@@ -143,10 +145,18 @@ class Flight:
         return self._failure
 
     def fail(self, failure: EnchannelError) -> None:
-        """Whoever waits is told that it never ends; the first failure counts."""
+        """It never ends: the kernel is done with it, or is gone. Whoever waits is told; the first failure counts."""
+        self.gone = True
+        self._fail(failure)
+
+    def give_up(self, failure: EnchannelError) -> None:
+        """The same, where the kernel may be there and at it still."""
+        self._fail(failure)
+
+    def _fail(self, failure: EnchannelError) -> None:
         if self._failure is None and not self.complete:
             self._failure = failure
-            self.tell()
+        self.tell()
 
     @property
     def complete(self) -> bool:

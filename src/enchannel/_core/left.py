@@ -6,7 +6,7 @@ and so does whoever listens to stdin, for a question wants an answer.
 
 from __future__ import annotations
 
-from .._protocol.message import Message
+from .._protocol.message import ChannelName, Message
 from .flight import Flight
 
 __all__ = ["Left"]
@@ -20,6 +20,7 @@ class Left:
 
     def __init__(self) -> None:
         self._missing: dict[str, set[str]] = {}
+        self._sent_on: dict[str, ChannelName] = {}
 
     def add(self, flight: Flight) -> None:
         """`flight` was taken back."""
@@ -27,18 +28,27 @@ class Left:
         if not flight.idle:
             missing.add("idle")
         if missing and flight.sent:
-            self._missing[flight.request.msg_id] = missing
+            msg_id = flight.request.msg_id
+            self._missing[msg_id], self._sent_on[msg_id] = missing, flight.channel
             if len(self._missing) > MOST:
-                del self._missing[next(iter(self._missing))]
+                self._forget(next(iter(self._missing)))
+
+    def _forget(self, msg_id: str) -> None:
+        del self._missing[msg_id], self._sent_on[msg_id]
 
     def clear(self) -> None:
         """The kernel was restarted: nothing more comes for any."""
         self._missing.clear()
+        self._sent_on.clear()
 
     def is_answered(self, msg_id: str) -> bool:
         """Whether it is one whose reply came before its idle status."""
         missing = self._missing.get(msg_id)
         return missing is not None and "reply" not in missing
+
+    def sent_on(self, msg_id: str) -> ChannelName | None:
+        """The channel that the one with this id was sent on."""
+        return self._sent_on.get(msg_id)
 
     def concerns(self, message: Message) -> bool:
         """Whether `message` answers one of them."""
@@ -52,5 +62,5 @@ class Left:
         elif kind.endswith("_reply"):
             missing.discard("reply")
         if not missing:
-            del self._missing[parent]
+            self._forget(parent)
         return True

@@ -198,7 +198,7 @@ class Requests:
         if missing is None or self.paused:
             return
         if flight.question_lost and now is not None and now - flight.since >= QUESTION:
-            flight.fail(KernelDied(_QUESTION_LOST, "disconnected"))
+            flight.give_up(KernelDied(_QUESTION_LOST, "disconnected"))
             return
         if missing is Missing.ANSWER:
             return
@@ -300,8 +300,14 @@ class Requests:
 
     # Losses.
 
+    def give_up_all(self, failure: EnchannelError) -> None:
+        """Tells everything that is in flight, or tied, of an outage in which it may be lost."""
+        for flight in self._flights():
+            flight.give_up(failure)
+        self._fail_tied(failure, final=False)
+
     def fail_all(self, failure: EnchannelError, *, final: bool = False) -> None:
-        """Tells everything that is in flight, and everything that is tied, why it never ends.
+        """Tells everything that is in flight, or tied, that its kernel is gone.
 
         Args:
             failure: Why.
@@ -309,6 +315,9 @@ class Requests:
         """
         for flight in self._flights():
             flight.fail(failure)
+        self._fail_tied(failure, final=final)
+
+    def _fail_tied(self, failure: EnchannelError, *, final: bool) -> None:
         for tied in tuple(self._tied):
             if final or not tied.outlives_restarts:
                 self.untie(tied)

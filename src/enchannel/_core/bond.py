@@ -1,0 +1,40 @@
+"""A bond to one kernel, through the outages of its connection.
+
+What is in flight is told when an outage lasts, for it may be lost. What was *opened* in the kernel is there all the same
+where that kernel is had back, and is to be undone in it, and never in the next one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .._exceptions import KernelDied
+from .life import Life
+
+__all__ = ["Bond"]
+
+
+class Connection(Protocol):
+    """The connection, as bonds see it."""
+
+    life: Life
+    lost: KernelDied | None
+
+
+class Bond:
+    """To the kernel that is there now."""
+
+    __slots__ = ("_connection", "_epoch")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._epoch = connection.life.epoch
+
+    @property
+    def failure(self) -> KernelDied | None:
+        """Why it is over, where it is: the kernel is lost, or another one is there."""
+        if self._connection.lost is not None:
+            return self._connection.lost
+        if self._connection.life.epoch != self._epoch:
+            return KernelDied("the kernel was restarted", "restarted")
+        return None
