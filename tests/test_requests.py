@@ -490,6 +490,21 @@ async def test_code_that_was_left_and_catches_interrupts_gets_them_for_as_long_a
         assert asked.count("interrupt_request") == 8
 
 
+async def test_a_request_on_control_waits_behind_one_that_the_kernel_is_at() -> None:
+    """Though control has answered nothing yet: it is no kernel that never does."""
+    async with conversation() as (ch, kernel, tasks):
+        first = start(tasks, functools.partial(ch.request, channel="control"), "x_request", {})
+        asked = await kernel.asked("control")
+        kernel.status(asked[1], "busy")
+        second = start(tasks, functools.partial(ch.request, channel="control"), "x_request", {})
+        other = await kernel.asked("control")
+        await anyio.sleep(3600)
+        assert not second.done.is_set()
+        for each, task in ((asked, first), (other, second)):
+            kernel.reply(each, "control")
+            await finished(task)
+
+
 async def test_a_request_that_waits_its_turn_waits_for_ever() -> None:
     async with conversation() as (ch, kernel, tasks):
         # Another client's cell runs, of which nothing was seen; control is answered.

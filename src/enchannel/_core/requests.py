@@ -264,10 +264,14 @@ class Requests:
 
     def _control_is_silent(self) -> bool:
         """Whether nothing ever answered on control, though it could have."""
-        if self._seam.received["control"]:
+        flights = self._flights()
+        at_work = any(
+            each.channel == "control" and each.heard and not each.idle for each in flights
+        )
+        if self._seam.received["control"] or at_work:
             return False
         # Where it was not asked before, code may run that lets nothing else run, nor say that it does.
-        waiting = any(each.channel == "shell" and each.reply is None for each in self._flights())
+        waiting = any(each.channel == "shell" and each.reply is None for each in flights)
         return self._seam.asks_to_open() or not (waiting or self._seam.begun())
 
     def _idle_may_come(self, flight: Flight) -> bool:
