@@ -536,3 +536,20 @@ async def test_a_kernel_that_was_restarted_more_than_once_is_another_one(restart
                 await execution.wait()
         assert caught.value.reason == "restarted"
         assert ch.statistics().restarts == 1
+
+
+async def test_a_connection_that_was_had_back_has_its_time_anew() -> None:
+    """Though the kernel had said nothing yet, so that it was one outage."""
+    async with open_fake_kernel() as kernel, kernel.open_channels(reconnect_timeout=8) as ch:
+        await ch.run("1")
+        kernel.go_silent()
+        kernel.clients[0].cut()
+        await anyio.sleep(4)
+        kernel.clients[0].mend()
+        await anyio.sleep(0.5)
+        kernel.clients[0].cut()
+        await anyio.sleep(7)
+        kernel.clients[0].mend()
+        kernel.wake()
+        with anyio.fail_after(60):
+            assert (await ch.run("1")).status == "ok"

@@ -6,8 +6,8 @@ The rules:
   iopub is proven live once more. A channel may go while that is done for the loss of another.
 * The kernel is the same one where some channel held, or where it says the session that it had. One that says none
   and lost every channel counts as restarted: a request that waits for ever would be worse.
-* Two deadlines count from its beginning: what is in flight is told after :data:`OVERDUE`, streams and senders after
-  ``reconnect_timeout``. A restart of our own has neither.
+* Two deadlines: what is in flight is told :data:`OVERDUE` behind its beginning, streams and senders when the connection has not
+  been there for ``reconnect_timeout``. A restart of our own has neither.
 * Where somebody in between keeps what the kernel says meanwhile, the connection that comes back leads to the same
   kernel, and only the second deadline counts; it is :data:`LED` at the least while that somebody restarts the kernel.
 """
@@ -63,15 +63,20 @@ class Outage:
         self.death: KernelDied | None = None
         self.session: str | None = None
         self._buffered = buffered
-        self._since = math.inf
+        self._since = self._away_since = math.inf
         self._reconnect_timeout = reconnect_timeout
         self._patience = reconnect_timeout
 
     def note(self, channels: Iterable[ChannelName]) -> None:
         """The connection of `channels` went."""
-        self._since = min(self._since, anyio.current_time())
+        now = anyio.current_time()
+        self._since, self._away_since = min(self._since, now), min(self._away_since, now)
         self.lost.update(channels)
         self.losses += 1
+
+    def connected(self) -> None:
+        """Every channel is connected, though the kernel may have said nothing yet, and any may go once more."""
+        self._away_since = math.inf
 
     def led(self) -> None:
         """Somebody in between restarts the kernel, and says so when he gives up."""
@@ -80,7 +85,7 @@ class Outage:
     def end(self) -> None:
         """It is over."""
         self._patience = self._reconnect_timeout
-        self.lost, self._since = set(), math.inf
+        self.lost, self._since, self._away_since = set(), math.inf, math.inf
         self.overdue = self.ours = False
         self.death = self.session = None
 
@@ -92,14 +97,14 @@ class Outage:
         """
         if self.ours:
             return math.inf
-        given_up = math.inf if connected else self._since + self._patience
+        given_up = math.inf if connected else self._away_since + self._patience
         one_deadline = self.overdue or self._buffered
         return given_up if one_deadline else min(self._since + OVERDUE, given_up)
 
     @property
     def given_up(self) -> bool:
         """Whether the connection will not be waited for any longer."""
-        return anyio.current_time() >= self._since + self._patience
+        return anyio.current_time() >= self._away_since + self._patience
 
     def restarted(self) -> KernelDied:
         """What is told to what was in flight on a kernel that another one follows."""

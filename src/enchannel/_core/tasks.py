@@ -242,6 +242,7 @@ async def _connect_again(core: Core) -> None:
         # Only here: on asyncio a deadline that has passed cancels for good, whatever it is set to behind it.
         core.patience.deadline = core.outage.deadline(connected=False)
         await core.changed.wait()
+    core.outage.connected()
     core.patience.deadline = core.outage.deadline(connected=True)
 
 
