@@ -175,7 +175,8 @@ class _Stopping:
     def is_soon(self) -> bool:
         """Whether it may be stopped before anything else is over."""
         code = self._code
-        if self._core.life.away:
+        if self._core.life.away and isinstance(code, _Unwanted):
+            # Whoever leaves was told of the outage, and waits no longer for its end.
             return False
         if code.question is not None:
             return True
