@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import trio
 
+from enchannel import open_server
+from enchannel._kernels.rest import Rest
 from enchannel._transports import zmq_carrier
+from enchannel.testing import open_fake_server
 from raw_kernel import RawKernel, message, request
 
 
@@ -89,5 +92,36 @@ def test_ctrl_c_while_a_stream_takes_its_next_batch_loses_none_of_it(
                 while len(seen) < 100:
                     seen.append((await stream.receive())[1])
                 assert [msg.content["number"] for msg in seen] == list(range(100))
+
+    trio.run(main)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_ctrl_c_while_a_server_starts_or_deletes_a_kernel_leaves_none(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pressed = 0
+    ask = Rest.ask
+
+    async def press_and_ask(rest: Rest, asked: str, *args: Any, **options: Any) -> Any:
+        nonlocal pressed
+        if asked == method:
+            pressed += 1
+            signal.raise_signal(signal.SIGINT)
+        return await ask(rest, asked, *args, **options)
+
+    async def main() -> None:
+        async with open_fake_server() as fake:
+            with pytest.raises(KeyboardInterrupt):
+                async with open_server(fake.url) as server:
+                    monkeypatch.setattr(Rest, "ask", press_and_ask)
+                    async with server.open_kernel():
+                        pass
+                    await trio.lowlevel.checkpoint()
+            monkeypatch.undo()
+            assert fake.kernels == {}
+            # It was heard by the main task alone, and nothing was begun anew.
+            assert pressed == [asked for asked, _ in fake.requests].count(method) == 1
 
     trio.run(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -62,6 +63,9 @@ from server_proxy import server_proxy
 pytestmark = pytest.mark.anyio
 
 LINES = 300
+
+HOST = "enchannel kernel of a server"
+"""The task that starts it, and deletes it."""
 
 
 def scripted(kernel: FakeKernel) -> None:
@@ -1294,6 +1298,47 @@ async def test_a_start_whose_answer_is_lost_leaves_no_kernel(
             async with server.open_kernel():
                 pass
         assert fake.kernels == {}
+
+
+def deletions(fake: FakeServer) -> int:
+    return [method for method, _ in fake.requests].count("DELETE")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("times", "is_deleted"), [(1, True), (3, True), (4, False)])
+async def test_who_cancels_every_task_while_a_kernel_is_deleted(
+    times: int, is_deleted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As asyncio does behind a second Ctrl-C."""
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def use() -> None:
+            async with server.open_kernel():
+                entered.set()
+                await leave.wait()
+
+        using = asyncio.create_task(use())
+        await entered.wait()
+        fake.hangs = "/".join(("", *fake.kernels))
+        leave.set()
+        for number in range(1, times + 1):
+            with anyio.fail_after(20):
+                while deletions(fake) < number:
+                    await asyncio.sleep(0.005)
+            (host,) = (t for t in asyncio.all_tasks() if t.get_name() == HOST)
+            host.cancel()
+        if not is_deleted:
+            with anyio.fail_after(20), contextlib.suppress(asyncio.CancelledError):
+                await using
+            (kernel_id,) = fake.kernels
+            (told,) = (each.message for each in caplog.records if each.levelname == "WARNING")
+            assert f"the kernel {kernel_id} could not be deleted: cut off by Cancelled" in told
+        fake.resume()
+        with anyio.fail_after(20), contextlib.suppress(asyncio.CancelledError):
+            await using
+        assert bool(fake.kernels) is not is_deleted
+        assert deletions(fake) == times + is_deleted
 
 
 async def test_a_kernel_is_deleted_behind_the_block_of_its_server() -> None:

@@ -34,6 +34,7 @@ from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.server_url import ServerUrl
 from .._transports.base import Transport
+from .._trio import protect
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
 from .server_kernel import ServerKernel
@@ -108,6 +109,7 @@ def check_token(token: object) -> None:
 
 @asynccontextmanager
 async def _opened(rest: Rest, connect_timeout: float) -> AsyncIterator[Server]:
+    protect()
     try:
         said = await rest.get("", timeout=connect_timeout)
         if not isinstance(said, dict) or "version" not in said:
@@ -217,15 +219,15 @@ class Server:
         deadline = anyio.current_time() + startup_timeout
         async with block_task_group("the kernel of a server") as tasks:
             started = Start(self._rest, body, spec, startup_timeout, tasks)
-            # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
-            tasks.start_soon(started.host, name="enchannel kernel of a server")
             try:
+                # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
+                tasks.start_soon(started.host, name="enchannel kernel of a server")
                 await started.answered.wait()
                 kernel = started.kernel()
                 await ready(kernel, deadline, startup_timeout)
                 yield kernel
             finally:
-                started.left.set()
+                started.leave()
 
     async def _find(self, name: str | None) -> ServerKernelSpec | None:
         """The kernelspec called `name`: of one that it does not have a server says nothing but 500."""

@@ -2,8 +2,8 @@
 
 * Its id is chosen here, so that it can be deleted where nobody knows what has become of its start. Where the server has
   answered, it is there by then or never; where something before the server has, or nobody, it is looked for a while.
-* What is done here is done by a task of its own, which no scope cancels. Where asyncio cancels every task that there is, the
-  kernel is deleted all the same.
+* What is done here is done by a task of its own, which no scope cancels, and Ctrl-C does not cut on Trio. Where asyncio
+  cancels every task that there is, the kernel is deleted all the same; also where it does so once more meanwhile.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from .._exceptions import (
 )
 from .._groups import BlockTasks, shielded, unwrapping_task_group
 from .._log import logger
+from .._trio import uncut
 from .rest import IN_BETWEEN, Rest
 from .server_kernel import AGAIN, FAILED, ServerKernel
 from .server_models import ServerKernelSpec, mapping, model_of
 from .server_reach import kernel_path
 
 __all__ = ["Start", "ready"]
+
+CUTS = 3
+"""How often the end of a kernel is begun anew where something cuts it off; then it is somebody's will."""
 
 DELETED_WITHIN = 30.0
 """Seconds for a server to delete a kernel that it may never have started."""
@@ -55,7 +59,7 @@ class Start:
 
     Attributes:
         answered: Set when the server has answered.
-        left: To be set when the block of the kernel is left.
+        left: Set when the block of the kernel is left.
     """
 
     def __init__(
@@ -76,6 +80,12 @@ class Start:
         self.answered = anyio.Event()
         self.left = anyio.Event()
 
+    @uncut
+    def leave(self) -> None:
+        """The block of the kernel is left."""
+        self.left.set()
+
+    @uncut
     async def host(self) -> None:
         """Has the server start it, and delete it when its block is left. Shielded, and never raises."""
         with shielded():
@@ -91,6 +101,7 @@ class Start:
                 # Also where asyncio cancels every task that there is.
                 await self._delete()
 
+    @uncut
     async def _give_up(self, scope: anyio.CancelScope) -> None:
         """A start whose block is left may go on for a moment, to say what it has started."""
         await self.left.wait()
@@ -128,10 +139,30 @@ class Start:
         return self._kernel
 
     async def _delete(self) -> None:
-        failure, kernel = self._failure, self._kernel
+        """Deletes it. What cuts that off is raised behind it."""
+        failure, cut = self._failure, None
         # It has said that it starts none; what stands before it says nothing of that.
         if failure is not None and REFUSED <= failure.status < FAILED:
             return
+        for left in reversed(range(CUTS + 1)):
+            try:
+                await self._try_to_delete()
+                break
+            except Exception as error:  # noqa: BLE001
+                self._warn(f"{error}")
+                break
+            except BaseException as error:  # noqa: BLE001
+                cut = error
+                if not left or isinstance(error, GeneratorExit):
+                    self._warn(f"cut off by {error!r}")
+                    break
+        if self._kernel is not None:
+            self._kernel.let_go()
+        if cut is not None:
+            raise cut
+
+    async def _try_to_delete(self) -> None:
+        kernel = self._kernel
         # The block of the server may be left before that of its kernel.
         rest = self._rest.another()
         try:
@@ -141,14 +172,13 @@ class Start:
                 await kernel.shut_down()
             else:
                 await ServerKernel(rest, kernel.id, kernel.name, None, self._tasks).shut_down()
-        except Exception as error:  # noqa: BLE001
-            kernel_id = kernel.id if kernel is not None else self._body["kernel_id"]
-            logger().warning("the kernel %s could not be deleted: %s", kernel_id, error)
         finally:
-            if kernel is not None:
-                kernel.let_go()
             if rest is not self._rest:
                 await rest.aclose()
+
+    def _warn(self, why: str) -> None:
+        kernel_id = (self._kernel and self._kernel.id) or self._body["kernel_id"]
+        logger().warning("the kernel %s could not be deleted: %s", kernel_id, why)
 
     async def _delete_unknown(self, rest: Rest) -> None:
         """It may have been started as we have asked, or may be about to be."""
