@@ -10,24 +10,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enchannel._core.life import TABLE, Effect, Event, Life, State
+from enchannel._core.life import RESTARTING, TABLE, Effect, Event, Life, State
 
-ALIVE = (State.OPENING, State.LIVE, State.OUTAGE, State.RESTARTING, State.RESTARTED)
-AWAY = (State.OUTAGE, State.RESTARTING, State.RESTARTED)
+AWAY = (State.OUTAGE, *RESTARTING, State.RESTARTED)
+ALIVE = (State.OPENING, State.LIVE, *AWAY)
+CUT_OFF, RENEWED, AGAIN = RESTARTING[1:]
 
 EDGES = {
     (State.OPENING, State.LIVE),
     (State.LIVE, State.OUTAGE),
     (State.OUTAGE, State.LIVE),
     (State.LIVE, State.RESTARTING),
-    (State.OUTAGE, State.RESTARTING),
+    (State.OUTAGE, CUT_OFF),
     (State.OUTAGE, State.RESTARTED),
-    (State.RESTARTING, State.RESTARTED),
-    (State.RESTARTED, State.RESTARTING),
+    (State.RESTARTING, CUT_OFF),
+    *((state, RENEWED) for state in (State.RESTARTING, CUT_OFF)),
+    *((state, State.RESTARTED) for state in RESTARTING),
+    (State.RESTARTED, AGAIN),
     (State.RESTARTED, State.LIVE),
     *((state, State.LOST) for state in ALIVE),
     *((state, State.LEFT) for state in (*ALIVE, State.LOST)),
+    # Behind a refusal.
     (State.RESTARTING, State.LIVE),
+    (CUT_OFF, State.OUTAGE),
 }
 """Where one state leads to another."""
 
@@ -109,7 +114,7 @@ def test_a_state_is_one_of_four_kinds(state: State) -> None:
 
 O, D, S = Event.OPENED, Event.DISCONNECTED, Event.NEW_SESSION  # noqa: E741
 SAME, OTHER = Event.BACK_SAME, Event.BACK_OTHER
-BEGIN, EXIT = Event.RESTART_BEGINS, Event.EXITED
+BEGIN, EXIT, REFUSED = Event.RESTART_BEGINS, Event.EXITED, Event.RESTART_REFUSED
 
 ONE_RESTART: list[tuple[Event, ...]] = [
     # By somebody else.
@@ -165,11 +170,37 @@ def test_an_outage_is_counted_once_and_is_no_restart(events: Sequence[Event]) ->
     assert Counter(effects)[Effect.COUNT_OUTAGE] == 1
 
 
+REFUSALS: list[tuple[tuple[Event, ...], tuple[Event, ...]]] = [
+    ((BEGIN, REFUSED), ()),
+    ((BEGIN, D, REFUSED, SAME), (D, SAME)),
+    ((BEGIN, D, D, REFUSED, D, SAME), (D, SAME)),
+    ((D, BEGIN, REFUSED, SAME), (D, SAME)),
+    ((D, BEGIN, D, REFUSED, OTHER), (D, OTHER)),
+    ((BEGIN, S, REFUSED, SAME), (D, S, SAME)),
+    ((BEGIN, D, S, D, REFUSED, OTHER), (D, S, OTHER)),
+    ((BEGIN, EXIT, BEGIN, D, S, REFUSED, OTHER), (BEGIN, EXIT, OTHER)),
+    ((D, S, BEGIN, REFUSED, SAME), (D, S, SAME)),
+    ((BEGIN, D, REFUSED, BEGIN, REFUSED, SAME), (D, SAME)),
+]
+
+
+@pytest.mark.parametrize(("events", "like"), REFUSALS)
+def test_behind_a_refused_restart_all_is_as_without_it(
+    events: Sequence[Event], like: Sequence[Event]
+) -> None:
+    life, effects = lived([O, *events])
+    other_life, expected = lived([O, *like])
+    assert (life.state, life.epoch) == (other_life.state, other_life.epoch)
+    turns = (Effect.HOLD, Effect.RESUME)
+    assert [e for e in effects if e not in turns] == [e for e in expected if e not in turns]
+    assert effects[-1] is Effect.RESUME
+
+
 @pytest.mark.parametrize("event", [Event.OVERDUE, Event.GIVEN_UP])
 def test_a_restart_of_our_own_is_never_given_up_while_the_old_kernel_goes(event: Event) -> None:
     life, _ = lived([O, BEGIN, D])
     assert life.happen(event) == ()
-    assert life.state is State.RESTARTING
+    assert life.state is CUT_OFF
 
 
 # Whatever comes.

@@ -41,6 +41,7 @@ from enchannel import (
     open_channels,
     open_server,
 )
+from enchannel._kernels.rest import Rest
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
 from enchannel._transports.byte_stream import connect_bytes
@@ -409,6 +410,110 @@ async def test_a_restart_that_the_server_refuses_is_none() -> None:
         with anyio.fail_after(10):
             assert (await execution.wait()).content["ename"] == "KeyboardInterrupt"
         assert ch.statistics().restarts == 0
+
+
+class Refusing:
+    """Holds back the next restart, and refuses it when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ask = Rest.ask
+        self.asked, self.refuse = anyio.Event(), anyio.Event()
+        monkeypatch.setattr(Rest, "ask", lambda *args, **options: self._hold(*args, **options))
+
+    async def _hold(self, rest: Rest, method: str, path: str, *args: Any, **options: Any) -> Any:
+        if path.endswith("/restart"):
+            self.asked.set()
+            await self.refuse.wait()
+            raise ServerError("not today", 403)
+        return await self._ask(rest, method, path, *args, **options)
+
+
+async def away(ch: KernelChannels) -> None:
+    with anyio.fail_after(20):
+        while not ch._core.outage.lost:
+            await ch._core.changed.wait()
+
+
+@pytest.mark.parametrize("is_away_before", [False, True])
+async def test_an_outage_during_a_restart_that_is_refused_is_an_outage(
+    is_away_before: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing = Refusing(monkeypatch)
+    async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
+        # The request is lost with the websocket.
+        fake.websockets()[0]._transport.outbound["shell"].drop()
+
+        async def ask() -> None:
+            with anyio.fail_after(20), pytest.raises(NoReply) as caught:
+                await ch.request("inspect_request", {"code": "", "cursor_pos": 0})
+            assert caught.value.reason == "disconnected"
+
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        if is_away_before:
+            fake.hangs = True
+            await fake.websockets()[0].reset()
+            await away(ch)
+        tasks.start_soon(fails_to_restart, kernel, ServerError, "not today")
+        await refusing.asked.wait()
+        if is_away_before:
+            fake.resume()
+        else:
+            await fake.websockets()[0].reset()
+        await away(ch)
+        with anyio.fail_after(20):
+            while ch._core.transport.unconnected():
+                await ch._core.changed.wait()
+        assert ch.statistics().outages == 0
+        refusing.refuse.set()
+    statistics = ch.statistics()
+    assert (statistics.outages, statistics.gaps, statistics.restarts) == (1, 1, 0)
+    assert any("had it back after" in record.message for record in caplog.records)
+
+
+async def test_a_connection_that_a_refused_restart_leaves_away_is_waited_for_as_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusing, timeout = Refusing(monkeypatch), 0.5
+    async with opened(reconnect_timeout=timeout) as (fake, _, kernel, ch):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails_to_restart, kernel, ServerError, "not today")
+            await refusing.asked.wait()
+            fake.hangs = True
+            await fake.websockets()[0].reset()
+            await anyio.sleep(2 * timeout)
+            assert ch.lost is None
+            refusing.refuse.set()
+        refused = anyio.current_time()
+        with anyio.fail_after(20), pytest.raises(KernelDied, match="did not come back within"):
+            await ch.run("6 * 7")
+        assert anyio.current_time() - refused > 0.8 * timeout
+        fake.resume()
+
+
+async def test_a_kernel_that_dies_during_a_restart_that_is_refused_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusing = Refusing(monkeypatch)
+    async with opened() as (fake, _, kernel, ch), anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with anyio.fail_after(20), pytest.raises(KernelDied) as caught:
+                await ch.run("sleep")
+            assert caught.value.reason == "restarted"
+
+        tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(fails_to_restart, kernel, ServerError, "not today")
+        await refusing.asked.wait()
+        fake.kernels[kernel.id].die()
+        with anyio.fail_after(20):
+            while ch._core.outage.death is None:
+                await ch._core.changed.wait()
+        refusing.refuse.set()
+        with anyio.fail_after(20):
+            assert (await ch.run("6 * 7")).status == "ok"
+        assert (ch.statistics().restarts, ch.statistics().outages) == (1, 0)
 
 
 async def test_what_a_kernel_says_while_its_websocket_is_closed_is_kept() -> None:

@@ -62,10 +62,9 @@ def other_kernel_behind_server(core: Core) -> None:
 
 def restart_refused(core: Core) -> None:
     """The restart that was begun does not take place: everything goes on with the kernel that is there."""
+    core.outage.not_ours()
+    core.patience.deadline = core.outage.deadline(connected=False)
     core.happen(Event.RESTART_REFUSED)
-    if core.transport.unconnected():
-        core.outage.note(core.channels)
-        core.happen(Event.DISCONNECTED)
 
 
 async def end_of_kernel(core: Core, died: KernelDied, last_words: float) -> None:

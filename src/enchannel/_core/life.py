@@ -12,7 +12,8 @@ Rule 2: a kernel that is restarted is told to what is in flight once, however it
 the connection is back, or by who restarts it. Each restart begins a new *epoch*.
 
 Rule 3: a restart of our own is no outage that could be given up: while the old kernel goes (*restarting*), and
-until the new one is there (*restarted*), the only deadline is that of whoever restarts it.
+until the new one is there (*restarted*), the only deadline is that of whoever restarts it. What happens meanwhile is
+remembered, and where the restart is refused it counts as ever: a connection that was away, or is, is an outage.
 
 Rule 4: a lost connection is let go then and there. Its streams end when what had arrived is read.
 
@@ -24,13 +25,16 @@ Rule 5: what a state does not expect changes nothing; the table says so, pair by
                 ▲ │ ▲        │         ▲        ▲
                 │ ▼ │        ▼         │        │
              restarting ► restarted ───┘   (from any)
+
+What a *restarting* connection is behind a refusal is part of its state: live, in an outage (*cut off*), or restarted, where
+that was told before (*again*) or is told then (*renewed*).
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["TABLE", "Effect", "Event", "Life", "State"]
+__all__ = ["RESTARTING", "TABLE", "Effect", "Event", "Life", "State"]
 
 
 class State(Enum):
@@ -44,6 +48,12 @@ class State(Enum):
     """The connection of a channel is away, or is back and not known to lead to the same kernel."""
     RESTARTING = auto()
     """Whoever launched the kernel is restarting it, and the old one may still be there."""
+    RESTARTING_CUT_OFF = auto()
+    """The same, and the connection of a channel was away meanwhile, or is."""
+    RESTARTING_RENEWED = auto()
+    """The same, and the kernel says another session: it may be the new one, or one that somebody else has restarted."""
+    RESTARTING_AGAIN = auto()
+    """The same, and the one that is restarted had been told of, and was awaited."""
     RESTARTED = auto()
     """The old kernel has exited, and the new one is awaited."""
     LOST = auto()
@@ -129,26 +139,36 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (_S.OUTAGE, _E.GIVEN_UP): (_S.LOST, (_F.ABANDON,)),
     # It is known to be another kernel before the connection is complete.
     (_S.OUTAGE, _E.NEW_SESSION): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
-    (_S.OUTAGE, _E.RESTART_BEGINS): (_S.RESTARTING, ()),
+    (_S.OUTAGE, _E.RESTART_BEGINS): (_S.RESTARTING_CUT_OFF, ()),
     # The old kernel may come back before it goes; that ends nothing.
-    (_S.RESTARTING, _E.EXITED): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
-    # It does not go.
+    (_S.RESTARTING, _E.DISCONNECTED): (_S.RESTARTING_CUT_OFF, ()),
+    (_S.RESTARTING, _E.NEW_SESSION): (_S.RESTARTING_RENEWED, ()),
+    (_S.RESTARTING_CUT_OFF, _E.NEW_SESSION): (_S.RESTARTING_RENEWED, ()),
+    # It does not go. What had happened meanwhile counts now; the keeper sits it out, also where the connection is back.
     (_S.RESTARTING, _E.RESTART_REFUSED): (_S.LIVE, (_F.RESUME,)),
-    (_S.RESTARTING, _E.RESTART_BEGINS): (_S.RESTARTING, ()),
-    (_S.RESTARTING, _E.DISCONNECTED): (_S.RESTARTING, ()),
+    (_S.RESTARTING_CUT_OFF, _E.RESTART_REFUSED): (_S.OUTAGE, ()),
+    (_S.RESTARTING_RENEWED, _E.RESTART_REFUSED): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
+    (_S.RESTARTING_AGAIN, _E.RESTART_REFUSED): (_S.RESTARTED, ()),
     # It was told, so what comes back is told no more.
     (_S.RESTARTED, _E.BACK_SAME): (_S.LIVE, (_F.RESUME,)),
     (_S.RESTARTED, _E.BACK_OTHER): (_S.LIVE, (_F.RESUME,)),
     (_S.RESTARTED, _E.DISCONNECTED): (_S.RESTARTED, ()),
     (_S.RESTARTED, _E.NEW_SESSION): (_S.RESTARTED, ()),
     (_S.RESTARTED, _E.EXITED): (_S.RESTARTED, ()),
-    (_S.RESTARTED, _E.RESTART_BEGINS): (_S.RESTARTING, ()),
+    (_S.RESTARTED, _E.RESTART_BEGINS): (_S.RESTARTING_AGAIN, ()),
     (_S.RESTARTED, _E.GIVEN_UP): (_S.LOST, (_F.ABANDON,)),
     # It is lost.
     (_S.LOST, _E.DRAINED): (_S.LOST, (_F.END,)),
 }
 
-_ALIVE = (_S.OPENING, _S.LIVE, _S.OUTAGE, _S.RESTARTING, _S.RESTARTED)
+RESTARTING = (
+    *(_S.RESTARTING, _S.RESTARTING_CUT_OFF),
+    *(_S.RESTARTING_RENEWED, _S.RESTARTING_AGAIN),
+)
+"""Whoever launched the kernel is restarting it, and the old one may still be there."""
+
+TABLE |= {(state, _E.EXITED): (_S.RESTARTED, (_F.TELL_RESTARTED,)) for state in RESTARTING}
+_ALIVE = (_S.OPENING, _S.LIVE, _S.OUTAGE, *RESTARTING, _S.RESTARTED)
 TABLE |= {(state, _E.GONE): (_S.LOST, (_F.ABANDON,)) for state in _ALIVE}
 TABLE |= {(state, _E.LEAVE): (_S.LEFT, (_F.CLOSE,)) for state in (*_ALIVE, _S.LOST)}
 # What is left changes nothing: clocks and transports may be a turn behind.
@@ -181,7 +201,7 @@ class Life:
     @property
     def away(self) -> bool:
         """Whether nothing may be sent or concluded now, and that may change."""
-        return self.state in (State.OUTAGE, State.RESTARTING, State.RESTARTED)
+        return self.state in (State.OUTAGE, *RESTARTING, State.RESTARTED)
 
     @property
     def over(self) -> bool:

@@ -82,6 +82,12 @@ class Outage:
         """Somebody in between restarts the kernel, and says so when he gives up."""
         self._patience = max(self._reconnect_timeout, LED)
 
+    def not_ours(self) -> None:
+        """The restart of our own does not take place: what was not waited for meanwhile is, from now on."""
+        self.ours = False
+        lasted = round(anyio.current_time() - self._since, 1)
+        self._patience = max(self._patience, lasted + self._reconnect_timeout)
+
     def end(self) -> None:
         """It is over."""
         self._patience = self._reconnect_timeout

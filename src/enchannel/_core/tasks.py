@@ -27,7 +27,7 @@ from .._trio import uncut
 from .core import Core
 from .deadlines import TICK
 from .exits import is_led
-from .life import Event, State
+from .life import RESTARTING, Event, State
 from .proof import prove_iopub
 
 __all__ = ["tend"]
@@ -238,7 +238,7 @@ async def _come_back(core: Core) -> Event:
 
 
 async def _connect_again(core: Core) -> None:
-    while core.transport.unconnected() or core.life.state is State.RESTARTING:
+    while core.transport.unconnected() or core.life.state in RESTARTING:
         # Only here: on asyncio a deadline that has passed cancels for good, whatever it is set to behind it.
         core.patience.deadline = core.outage.deadline(connected=False)
         await core.changed.wait()
