@@ -210,11 +210,12 @@ class KernelChannels:
     async def interrupt(self) -> None:
         """Interrupts what the kernel runs.
 
-        By an ``interrupt_request`` on control; a kernel that was launched here and wants a signal
-        gets it. A checkpoint; cancelled, it may have interrupted.
+        By an ``interrupt_request`` on control; a kernel that was launched here, or by a server, and
+        wants a signal gets it. A checkpoint; cancelled, it may have interrupted.
 
         Raises:
-            NoReply: The kernel has not replied within five seconds, or does not know the request.
+            NoReply: The kernel has not replied within five seconds, or does not know the request; or its server has
+                not done it, and its ``__cause__`` is the ``ServerError``.
             anyio.ClosedResourceError: The block of the channels was left.
             KernelDied: The kernel is lost.
         """

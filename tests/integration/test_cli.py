@@ -677,6 +677,31 @@ async def test_a_server_that_hangs_is_not_waited_for() -> None:
 
 
 @on_trio
+async def test_a_server_that_cannot_interrupt_ends_nothing() -> None:
+    go_on = anyio.Event()
+
+    async def held(_: object) -> None:
+        await go_on.wait()
+
+    async with open_fake_server() as server:
+
+        def interrupt() -> int:
+            with Terminal("run", "--server", server.url, "x") as terminal:
+                terminal.expect("begun")
+                server.refuse(500, {"message": "busy"})
+                terminal.type("\x03")
+                terminal.expect(r"refuses \(busy\); Ctrl-C again stops\r\n")
+                anyio.from_thread.run_sync(go_on.set)
+                terminal.expect("done")
+                return terminal.wait()
+
+        server.on_start(
+            lambda kernel: kernel.script("x", stream("begun\n"), held, stream("done\n"))
+        )
+        assert await in_thread(interrupt) == 0
+
+
+@on_trio
 async def test_a_second_ctrl_c_deletes_what_was_started_at_a_server() -> None:
     """Also where the code goes on behind the first; and nobody is blamed."""
     over = anyio.Event()

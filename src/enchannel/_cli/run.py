@@ -42,6 +42,7 @@ from .. import (
     Message,
     NoReply,
     NotImplementedByKernel,
+    ServerError,
     Subscription,
     messages,
 )
@@ -271,8 +272,11 @@ class Run:
                 await ch.interrupt()
             except NotImplementedByKernel:
                 await self._output.note("this kernel cannot be interrupted; Ctrl-C again stops")
-            except NoReply:
-                await self._output.note("the kernel does not answer to that; Ctrl-C again stops")
+            except NoReply as error:
+                said = "the kernel does not answer to that"
+                if isinstance(error.__cause__, ServerError):
+                    said = str(error)
+                await self._output.note(f"{said}; Ctrl-C again stops")
 
     # The code.
 

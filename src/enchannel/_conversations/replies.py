@@ -11,6 +11,7 @@ from .._exceptions import LocalProtocolError, NoReply, ReplyError
 from .._protocol.message import ABORTED, Message
 
 __all__ = [
+    "INTERRUPT_REPLY",
     "count_among",
     "count_of",
     "interrupt_reply",

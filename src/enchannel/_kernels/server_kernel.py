@@ -23,9 +23,10 @@ import attrs
 from anyio.lowlevel import checkpoint
 
 from .._channels import KernelChannels
+from .._conversations.replies import INTERRUPT_REPLY
 from .._core.core import Core
 from .._core.exits import begin_restart, other_kernel_behind_server, restart_refused
-from .._exceptions import EnchannelError, KernelDied, ServerError
+from .._exceptions import EnchannelError, KernelDied, NoReply, ServerError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
 from .._protocol.message import CHANNELS, ChannelName
@@ -159,7 +160,7 @@ class ServerKernel:
             made.append(core)
             self._open.add(core)
             if self.spec is None or self.spec.interrupt_mode == "signal":
-                core.interrupter = self._interrupt
+                core.interrupter = self._interrupt_for_channels
 
         async def connect() -> ServerTransport:
             return await connect_kernel(
@@ -190,10 +191,15 @@ class ServerKernel:
         self._raise_if_over()
         for core in self._open:
             core.interrupted()
-        await self._interrupt()
-
-    async def _interrupt(self) -> None:
         await self._ask("POST", "/interrupt", INTERRUPT_DEADLINE)
+
+    async def _interrupt_for_channels(self) -> None:
+        """Channels know nothing of servers: that one cannot is no reply, as of any other kernel, and comes as soon."""
+        try:
+            await self._ask("POST", "/interrupt", INTERRUPT_REPLY)
+        except ServerError as error:
+            said = f"the server has not said that it has interrupted the kernel: {error}"
+            raise NoReply(said) from error
 
     async def restart(self) -> None:
         """Has the server restart the kernel; returns when it is ready.
