@@ -686,6 +686,30 @@ async def test_a_restart_that_is_cancelled_goes_on_and_the_next_one_waits_for_it
         assert restarts_asked(fake) == ch.statistics().restarts == 2
 
 
+async def test_all_who_have_a_kernel_of_one_server_take_turns_to_restart_it() -> None:
+    async with opened() as (fake, server, mine, ch):
+        async with server.attach(mine.id) as other, other.open_channels() as other_ch:
+            fake.hangs = "/restart"
+            async with anyio.create_task_group() as both:
+                both.start_soon(other.restart)
+                while not restarts_asked(fake):
+                    await anyio.sleep(0.005)
+                both.start_soon(mine.restart)
+                # Who waits for another's is told at once that his block is left.
+                with anyio.fail_after(10):
+                    async with anyio.create_task_group() as waiting:
+                        async with server.attach(mine.id) as third:
+                            left = anyio.ClosedResourceError, "was left"
+                            waiting.start_soon(fails_to_restart, third, *left)
+                            await anyio.wait_all_tasks_blocked()
+                assert restarts_asked(fake) == 1
+                fake.resume()
+            assert restarts_asked(fake) == 2
+            with anyio.fail_after(20):
+                assert (await ch.run("6 * 7")).status == "ok"
+                assert (await other_ch.run("6 * 7")).status == "ok"
+
+
 async def fails_to_restart(kernel: ServerKernel, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         await kernel.restart()

@@ -41,6 +41,7 @@ from .server_kernel import ServerKernel
 from .server_models import KernelModel, ServerKernelSpec, mapping, model_of, spec_of
 from .server_reach import MAX_SENT_SIZE, check_kernel_id, connect_kernel, kernel_path
 from .server_start import Start, ready
+from .server_turns import AllTurns
 
 __all__ = ["Server", "open_server"]
 
@@ -146,6 +147,7 @@ class Server:
         self.version: str = text_of(said.get("version"))
         self.is_gateway: bool = "gateway_version" in said
         self._rest = rest
+        self._turns = AllTurns()
 
     def __repr__(self) -> str:
         return f"<Server {self.url}>"
@@ -218,7 +220,7 @@ class Server:
         body["env"] = {"KERNEL_ID": body["kernel_id"], **(env or {})}
         deadline = anyio.current_time() + startup_timeout
         async with block_task_group("the kernel of a server") as tasks:
-            started = Start(self._rest, body, spec, startup_timeout, tasks)
+            started = Start(self._rest, body, spec, startup_timeout, tasks, self._turns)
             try:
                 # All that ends with it is done by a task of its own, which nothing that befalls this one can end.
                 tasks.start_soon(started.host, name="enchannel kernel of a server")
@@ -275,7 +277,8 @@ class Server:
         except ServerError:
             spec = None
         async with block_task_group("the kernel of a server") as tasks:
-            kernel = ServerKernel(self._rest, kernel_id, model.name, spec, tasks)
+            turns = self._turns.of(kernel_id)
+            kernel = ServerKernel(self._rest, kernel_id, model.name, spec, tasks, turns)
             try:
                 yield kernel
             finally:

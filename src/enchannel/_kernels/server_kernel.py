@@ -2,7 +2,7 @@
 
 * It is started, interrupted, restarted and stopped over REST; what is said to it goes through a websocket for each block
   of channels.
-* A server is asked for one restart at a time. Each goes on where who has asked for it is cancelled, until its block is left
+* A server is asked for one restart of a kernel at a time, however often it was attached to. Each goes on where who has asked for it is cancelled, until its block is left
   or the kernel is gone: what comes of it concerns all who talk to the kernel.
 * No websocket is kept beside those of the user: the server keeps what a kernel says for a websocket that was lost while
   that is the only one.
@@ -30,9 +30,11 @@ from .._exceptions import EnchannelError, KernelDied, NoReply, ServerError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
 from .._protocol.message import CHANNELS, ChannelName
+from .._trio import uncut
 from .rest import Rest
 from .server_models import ServerKernelSpec
 from .server_reach import LOOK_DEADLINE, MAX_SENT_SIZE, connect_kernel, kernel_path
+from .server_turns import Turns
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -97,6 +99,7 @@ class ServerKernel:
         name: str,
         spec: ServerKernelSpec | None,
         tasks: BlockTasks,
+        turns: Turns,
     ) -> None:
         self.id = kernel_id
         self.name = name
@@ -104,7 +107,7 @@ class ServerKernel:
         self._rest = rest
         self._open: set[Core] = set()
         self._over, self._left = "", False
-        self._turns = anyio.Lock()
+        self._turns = turns
         self._tasks = tasks
         self._restarting: _Restart | None = None
 
@@ -201,6 +204,7 @@ class ServerKernel:
             said = f"the server has not said that it has interrupted the kernel: {error}"
             raise NoReply(said) from error
 
+    @uncut
     async def restart(self) -> None:
         """Has the server restart the kernel; returns when it is ready.
 
@@ -212,16 +216,13 @@ class ServerKernel:
             KernelDied: The kernel was shut down.
             anyio.ClosedResourceError: The block of the kernel was left.
         """
-        async with self._turns:
-            if self._restarting is not None:
-                # Asked for two at once, a server may lose the kernel between them.
-                await self._restarting.over.wait()
-            if self._over or self._left:
+        await checkpoint()
+        turn = object()
+        try:
+            await self._turns.wait(turn, lambda: self._given_up)
+            if self._given_up:
                 raise self._why_given_up()
-            restart = self._restarting = _Restart(tuple(self._open))
-            for core in restart.cores:
-                begin_restart(core)
-            self._tasks.start_soon(self._restart, restart, name="enchannel restart at a server")
+            restart = self._begin_restart()
             await restart.over.wait()
             if restart.failure is not None:
                 raise restart.failure
@@ -231,7 +232,19 @@ class ServerKernel:
                         tasks.start_soon(_opened, core)
                 return
             raise ServerError("the kernel was restarted, and its channels found no way to it")
+        finally:
+            self._turns.end(turn)
 
+    @uncut
+    def _begin_restart(self) -> _Restart:
+        restart = self._restarting = _Restart(tuple(self._open))
+        self._turns.restarting = True
+        for core in restart.cores:
+            begin_restart(core)
+        self._tasks.start_soon(self._restart, restart, name="enchannel restart at a server")
+        return restart
+
+    @uncut
     async def _restart(self, restart: _Restart) -> None:
         """Goes on where who has asked for it is cancelled, and the block, until that is left."""
         over, known = other_kernel_behind_server, False
@@ -253,9 +266,11 @@ class ServerKernel:
                 if not known:
                     core.outage.death = KernelDied(DOUBTFUL, "restarted")
                 over(core)
-            self._restarting = None
+            self._restarting, self._turns.restarting = None, False
+            self._turns.look_again()
             restart.over.set()
 
+    @uncut
     def let_go(self) -> None:
         """Its block is left: nothing is waited for any more."""
         self._left = True
@@ -264,6 +279,11 @@ class ServerKernel:
     def _give_up_restart(self) -> None:
         if self._restarting is not None:
             self._restarting.scope.cancel()
+        self._turns.look_again()
+
+    @property
+    def _given_up(self) -> bool:
+        return bool(self._over) or self._left
 
     def _why_given_up(self) -> Exception:
         return self._died() if self._over else anyio.ClosedResourceError(LEFT)
@@ -334,6 +354,7 @@ class ServerKernel:
             self._end(UNKNOWN)
             self._raise_if_over()
 
+    @uncut
     def _end(self, how: str) -> None:
         self._over = self._over or how
         for core in tuple(self._open):

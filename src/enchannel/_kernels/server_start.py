@@ -29,6 +29,7 @@ from .rest import IN_BETWEEN, Rest
 from .server_kernel import AGAIN, FAILED, ServerKernel
 from .server_models import ServerKernelSpec, mapping, model_of
 from .server_reach import kernel_path
+from .server_turns import AllTurns
 
 __all__ = ["Start", "ready"]
 
@@ -69,12 +70,14 @@ class Start:
         spec: ServerKernelSpec | None,
         timeout: float,
         tasks: BlockTasks,
+        turns: AllTurns,
     ) -> None:
         self._rest = rest
         self._body = body
         self._spec = spec
         self._timeout = timeout
         self._tasks = tasks
+        self._turns = turns
         self._kernel: ServerKernel | None = None
         self._failure: ServerError | None = None
         self.answered = anyio.Event()
@@ -118,7 +121,11 @@ class Start:
         else:
             model = model_of(mapping(said))
             name = model.name or self._body.get("name", "")
-            self._kernel = ServerKernel(self._rest, model.id, name, self._spec, self._tasks)
+            self._kernel = self._kernel_at(self._rest, model.id, name)
+
+    def _kernel_at(self, rest: Rest, kernel_id: str, name: str) -> ServerKernel:
+        turns = self._turns.of(kernel_id)
+        return ServerKernel(rest, kernel_id, name, self._spec, self._tasks, turns)
 
     def kernel(self) -> ServerKernel:
         """What it has started.
@@ -171,7 +178,7 @@ class Start:
             elif rest is self._rest:
                 await kernel.shut_down()
             else:
-                await ServerKernel(rest, kernel.id, kernel.name, None, self._tasks).shut_down()
+                await self._kernel_at(rest, kernel.id, kernel.name).shut_down()
         finally:
             if rest is not self._rest:
                 await rest.aclose()
