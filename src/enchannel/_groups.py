@@ -20,7 +20,7 @@ woken.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ import anyio.abc
 
 from ._bell import Bell
 from ._exceptions import EnchannelError
-from ._trio import current_task
+from ._trio import current_task, protect, uncut, uncut_block
 
 NOTE = "a task of enchannel failed beside the body of the block; both errors are in this group"
 
@@ -51,7 +51,7 @@ def shielded() -> Iterator[None]:
         yield
 
 
-@asynccontextmanager
+@uncut_block
 async def unwrapping_task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
     """A task group out of which a single exception comes as itself."""
     raised: BaseException | None = None
@@ -108,6 +108,7 @@ class BlockTasks:
         self._scopes.add(scope)
         return scope
 
+    @uncut
     async def _run(
         self,
         scope: anyio.CancelScope,
@@ -123,7 +124,7 @@ class BlockTasks:
             self._fewer.ring()
 
 
-@asynccontextmanager
+@uncut_block
 async def block_task_group(block: str) -> AsyncIterator[BlockTasks]:
     """The task group of a block whose body is the user's, and which is called `block`.
 
@@ -132,6 +133,7 @@ async def block_task_group(block: str) -> AsyncIterator[BlockTasks]:
     Raises:
         RuntimeError: Another task leaves the block than the one that entered it.
     """
+    protect()
     host, raised = current_task(), None
     try:
         async with unwrapping_task_group() as group:

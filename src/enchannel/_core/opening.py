@@ -25,7 +25,6 @@ cancellation and bounded by :data:`CLOSE_DEADLINE`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import anyio
@@ -34,7 +33,7 @@ from .._exceptions import KernelConnectError, LocalProtocolError
 from .._groups import block_task_group, unwrapping_task_group
 from .._log import logger
 from .._transports.base import Transport
-from .._trio import protect
+from .._trio import protect, uncut_block
 from .core import Core
 from .life import Event
 from .proof import ask_anyhow, prove_iopub
@@ -51,7 +50,7 @@ ASK_ANYHOW = 0.3
 OnMade: TypeAlias = Callable[[Core], None]
 
 
-@asynccontextmanager
+@uncut_block
 async def opened(
     make_transport: Callable[[], Awaitable[Transport]],
     make_core: Callable[[Transport], Core],

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.abc
 from anyio.lowlevel import checkpoint
 
 from .. import messages
@@ -35,6 +34,7 @@ from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import ConnectionInfo, sockets_for
 from .._protocol.message import CHANNELS, ChannelName
+from .._trio import uncut, uncut_block
 from .connection_files import ConnectionFile
 from .launch import Launch
 from .process import exit_text
@@ -192,7 +192,7 @@ class Kernel:
         async with opening as opened:
             yield opened
 
-    @asynccontextmanager
+    @uncut_block
     async def _open_watched(
         self, *names: str, outlive_death: bool = False, **options: Any
     ) -> AsyncIterator[KernelChannels]:
@@ -315,6 +315,7 @@ class Kernel:
         # Not of one that somebody starts in its place meanwhile.
         return await self._running.wait_told()
 
+    @uncut
     async def shut_down(self) -> int:
         """Ends the kernel as leaving its block does; its channels raise ``KernelDied``.
 
@@ -328,6 +329,7 @@ class Kernel:
             await self._running.stop()
             return await self._running.wait_told()
 
+    @uncut
     async def restart(self, *, now: bool = False) -> None:
         """Stops the kernel and starts it again on the same connection file; returns when it is
         ready.
@@ -357,11 +359,13 @@ class Kernel:
                     return
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self._running.stop()
-                    await self._orphan(self._open & self._outliving)
-                said = "the kernel was stopped, and could not be restarted"
-                self._lose(said, self._open - self._outliving)
+                try:
+                    with anyio.CancelScope(shield=True):
+                        await self._running.stop()
+                        await self._orphan(self._open & self._outliving)
+                finally:
+                    said = "the kernel was stopped, and could not be restarted"
+                    self._lose(said, self._open - self._outliving)
                 raise
             finally:
                 self._restarted.set()
@@ -416,9 +420,7 @@ class Kernel:
         state = "running" if self.returncode is None else exit_text(self.returncode)
         return f"<Kernel {self.spec.name} {self.pid} {state}>"
 
-    # Its life.
-
-    @asynccontextmanager
+    @uncut_block
     async def launched(self, tasks: BlockTasks) -> AsyncIterator[None]:
         """The scope in which the kernel lives; entered by :func:`~enchannel.open_kernel`."""
         try:
@@ -433,8 +435,13 @@ class Kernel:
             self._restarting.cancel()
             try:
                 with anyio.CancelScope(shield=True):
-                    async with self._turns:
-                        await self._running.stop()
+                    try:
+                        async with self._turns:
+                            await self._running.stop()
+                    except BaseException:
+                        # Ctrl-C once more, be it before it has begun.
+                        await self._running.stop(now=True)
+                        raise
                 # They wait for a kernel that never comes.
                 self._lose("the block of the kernel was left", self._orphaned)
             finally:

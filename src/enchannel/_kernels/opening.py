@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
 from .._groups import block_task_group
+from .._trio import uncut_block
 from .connection_files import ConnectionFile
 from .kernel import Kernel
 from .launch import STARTUP_TIMEOUT, Launch
@@ -76,7 +77,7 @@ def open_kernel(
     return opened(launch)
 
 
-@asynccontextmanager
+@uncut_block
 async def opened(launch: Launch) -> AsyncIterator[Kernel]:
     """The scope of a kernel; see :func:`open_kernel`."""
     with ConnectionFile(launch.spec.name, launch.transport, encrypted=launch.encrypted) as file:

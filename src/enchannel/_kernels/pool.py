@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import anyio
@@ -29,6 +29,7 @@ from .._exceptions import EnchannelError, KernelLaunchError, LocalProtocolError
 from .._groups import BlockTasks, block_task_group
 from .._open_channels import OpenOptions
 from .._protocol.arguments import check_amount
+from .._trio import uncut_block
 from .kernel import Kernel
 from .launch import Launch
 from .opening import opened
@@ -153,7 +154,7 @@ class KernelPool:
         self._waiting = 0
         self._left = False
 
-    @asynccontextmanager
+    @uncut_block
     async def lease(self, key: Hashable) -> AsyncIterator[Lease]:
         """Lends the kernel of `key`, as an async context manager that gives a :class:`Lease`.
 
@@ -393,7 +394,7 @@ def open_kernel_pool(
     return _opened(launch, channel_options or {}, max_kernels, max_idle)
 
 
-@asynccontextmanager
+@uncut_block
 async def _opened(
     launch: Launch, channel_options: OpenOptions, max_kernels: int, max_idle: float
 ) -> AsyncIterator[KernelPool]:

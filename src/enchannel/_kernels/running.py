@@ -24,6 +24,7 @@ from anyio.lowlevel import checkpoint
 from .._exceptions import KernelDied, KernelLaunchError, LaunchFailure
 from .._groups import unwrapping_task_group
 from .._protocol.connection_info import SOCKETS
+from .._trio import uncut
 from .connection_files import ConnectionFile
 from .launch import Launch
 from .line import Line
@@ -118,7 +119,13 @@ class Running:
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
     ) -> None:
         assert self._tasks is not None
-        self._tasks.start_soon(function, *args, name=name)
+        self._tasks.start_soon(self._run_beside, function, *args, name=name)
+
+    @uncut
+    async def _run_beside(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: object
+    ) -> None:
+        await function(*args)
 
     # Starting.
 

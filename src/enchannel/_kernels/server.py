@@ -18,7 +18,7 @@ import os
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -34,7 +34,7 @@ from .._protocol.errors import text_of
 from .._protocol.message import CHANNELS, ChannelName
 from .._protocol.server_url import ServerUrl
 from .._transports.base import Transport
-from .._trio import protect
+from .._trio import uncut_block
 from .launch import STARTUP_TIMEOUT
 from .rest import Rest, require_extra
 from .server_kernel import ServerKernel
@@ -108,9 +108,8 @@ def check_token(token: object) -> None:
         raise LocalProtocolError("a token has no space at its beginning or its end")
 
 
-@asynccontextmanager
+@uncut_block
 async def _opened(rest: Rest, connect_timeout: float) -> AsyncIterator[Server]:
-    protect()
     try:
         said = await rest.get("", timeout=connect_timeout)
         if not isinstance(said, dict) or "version" not in said:
@@ -183,7 +182,7 @@ class Server:
             raise
         return [model_of(mapping(each)) for each in (said if isinstance(said, list) else [])]
 
-    @asynccontextmanager
+    @uncut_block
     async def open_kernel(
         self,
         name: str | None = None,
@@ -248,7 +247,7 @@ class Server:
         known = ", ".join(spec.name for spec in specs) or "none at all"
         raise ServerError(f"{self.url} has no kernelspec {name!r}; it has {known}", 404)
 
-    @asynccontextmanager
+    @uncut_block
     async def attach(self, kernel_id: str) -> AsyncIterator[ServerKernel]:
         """A kernel that the server runs already, as an async context manager that gives a
         :class:`ServerKernel`.

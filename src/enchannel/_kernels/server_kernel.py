@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,7 +29,7 @@ from .._exceptions import EnchannelError, KernelDied, NoReply, ServerError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import CONNECT_TIMEOUT, CommonOptions, open_made_channels
 from .._protocol.message import CHANNELS, ChannelName
-from .._trio import uncut
+from .._trio import uncut, uncut_block
 from .rest import Rest
 from .server_models import ServerKernelSpec
 from .server_reach import LOOK_DEADLINE, MAX_SENT_SIZE, connect_kernel, kernel_path
@@ -119,7 +118,7 @@ class ServerKernel:
         """Whether it was shut down, or the server has said that it has no such kernel any more."""
         return bool(self._over)
 
-    @asynccontextmanager
+    @uncut_block
     async def open_channels(
         self,
         session: str | None = None,
@@ -288,6 +287,7 @@ class ServerKernel:
     def _why_given_up(self) -> Exception:
         return self._died() if self._over else anyio.ClosedResourceError(LEFT)
 
+    @uncut
     async def shut_down(self) -> None:
         """Has the server end the kernel; its channels raise ``KernelDied``, and so does a restart that is under way.
 
