@@ -274,3 +274,88 @@ async def test_what_a_handler_returned_is_named() -> None:
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
             kernel.script("x", step)
             await text_of(ch, "x")
+
+
+# Its lives.
+
+
+def fail(_: Request) -> None:
+    raise ZeroDivisionError("the step's own")
+
+
+async def test_what_has_failed_is_dead_and_is_not_restarted() -> None:
+    with pytest.raises(ZeroDivisionError, match="the step's own"):
+        async with open_fake_kernel() as kernel, anyio.create_task_group() as tasks:
+            kernel.defers_errors = True
+            kernel.script("x", fail)
+            tasks.start_soon(kernel.wait_dead)
+            async with kernel.open_channels() as ch:
+                with pytest.raises(KernelDied):
+                    await text_of(ch, "x")
+            with pytest.raises(RuntimeError, match="comes back no more: what it does has") as told:
+                await kernel.restart()
+            assert isinstance(told.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_failure_ends_a_restart_that_is_under_way() -> None:
+    async def hold(_: Request) -> None:
+        try:
+            await anyio.sleep(3600)
+        finally:
+            raise ZeroDivisionError("in the way of the restart")
+
+    with pytest.raises(ZeroDivisionError, match="in the way"):
+        async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+            kernel.defers_errors = True
+            kernel.script("x", hold)
+            await ch.shell.send(execute_request("x"))
+            await kernel.transcript.wait_for("< iopub execute_input")
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(RuntimeError, match="comes back no more"):
+                await kernel.restart()
+
+
+async def test_behind_its_block_it_is_not_restarted() -> None:
+    async with open_fake_kernel() as kernel:
+        pass
+    with pytest.raises(RuntimeError, match="comes back no more: its block was left"):
+        await kernel.restart()
+
+
+@pytest.mark.parametrize("later", range(6))
+async def test_what_is_killed_while_it_restarts_is_dead(later: int) -> None:
+    begun = anyio.Event()
+
+    async def restart() -> None:
+        begun.set()
+        await kernel.restart()
+
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(restart)
+            await begun.wait()
+            for _ in range(later):
+                await anyio.lowlevel.checkpoint()
+            kernel.die("killed again")
+        assert "killed again" in str(await ch.wait_lost())
+        with pytest.raises(KernelDied):
+            await text_of(ch, "x")
+        assert repr(kernel) == "<FakeKernel over memory dead>"
+        await kernel.restart()
+        async with kernel.open_channels() as again:
+            assert await text_of(again, "x") == ""
+
+
+async def test_a_death_is_told_however_soon_it_comes_back() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.die("for a moment")
+        await kernel.restart()
+        assert "for a moment" in str(await ch.wait_lost())
+
+
+async def test_who_waits_for_it_to_wake_is_woken_by_a_restart() -> None:
+    async with open_fake_kernel() as kernel, anyio.create_task_group() as tasks:
+        kernel.go_silent()
+        tasks.start_soon(kernel.wait_awake)
+        await anyio.wait_all_tasks_blocked()
+        await kernel.restart()

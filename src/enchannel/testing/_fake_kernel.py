@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import anyio
-import anyio.abc
 import attrs
 from anyio.lowlevel import checkpoint
 
-from .._bell import Bell
 from .._exceptions import RemoteProtocolError
-from .._groups import unwrapping_task_group
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message, new_id
 from ._behaviour import Behaviour
 from ._ends import KernelEnd
 from ._executions import ABORTED, Outcome
 from ._fake_comms import CommHandler
+from ._living import Living
 from ._prompts import Prompts
-from ._reachable import Reachable, TransportName
+from ._reachable import TransportName
 from ._request import Answering, Reply, kernel_message, topic_of
 from ._shells import Shells, unknown_subshell
-from ._transcript import Transcript
 from ._wrong import bundle, check_callable, check_content, check_text
 
 if TYPE_CHECKING:
@@ -126,7 +122,7 @@ class Request:
         return await self.kernel.ask(self, content)
 
 
-class FakeKernel(Reachable):
+class FakeKernel(Living):
     """A scripted kernel; made by :func:`open_fake_kernel`.
 
     Attributes:
@@ -145,9 +141,6 @@ class FakeKernel(Reachable):
                 kernel.transcript.assert_has("* died")
     """
 
-    defers_errors: bool = False
-    failure: Exception | None = None
-
     def __init__(
         self,
         end: KernelEnd,
@@ -156,28 +149,13 @@ class FakeKernel(Reachable):
         subshells: bool = False,
         debugger: bool = False,
     ) -> None:
-        self.transcript: Transcript = Transcript()
-        self.session: str = new_id()
         super().__init__(end, transport)
-        end.wait_awake = self.wait_awake
+        self.session: str = new_id()
         self._numbers = itertools.count(1)
         self._shells = Shells(self._handle, self._start)
         self._behaviour = Behaviour(self._shells, subshells=subshells, debugger=debugger)
         self._tamper: Tamper | None = None
         self._prompts = Prompts()
-        self._silent = False
-        self._awake = Bell()
-        self._dead = False
-        self._death = Bell()
-        self._reason = ""
-        self._incarnation = anyio.CancelScope()
-        self._lives = 0
-        self._born = anyio.Event()
-        self._revived = anyio.Event()
-
-    def __repr__(self) -> str:
-        state = "dead" if self._dead else "silent" if self._silent else "running"
-        return f"<{type(self).__name__} over {self._transport} {state}>"
 
     @property
     def execution_count(self) -> int:
@@ -284,99 +262,21 @@ class FakeKernel(Reachable):
         frames[2] = b"0" * len(frames[2])
         self.send_frames(channel, frames)
 
-    # Making it fail.
-
-    def go_silent(self) -> None:
-        """Stops reading, answering and echoing heartbeats, like a frozen process; :meth:`wake` ends it.
-
-        A cell that runs stops behind the step that it is at.
-        """
-        self._silent = True
-        self.transcript.note("went silent")
-
-    def wake(self) -> None:
-        """Goes on where :meth:`go_silent` stopped, with everything that came meanwhile."""
-        self._silent = False
-        self._awake.ring()
-        self.transcript.note("woke up")
-
-    async def wait_awake(self) -> None:
-        """Waits while it is silent. A checkpoint."""
-        await checkpoint()
-        while self._silent:
-            await self._awake.wait()
-
-    def die(self, reason: str = "the fake kernel died") -> None:
-        """Is gone at once, as if killed; :meth:`restart` brings it back."""
-        if not self._dead:
-            self._dead = True
-            self._reason = reason
-            self.transcript.note("died")
-            self._death.ring()
-            self._incarnation.cancel()
-
-    async def wait_dead(self) -> None:
-        """Waits until it is dead. A checkpoint; cancellation changes nothing."""
-        await checkpoint()
-        while not self._dead:
-            await self._death.wait()
+    # Its life.
 
     async def interrupt(self) -> None:
         """Interrupts what it runs, as a kernel that is launched is interrupted by a signal. A checkpoint."""
         await checkpoint()
         self._behaviour.executions.interrupt()
 
-    async def restart(self) -> None:
-        """Dies and comes back at the same place with a new session; its clients reconnect.
-
-        Over ``"inproc"`` nothing reconnects: they are told that it died.
-        """
-        self._dead = self._silent = False
-        born = self._born
-        self._incarnation.cancel()
-        self._revived.set()
-        await born.wait()
-
-    # Its life.
-
-    async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """One incarnation after the other; run by :func:`open_fake_kernel`."""
-        try:
-            await self._live(task_status)
-        except Exception as error:
-            if not self.defers_errors:
-                raise
-            self.failure, self._dead = error, True
-            self.transcript.fail(error)
-            self._end.vanish(f"what the test says the fake kernel does has failed: {error!r}")
-
-    async def _live(self, task_status: anyio.abc.TaskStatus[None]) -> None:
-        while True:
-            self._revived = anyio.Event()
-            async with unwrapping_task_group() as self._tasks:
-                self._incarnation = self._tasks.cancel_scope
-                self._tasks.start_soon(self._end.serve)
-                self._shells.begin()
-                for channel in ("shell", "control", "stdin"):
-                    self._tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
-                if not self._lives:
-                    task_status.started()
-                self._lives += 1
-                self._born.set()
-                self._born = anyio.Event()
-            if self._dead:
-                self._end.vanish(self._reason)
-                await self._revived.wait()
-            elif self._transport != "memory":
-                self._end.vanish()
-            await self._end.appear()
+    def _begin(self, *, again: bool) -> None:
+        if again:
             self.session = self._new_session()
             self._behaviour.forget()
             self.transcript.note("restarted")
-
-    def _start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Starts a task that ends with this life of the kernel."""
-        self._tasks.start_soon(function, name="fake kernel")
+        self._shells.begin()
+        for channel in ("shell", "control", "stdin"):
+            self._tasks.start_soon(self._serve, channel, name=f"fake kernel {channel}")
 
     async def _serve(self, channel: ChannelName) -> None:
         while True:
