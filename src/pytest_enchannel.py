@@ -134,9 +134,11 @@ async def _opening_kernels(
     import anyio
     import anyio.abc
 
+    from enchannel._groups import unwrapping_task_group
     from enchannel.testing import open_fake_kernel
 
-    async with anyio.create_task_group() as tasks:
+    over = anyio.Event()
+    async with unwrapping_task_group() as tasks:
         # Each in a task of its own: a test may run in another task than its fixtures.
         async def live(
             options: dict[str, Any], *, task_status: anyio.abc.TaskStatus[FakeKernel]
@@ -144,14 +146,15 @@ async def _opening_kernels(
             async with open_fake_kernel(**options) as kernel:
                 _remember(request, kernel)
                 task_status.started(kernel)
-                await anyio.sleep_forever()
+                # Cancelled it would not say what has failed in it.
+                await over.wait()
 
         async def new(**options: Any) -> FakeKernel:
             kernel: FakeKernel = await tasks.start(live, options)
             return kernel
 
         yield new
-        tasks.cancel_scope.cancel()
+        over.set()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from enchannel.testing import (
     result,
     stream,
 )
+from enchannel.testing._failures import is_failure
 from virtual_clock import virtual_backend as anyio_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -274,6 +275,46 @@ async def test_what_a_handler_returned_is_named() -> None:
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
             kernel.script("x", step)
             await text_of(ch, "x")
+
+
+# What a step raises.
+
+
+class Verdict(BaseException):
+    """As pytest's, which are no ``Exception``."""
+
+
+async def test_a_verdict_in_a_step_is_raised_where_the_block_is_left() -> None:
+    def judge(_: Request) -> None:
+        try:
+            raise ValueError("why")
+        except ValueError as error:
+            raise Verdict("not expected") from error
+
+    with pytest.raises(Verdict, match="not expected") as told:
+        async with open_fake_kernel() as kernel:
+            kernel.defers_errors = True
+            kernel.script("x", judge)
+            async with kernel.open_channels() as ch:
+                # The channels' own error follows from it.
+                await text_of(ch, "x")
+    assert told.value is kernel.failure
+    assert str(told.value.__cause__) == str(told.value.__context__) == "why"
+
+
+async def test_exits_and_cancellations_are_no_verdicts() -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class() as error:
+            cancelled = error
+            raise
+    for other in (KeyboardInterrupt(), SystemExit(), GeneratorExit(), cancelled):
+        assert not is_failure(other)
+        assert not is_failure(BaseExceptionGroup("", [Verdict(), other]))
+    assert is_failure(ValueError())
+    assert is_failure(BaseExceptionGroup("", [ValueError(), Verdict()]))
 
 
 # Its lives.

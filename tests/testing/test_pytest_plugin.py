@@ -129,6 +129,58 @@ def test_a_handler_that_raises_fails_its_test_and_no_other(
     assert "* failed: ZeroDivisionError" in result.stdout
 
 
+OUTCOMES = """
+import anyio, asyncio, pytest
+
+{mark}
+async def test_failing({backend}fake_kernel, kernel_channels):
+    fake_kernel.script("x", lambda request: pytest.fail("not expected: " + request.content["code"]))
+    await kernel_channels.run("x")
+
+{mark}
+async def test_raising({backend}new_fake_kernel):
+    def handler(request):
+        with pytest.raises(ValueError): pass
+    kernel = await new_fake_kernel()
+    kernel.on("execute_request", handler)
+    async with kernel.open_channels() as ch:
+        await ch.run("x")
+
+{mark}
+async def test_skipping({backend}fake_kernel, kernel_channels):
+    fake_kernel.script("x", lambda request: pytest.skip("nothing of this here"))
+    await kernel_channels.run("x")
+
+{mark}
+async def test_cancelling({backend}fake_kernel, kernel_channels):
+    async def give_up(request):
+        with anyio.move_on_after(0.01): await anyio.sleep(3600)
+        request.publish("stream", {{"name": "stdout", "text": "given up"}})
+    fake_kernel.script("x", give_up)
+    assert (await kernel_channels.run("x")).text == "given up"
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "backend", "options", "each"),
+    [
+        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
+        ("@pytest.mark.anyio", "anyio_backend_name, ", ["-p", "no:trio"], 2),
+        ("", "", ["-p", "no:trio"], 1),
+    ],
+    ids=["trio", "anyio", "asyncio"],
+)
+def test_a_step_may_fail_or_skip_its_test(
+    tmp_path: Path, mark: str, backend: str, options: list[str], each: int
+) -> None:
+    code = OUTCOMES.format(mark=mark, backend=backend)
+    result = run(tmp_path, code, "-rs", *options, asyncio_mode=None if mark else "auto")
+    assert f"{each} passed" in result.stdout, result.stdout
+    assert f"{3 * each} failed" in result.stdout
+    for told in ("Failed: not expected: x", "DID NOT RAISE", "nothing of this here"):
+        assert told in result.stdout
+
+
 def test_a_passed_test_shows_none(tmp_path: Path) -> None:
     assert "conversation" not in run(tmp_path, TRIO, "-p", "no:anyio", "-rA").stdout
 

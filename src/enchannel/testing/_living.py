@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from .._bell import Bell
 from .._groups import unwrapping_task_group
 from ._ends import KernelEnd
+from ._failures import is_failure
 from ._reachable import Reachable, TransportName
 from ._transcript import Transcript
 
@@ -30,7 +31,7 @@ class Living(Reachable):
     """
 
     defers_errors: bool = False
-    failure: Exception | None = None
+    failure: BaseException | None = None
 
     def __init__(self, end: KernelEnd, transport: TransportName) -> None:
         super().__init__(end, transport)
@@ -116,8 +117,8 @@ class Living(Reachable):
         """One life after the other; run by :func:`open_fake_kernel`."""
         try:
             await self._live(task_status)
-        except Exception as error:
-            if not self.defers_errors:
+        except BaseException as error:
+            if not (self.defers_errors and is_failure(error)):
                 raise
             self.failure, self._dead = error, True
             self.transcript.fail(error)

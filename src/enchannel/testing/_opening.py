@@ -11,6 +11,7 @@ import anyio
 from .._exceptions import LocalProtocolError
 from .._groups import block_task_group
 from ._ends import KernelEnd
+from ._failures import raising_failure
 from ._fake_kernel import FakeKernel, TransportName
 from ._memory import MemoryKernelEnd
 
@@ -72,14 +73,13 @@ async def opened_on(
     try:
         await end.appear()
         kernel = make(end)
-        async with block_task_group("the fake kernel") as tasks:
-            await tasks.start(kernel.live, name="fake kernel")
-            try:
-                yield kernel
-            finally:
-                tasks.end()
-        if kernel.failure is not None:
-            raise kernel.failure
+        with raising_failure(kernel):
+            async with block_task_group("the fake kernel") as tasks:
+                await tasks.start(kernel.live, name="fake kernel")
+                try:
+                    yield kernel
+                finally:
+                    tasks.end()
     finally:
         with anyio.CancelScope(shield=True):
             await end.aclose()

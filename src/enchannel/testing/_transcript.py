@@ -77,7 +77,7 @@ class Transcript:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._grown = Bell()
 
     def received(self, channel: ChannelName, message: Message) -> None:
@@ -88,7 +88,7 @@ class Transcript:
         """The kernel sent `message`."""
         self._add("<", channel, message)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Nothing more happens: what the kernel does has failed."""
         self._failure = error
         self.note(f"failed: {error!r}")
