@@ -26,6 +26,7 @@ from .._bell import Bell
 from .._exceptions import LocalProtocolError
 from .._groups import BlockTasks, block_task_group
 from .._kernels.rest import require_extra
+from ._failures import raising_failure
 from ._fake_kernel import FakeKernel
 from ._fake_websocket import FakeWebSocket
 from ._memory import MemoryKernelEnd, MemoryTransport
@@ -78,8 +79,8 @@ class FakeServer:
         hangs: Whether it answers no request, and no handshake; or the end of the paths for which it does
             not, such as ``"/restart"``. :meth:`resume` ends that.
         ends_websockets: Whether it ends each websocket as soon as it is open.
-        failure: An error of what one of its kernels was told to do, raised when the block of the
-            server is left.
+        failure: An error of what one of its kernels was told to do. That kernel is dead, and not
+            started again; the error is raised when the block of the server is left.
 
     Example:
         .. code-block:: python
@@ -92,9 +93,11 @@ class FakeServer:
                     print(error.status, error.said)  # 500 out of memory
     """
 
-    failure: Exception | None = None
+    failure: BaseException | None = None
 
-    def __init__(self, tasks: BlockTasks, url: str, token: str, base: str, *, v1: bool) -> None:
+    _tasks: BlockTasks
+
+    def __init__(self, url: str, token: str, base: str, *, v1: bool) -> None:
         self.url = url
         self.token = token
         self.kernelspecs: dict[str, dict[str, Any]] = {
@@ -104,7 +107,6 @@ class FakeServer:
         self.restarts_kernels: bool = True
         self.hangs: bool | str = False
         self.ends_websockets: bool = False
-        self._tasks = tasks
         self._base = base
         self._v1 = v1
         self._hosted: dict[str, _Hosted] = {}
@@ -192,42 +194,51 @@ class FakeServer:
 
     async def _run_kernel(self, kernel_id: str, name: str, starting: anyio.Event) -> None:
         end = MemoryKernelEnd(b"")
-        async with block_task_group("the fake kernel of a server") as tasks:
-            await end.appear()
-            kernel = FakeKernel(end, "memory")
-            kernel.defers_errors = True
-            if self._prepare is not None:
-                self._prepare(kernel)
-            await tasks.start(kernel.live, name="fake kernel")
-            hosted = _Hosted(kernel_id, name, end, kernel)
-            self._hosted[kernel_id] = hosted
-            starting.set()
-            tasks.start_soon(self._restart_dead, hosted, name="fake server")
-            await hosted.over.wait()
-            tasks.end()
-        self.failure = self.failure or kernel.failure
+        kernel = FakeKernel(end, "memory")
+        kernel.defers_errors = True
+        try:
+            async with block_task_group("the fake kernel of a server") as tasks:
+                await end.appear()
+                if self._prepare is not None:
+                    self._prepare(kernel)
+                await tasks.start(kernel.live, name="fake kernel")
+                hosted = _Hosted(kernel_id, name, end, kernel)
+                self._hosted[kernel_id] = hosted
+                starting.set()
+                tasks.start_soon(self._restart_dead, hosted, name="fake server")
+                await hosted.over.wait()
+                tasks.end()
+        finally:
+            if self.failure is None:
+                self.failure = kernel.failure
         await end.aclose()
         self._news.ring()
 
     async def _restart_dead(self, hosted: _Hosted) -> None:
-        assert hosted.kernel is not None
+        kernel = hosted.kernel
+        assert kernel is not None
         for death in range(RESTARTS + 1):
-            await hosted.kernel.wait_dead()
-            if not self.restarts_kernels:
+            await kernel.wait_dead()
+            failed = kernel.failure is not None
+            if not (self.restarts_kernels or failed):
                 return
-            state = "restarting" if death < RESTARTS else "dead"
+            state = "restarting" if death < RESTARTS and not failed else "dead"
             for websocket in tuple(hosted.websockets):
                 await websocket.say_status(state)
-            if state == "restarting":
-                await hosted.kernel.restart()
+            if state == "dead":
+                break
+            # What fails on the way is looked at above.
+            with contextlib.suppress(RuntimeError):
+                await kernel.restart()
         self._hosted.pop(hosted.id, None)
         hosted.over.set()
 
     # Serving.
 
-    async def serve(self, listener: anyio.abc.Listener[Any]) -> None:
-        """Answers whoever connects."""
-        await listener.serve(self._answer)
+    def serve(self, tasks: BlockTasks, listener: anyio.abc.Listener[Any]) -> None:
+        """Answers whoever connects, and runs kernels, among `tasks`."""
+        self._tasks = tasks
+        tasks.start_soon(listener.serve, self._answer, name="fake server")
 
     async def _answer(self, stream: anyio.abc.ByteStream) -> None:
         # Also from closing it, where the other end has gone in the middle of an answer.
@@ -306,8 +317,11 @@ class FakeServer:
                     await hosted.kernel.interrupt()
                 return 204, None
             case ("POST", ["restart"]):
-                if hosted.kernel is not None:
-                    await hosted.kernel.restart()
+                try:
+                    if hosted.kernel is not None:
+                        await hosted.kernel.restart()
+                except RuntimeError as error:
+                    return 500, {"message": str(error)}
                 return 200, hosted.model()
             case _:
                 return 405, {"message": "Method Not Allowed", "reason": None}
@@ -418,13 +432,12 @@ async def _opened(
         if ssl_context is not None:
             scheme = "https"
             serving = TLSListener(listener, ssl_context, standard_compatible=False)
-        async with block_task_group("the fake server") as tasks:
-            url = f"{scheme}://127.0.0.1:{port}{base}"
-            server = FakeServer(tasks, url, token, base, v1=v1)
-            tasks.start_soon(server.serve, serving, name="fake server")
-            try:
-                yield server
-            finally:
-                tasks.end()
-        if server.failure is not None:
-            raise server.failure
+        url = f"{scheme}://127.0.0.1:{port}{base}"
+        server = FakeServer(url, token, base, v1=v1)
+        with raising_failure(server):
+            async with block_task_group("the fake server") as tasks:
+                server.serve(tasks, serving)
+                try:
+                    yield server
+                finally:
+                    tasks.end()
