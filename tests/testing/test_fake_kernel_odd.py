@@ -142,6 +142,21 @@ async def test_silent_in_the_middle_of_a_cell_it_says_no_more_until_it_wakes() -
         assert execution.outputs[0]["text"] == "onetwo"
 
 
+async def test_an_interrupt_waits_until_it_wakes() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("long", pause(3600))
+        async with ch.execute("long") as execution:
+            await kernel.transcript.wait_for("< iopub execute_input")
+            await anyio.wait_all_tasks_blocked()
+            kernel.go_silent()
+            await kernel.interrupt()
+            await anyio.sleep(100)
+            assert kernel.transcript.lines[-1] == "* went silent"
+            kernel.wake()
+            reply = await execution.wait()
+        assert reply.content["ename"] == "KeyboardInterrupt"
+
+
 async def test_a_restart_ends_its_silence() -> None:
     async with open_fake_kernel() as kernel:
         kernel.go_silent()

@@ -86,6 +86,7 @@ class Executions:
                 del self._running[shell]
         if not scope.cancelled_caught:
             return None
+        await request.kernel.wait_awake()
         interrupted = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
         request.publish("error", interrupted)
         return interrupted
