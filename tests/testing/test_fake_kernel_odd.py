@@ -237,6 +237,23 @@ async def test_what_ipykernel_does_not_answer_on_shell(request_: Message) -> Non
             await ch.request(request_, channel="shell")
 
 
+@pytest.mark.parametrize("expressions", [["a"], "x", 5])
+async def test_expressions_without_names_are_not_answered(expressions: Any) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        content = {"code": "x", "user_expressions": expressions}
+        with pytest.raises(NoReply):
+            await ch.request(messages.message("execute_request", content), channel="shell")
+        assert kernel.execution_count == 1
+
+
+@pytest.mark.parametrize("expression", [None, 5, {}, ["1"]])
+async def test_an_expression_that_is_no_text_has_failed(expression: Any) -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        content = {"code": "x", "user_expressions": {"a": expression}}
+        reply = await ch.request(messages.message("execute_request", content), channel="shell")
+        assert reply.content["user_expressions"]["a"]["ename"] == "TypeError"
+
+
 async def test_the_end_of_the_file_fails_who_asks() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         kernel.script("a", ask("? "))

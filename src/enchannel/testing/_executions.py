@@ -44,8 +44,8 @@ class Executions:
         self.expressions: dict[str, Mapping[str, Any]] = {}
         self._running: dict[tuple[str, str | None], anyio.CancelScope] = {}
 
-    async def run(self, request: Asked) -> Mapping[str, Any]:
-        """Runs what an execute_request asks for; the content of its reply."""
+    async def run(self, request: Asked) -> Mapping[str, Any] | None:
+        """Runs what an execute_request asks for; the content of its reply, ``None`` for none."""
         content = request.content
         code = str(content.get("code", ""))
         silent = bool(content.get("silent"))
@@ -64,7 +64,10 @@ class Executions:
         }
         if failure is not None:
             return {**reply, "status": "error", **failure}
-        asked: Mapping[str, str] = content.get("user_expressions") or {}
+        asked = content.get("user_expressions") or {}
+        if not isinstance(asked, Mapping):
+            # ipykernel trips over them, behind the code, and sends no reply.
+            return None
         values = {name: self._evaluate(expression) for name, expression in asked.items()}
         return {**reply, "user_expressions": values}
 
@@ -91,7 +94,10 @@ class Executions:
         request.publish("error", interrupted)
         return interrupted
 
-    def _evaluate(self, expression: str) -> Mapping[str, Any]:
+    def _evaluate(self, expression: object) -> Mapping[str, Any]:
+        if not isinstance(expression, str):
+            said = "eval() arg 1 must be a string, bytes or code object"
+            return {"status": "error", "ename": "TypeError", "evalue": said, "traceback": []}
         data = self.expressions.get(expression)
         if data is not None:
             return {"status": "ok", "data": data, "metadata": {}}
