@@ -609,6 +609,27 @@ async def test_a_kernel_that_says_nothing_fails_every_check() -> None:
     assert [each.name for each in report.failed] == ["kernel-info", "stdin", "busy"]
 
 
+async def test_a_kernel_that_mutters_and_answers_nothing_is_bounded() -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[FakeKernel]:
+        async with opener(replying("kernel_info_request", None), dropping("status"))() as kernel:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mutter, kernel)
+                yield kernel
+                tasks.cancel_scope.cancel()
+
+    async def mutter(kernel: FakeKernel) -> None:
+        while True:
+            await anyio.sleep(10)
+            kernel.publish("stream", {"name": "stdout", "text": "."})
+
+    began = anyio.current_time()
+    with anyio.fail_after(3600):
+        report = await check_kernel(opened, only=["kernel-info"])
+    assert [each.name for each in report.failed] == ["kernel-info"]
+    assert anyio.current_time() - began < 2 * 20 * 30
+
+
 async def test_without_samples_what_needs_them_is_not_offered() -> None:
     report = await check_kernel(opener(), only=["stdout", "comm-info"])
     assert [(each.name, each.outcome) for each in report.results] == [

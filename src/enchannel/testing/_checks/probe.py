@@ -119,15 +119,25 @@ class Probe:
         self._given = samples
 
     async def meet(self) -> None:
-        """Asks the kernel what it is, on which the checks depend."""
-        conversation = await self.ask(messages.kernel_info_request())
-        self.info = conversation.reply.content
+        """Asks the kernel what it is, on which the checks depend; no longer than a check may take."""
+        with anyio.move_on_after(self.longest) as scope:
+            self.learn((await self.ask(messages.kernel_info_request())).reply.content)
+        if scope.cancelled_caught:
+            self.lose_patience()
+
+    def learn(self, info: dict[str, Any]) -> None:
+        """The kernel says that it is `info`."""
+        self.info = info
         self.samples = KernelSamples.of_language(self.language).with_those_of(self._given)
         said = (self.info.get("implementation"), self.info.get("implementation_version"))
         implementation = " ".join(str(each) for each in said if each)
         self.record.description = (
             f" ({implementation or 'unnamed'}, {self.language or 'no language'})"
         )
+
+    def lose_patience(self) -> None:
+        """It has left something out: no answer is waited for as long from now on."""
+        self.patience = min(self.patience, IMPATIENCE)
 
     @property
     def language(self) -> str:
@@ -282,7 +292,7 @@ class Client:
                     scope.deadline = anyio.current_time() + patience
             return True
         if seconds is None:
-            self._probe.patience = min(patience, IMPATIENCE)
+            self._probe.lose_patience()
         return done()
 
     async def _listen(self) -> None:
