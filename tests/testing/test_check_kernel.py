@@ -609,6 +609,16 @@ async def test_a_kernel_that_says_nothing_fails_every_check() -> None:
     assert [each.name for each in report.failed] == ["kernel-info", "stdin", "busy"]
 
 
+async def test_what_a_kernel_is_may_be_lost_and_said_later() -> None:
+    asked = itertools.count()
+    report = await checked(
+        lambda kernel: kernel.on("kernel_info_request", lambda _: INFO if next(asked) else None),
+        only=["kernel-info", "stdout", "subshells"],
+    )
+    report.raise_if_failed()
+    assert len(report.passed) == 3
+
+
 async def test_a_kernel_that_mutters_and_answers_nothing_is_bounded() -> None:
     @asynccontextmanager
     async def opened() -> AsyncIterator[FakeKernel]:

@@ -302,6 +302,9 @@ class Client:
             raise Failed(f"the kernel died: {error}") from error
         if len(self.arrived) >= FLOOD:
             raise Failed(f"the kernel does not stop to send: {FLOOD:,} messages in one check")
+        if message.msg_type == "kernel_info_reply" and not self._probe.info:
+            # Late, or the first that was not lost.
+            self._probe.learn(message.content)
         self.arrived.append((channel, message))
         self._children.setdefault(message.parent_id, []).append((channel, message))
         if message.msg_type == "input_request" and self.answer is not None:

@@ -19,6 +19,8 @@ __all__ = ["CHECKS"]
 async def kernel_info(probe: Probe) -> None:
     """The kernel says what it is: a version of the protocol, and a language with its file extension."""
     info = (await probe.ask(messages.kernel_info_request())).succeeded()
+    # What is judged is this reply, whatever an earlier one has said.
+    probe.learn(info)
     if not probe.protocol_version:
         raise Failed(f"protocol_version is {info.get('protocol_version')!r}, not such as '5.3'")
     language: dict[str, Any] = info.get("language_info") or {}
