@@ -235,6 +235,16 @@ def with_the_parent_of_another_client(kernel: FakeKernel) -> None:
     kernel.tamper(tamper)
 
 
+def without_parents(*channels: str, types: Iterable[str] = ()) -> Fault:
+    """Forgets whose what it says on these channels is, all of it or messages of some types."""
+
+    def tamper(channel: str, message: Message) -> list[Message]:
+        forgets = channel in channels and (not types or message.msg_type in types)
+        return [attrs.evolve(message, parent_header={}) if forgets else message]
+
+    return lambda kernel: kernel.tamper(tamper)
+
+
 def busy_behind_the_input(kernel: FakeKernel) -> None:
     held: list[Message] = []
 
@@ -447,6 +457,12 @@ FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     ),
     "a reply elsewhere": (replying_on_control, {"reply-channels"}),
     "another parent": (with_the_parent_of_another_client, {"parents"}),
+    "no parent of some replies": (
+        without_parents("shell", types=["comm_info_reply", "complete_reply"]),
+        {"parents", "concurrent-requests"},
+    ),
+    "no parent of replies on control": (without_parents("control"), {"parents"}),
+    "no parent of statuses": (without_parents("iopub", types=["status"]), {"parents"}),
     "no date": (heading(date=None), {"headers"}),
     "no real date": (heading(date="today"), {"headers"}),
     "no version": (heading(version=None), {"headers"}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
@@ -43,6 +43,8 @@ class Conversation:
     children: Sequence[tuple[ChannelName, Message]]
     life: int = 0
     """Which of the kernel's lives it was held in."""
+    unnamed: Collection[str] = ()
+    """Types of replies and statuses that came since, and name nothing that was asked: one of them may be for this request."""
 
     @property
     def name(self) -> str:
@@ -93,8 +95,22 @@ class Conversation:
             Failed: There is none.
         """
         if not self.replies:
-            raise Failed(f"no reply to {self.name}")
+            raise Failed(f"no reply to {self.name}{self.doubt}")
         return self.replies[0][1]
+
+    @property
+    def doubt(self) -> str:
+        """How far it is known that there is no reply, for a report."""
+        doubtful = self.reply_type in self.doubts
+        return ", as far as the parents of replies tell" if doubtful else ""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What it lacks and may have: it came without a name."""
+        lacking = [state for state in ("busy", "idle") if state not in self.states]
+        if not self.replies:
+            lacking.append(self.reply_type)
+        return [each for each in lacking if each in self.unnamed]
 
     @property
     def ended(self) -> bool:

@@ -3,6 +3,8 @@
 * A conversation ends by what the kernel says and not by time: behind the request it is asked for its kernel info, on
   the same channel, and once that is answered and idle nothing more of the request is on its way. Time decides only
   where something is missing.
+* A reply that names no request is taken for that of the only one that waits for such a reply, so that it is its parent
+  that is found fault with, and not that there is none.
 * A client belongs to one check; so does what it sees. Only the conversations are kept, for the rules that hold for all.
 """
 
@@ -10,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import anyio
+import attrs
 
 from ... import messages
 from ..._channels import KernelChannels
@@ -223,13 +226,18 @@ class Client:
         self.arrived: list[tuple[ChannelName, Message]] = []
         self._probe = probe
         self._stream = stream
-        self._sent: set[str] = set()
+        self._session = ""
+        # What was asked, and how much had arrived before.
+        self._sent: dict[str, tuple[Message, int]] = {}
+        # By the request that each message is for, which those that arrived are called by.
+        self._named: list[str] = []
         self._children: dict[str, list[tuple[ChannelName, Message]]] = {}
 
     async def send(self, request: Message, channel: RequestChannel = "shell") -> Message:
         """Sends `request`."""
         sent = await self.channels.main.send(channel, request)
-        self._sent.add(sent.msg_id)
+        self._session = sent.session
+        self._sent[sent.msg_id] = sent, len(self.arrived)
         return sent
 
     async def ask(self, request: Message, channel: RequestChannel = "shell") -> Conversation:
@@ -258,7 +266,10 @@ class Client:
         await self.until(ended)
         await self.settle(channel)
         await self.until(whole, GRACE)
-        conversations = [self.conversation(each, channel) for each in sent]
+        conversations = [
+            attrs.evolve(self.conversation(each, channel), unnamed=self._unnamed_since(each))
+            for each in sent
+        ]
         self._probe.record.conversations += conversations
         return conversations
 
@@ -270,7 +281,22 @@ class Client:
 
     def strays(self) -> list[Message]:
         """What came that nothing of this client's is the parent of."""
-        return [message for _, message in self.arrived if message.parent_id not in self._sent]
+        return [message for _, message in self._strays()]
+
+    def _strays(self, since: int = 0) -> Iterator[tuple[ChannelName, Message]]:
+        for name, entry in zip(self._named[since:], self.arrived[since:], strict=True):
+            if name not in self._sent:
+                yield entry
+
+    def _unnamed_since(self, sent: Message) -> set[str]:
+        found = set()
+        for channel, message in self._strays(self._sent[sent.msg_id][1]):
+            if channel != "iopub" and not self._is_of_the_channels(message):
+                found.add(message.msg_type)
+            elif message.msg_type == "status" and not message.parent_header:
+                # One with a parent may be for another client.
+                found.add(str(message.content.get("execution_state")))
+        return found
 
     def conversation(self, sent: Message, channel: ChannelName = "shell") -> Conversation:
         """What came so far of a conversation."""
@@ -295,6 +321,22 @@ class Client:
             self._probe.lose_patience()
         return done()
 
+    def _name(self, channel: ChannelName, message: Message) -> str:
+        """The id of the request that `message` is for."""
+        if channel == "iopub" or self._is_of_the_channels(message):
+            return message.parent_id
+        waiting = [
+            conversation.request.msg_id
+            for conversation in (self.conversation(sent) for sent, _ in self._sent.values())
+            if conversation.reply_type == message.msg_type and not conversation.replies
+        ]
+        return waiting[0] if len(waiting) == 1 else message.parent_id
+
+    def _is_of_the_channels(self, message: Message) -> bool:
+        """Whether a request of these channels is its parent: one of this client's, or one of their own, as to interrupt."""
+        ours = message.parent_header.get("session") == self._session
+        return message.parent_id in self._sent or (ours and message.parent_id != "")
+
     async def _listen(self) -> None:
         try:
             channel, message = await self._stream.receive()
@@ -306,6 +348,8 @@ class Client:
             # Late, or the first that was not lost.
             self._probe.learn(message.content)
         self.arrived.append((channel, message))
-        self._children.setdefault(message.parent_id, []).append((channel, message))
+        name = self._name(channel, message)
+        self._named.append(name)
+        self._children.setdefault(name, []).append((channel, message))
         if message.msg_type == "input_request" and self.answer is not None:
             await self.channels.main.send("stdin", messages.input_reply(self.answer, message))

@@ -103,8 +103,11 @@ async def _check_state(probe: Probe, state: str, place: int) -> None:
         [
             f"{each.name}: {each.states.count(state) or 'no'} {state}, in {each.types()}"
             for each in await _hold_each(probe)
-            if each.states.count(state) != 1
-            or each.published[place].content.get("execution_state") != state
+            if state not in each.doubts
+            and (
+                each.states.count(state) != 1
+                or each.published[place].content.get("execution_state") != state
+            )
         ]
     )
 
@@ -114,7 +117,8 @@ async def replies(probe: Probe) -> None:
     """Each request has one reply, whose type is named after it."""
     findings = []
     for each in await _hold_each(probe):
-        if _expects_reply(each) and each.reply_types != [each.reply_type]:
+        doubtful = each.reply_type in each.doubts
+        if _expects_reply(each) and not doubtful and each.reply_types != [each.reply_type]:
             found = ", ".join(each.reply_types) or "no reply"
             findings.append(f"{each.name}: {found} instead of {each.reply_type}")
     _raise(findings)
@@ -136,16 +140,26 @@ async def reply_channels(probe: Probe) -> None:
 @check("Parent header")
 async def parents(probe: Probe) -> None:
     """The parent header of what a request causes is a copy of the request's header."""
-    _raise(
-        [
-            f"{message.msg_type} for {each.name}: its parent's {name} is {message.parent_header.get(name)!r}, "
-            f"not {each.request.header[name]!r}"
-            for each in await _hold_each(probe)
-            for _, message in each.children
-            for name in _OF_THE_PARENT
-            if message.parent_header.get(name) != each.request.header[name]
+    findings = []
+    for each in await _hold_each(probe):
+        for _, message in each.children:
+            if message.parent_id != each.request.msg_id:
+                findings.append(
+                    f"{message.msg_type}, where only {each.name} waits for one: its parent's msg_id is "
+                    f"{message.parent_header.get('msg_id')!r}"
+                )
+                continue
+            findings += [
+                f"{message.msg_type} for {each.name}: its parent's {name} is {message.parent_header.get(name)!r}, "
+                f"not {each.request.header[name]!r}"
+                for name in _OF_THE_PARENT
+                if message.parent_header.get(name) != each.request.header[name]
+            ]
+        findings += [
+            f"{each.name} has no {what}, and one came that names no request as its parent"
+            for what in each.doubts
         ]
-    )
+    _raise(findings)
 
 
 @check("Message Header")
