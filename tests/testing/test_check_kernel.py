@@ -167,6 +167,11 @@ async def test_a_kernel_that_does_all() -> None:
     assert [each.name for each in report.not_offered] == ON_SOCKETS
 
 
+async def test_many_are_gone_before_their_last_idle() -> None:
+    fault = dropping_statuses_of("shutdown_request", "idle")
+    (await checked(fault, only=["idle", "shutdown"])).raise_if_failed()
+
+
 # Faults in what is sent.
 
 
@@ -178,6 +183,26 @@ def dropping(msg_type: str, **content: Any) -> Fault:
         return [] if message.msg_type == msg_type and said else [message]
 
     return lambda kernel: kernel.tamper(tamper)
+
+
+def dropping_statuses_of(request: str, state: str) -> Fault:
+    """Leaves out this status around requests of this type."""
+
+    def tamper(_: str, message: Message) -> list[Message]:
+        is_it = message.content.get("execution_state") == state
+        return [] if is_it and message.parent_header.get("msg_type") == request else [message]
+
+    return lambda kernel: kernel.tamper(tamper)
+
+
+def doubling_the_last_idle(kernel: FakeKernel) -> None:
+    def tamper(_: str, message: Message) -> list[Message]:
+        is_it = message.content.get("execution_state") == "idle"
+        last = is_it and message.parent_header.get("msg_type") == "shutdown_request"
+        again = attrs.evolve(message, header={**message.header, "msg_id": "again"})
+        return [message, again] if last else [message]
+
+    kernel.tamper(tamper)
 
 
 def doubling(msg_type: str, **content: Any) -> Fault:
@@ -438,14 +463,14 @@ def counting_on(kernel: FakeKernel) -> None:
 
 
 FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
-    "no busy": (dropping("status", execution_state="busy"), {"busy"}),
-    "two busy": (doubling("status", execution_state="busy"), {"busy"}),
-    "late busy": (busy_behind_the_input, {"busy"}),
-    "two idle": (doubling("status", execution_state="idle"), {"idle"}),
+    "no busy": (dropping("status", execution_state="busy"), {"busy", "shutdown"}),
+    "two busy": (doubling("status", execution_state="busy"), {"busy", "shutdown"}),
+    "late busy": (busy_behind_the_input, {"busy", "shutdown"}),
+    "two idle": (doubling("status", execution_state="idle"), {"idle", "shutdown"}),
     "no idle": (dropping("status", execution_state="idle"), {"idle"}),
     "a state that is none": (
         saying("status", execution_state="resting"),
-        {"busy", "idle", "contents"},
+        {"busy", "idle", "contents", "shutdown"},
     ),
     "no reply": (replying("comm_info_request", None), {"comm-info", "replies"}),
     "two replies": (doubling("is_complete_reply"), {"replies"}),
@@ -538,7 +563,20 @@ FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     ),
     "death of an interrupt": (
         dying_of("interrupt_request"),
+        {"interrupt", "control-while-busy", "subshells", "survival"},
+    ),
+    "no reply to an interrupt": (
+        dropping("interrupt_reply"),
         {"interrupt", "control-while-busy", "subshells"},
+    ),
+    "two replies to an interrupt": (doubling("interrupt_reply"), {"replies"}),
+    "no busy around an interrupt": (
+        dropping_statuses_of("interrupt_request", "busy"),
+        {"busy"},
+    ),
+    "no idle around an interrupt": (
+        dropping_statuses_of("interrupt_request", "idle"),
+        {"idle"},
     ),
     "nothing is aborted": (
         scripted("fail late", stopping(False), pause(0.5), error("Failure")),
@@ -554,6 +592,9 @@ FAULTS: Mapping[str, tuple[Fault, set[str]]] = {
     "no debugger": (replying("debug_request", None), {"debugger", "replies"}),
     "a count that goes on": (counting_on, {"restart"}),
     "no end": (replying("shutdown_request", {"restart": False}), {"shutdown"}),
+    "two farewells": (doubling("shutdown_reply"), {"shutdown"}),
+    "no busy at the end": (dropping_statuses_of("shutdown_request", "busy"), {"shutdown"}),
+    "two idle at the end": (doubling_the_last_idle, {"shutdown"}),
     "no farewell": (dying_of("shutdown_request"), {"shutdown"}),
     "death of what is unknown": (dying_of("enchannel_check_request"), {"survival"}),
     "silence behind a request": (

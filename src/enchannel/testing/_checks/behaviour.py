@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,12 +97,17 @@ async def _begin(client: Client, code: str) -> Message:
 
 
 async def _interrupt(client: Client, sent: Message) -> Conversation:
-    # Whether that is answered is nothing that the code depends on.
-    with contextlib.suppress(NoReply):
+    silence: NoReply | None = None
+    try:
         await client.channels.interrupt()
+    except NoReply as error:
+        silence = error
     (conversation,) = await client.follow([sent])
     if not conversation.replies:
         raise Failed("code that was interrupted goes on, or is not answered")
+    # It may have lost its parent on the way.
+    if silence and all(each.msg_type != "interrupt_reply" for each in client.strays()):
+        raise silence
     return conversation
 
 

@@ -122,6 +122,15 @@ class Conversation:
         """Whether there are both."""
         return bool(self.replies) and "idle" in self.states
 
+    def faults_of_state(self, state: str, place: int) -> list[str]:
+        """Where `state` was not published exactly once, and at its `place` among what was."""
+        if state in self.doubts:
+            return []
+        count = self.states.count(state)
+        if count == 1 and self.published[place].content.get("execution_state") == state:
+            return []
+        return [f"{self.name}: {count or 'no'} {state}, in {self.types()}"]
+
     def of_type(self, msg_type: str) -> list[Message]:
         """What of this type came on iopub."""
         return [message for message in self.published if message.msg_type == msg_type]

@@ -15,7 +15,7 @@ from ..._protocol.connection_info import ChannelName, ConnectionInfo
 from ..._protocol.message import Message, new_id, prepare
 from ..._transports.base import Transport
 from .check import Check, check
-from .conversation import Failed, NotOffered
+from .conversation import Failed, NotOffered, several
 from .probe import GRACE, Probe
 
 __all__ = ["CHECKS", "ENDS"]
@@ -157,7 +157,8 @@ async def shutdown(probe: Probe) -> None:
             raise Failed(f"no shutdown_reply: {error}") from error
         if not replied:
             raise Failed("no shutdown_reply")
-        channel, reply = client.conversation(sent, "control").replies[0]
+        conversation = await client.complete(sent, "control")
+        channel, reply = conversation.replies[0]
         if (channel, reply.msg_type) != ("control", "shutdown_reply"):
             raise Failed(f"the reply is a {reply.msg_type} on {channel}")
         if reply.content.get("status") != "ok":
@@ -171,6 +172,14 @@ async def shutdown(probe: Probe) -> None:
         ended = await _until(probe, lambda: ch.lost is not None or ch.statistics().restarts > 0)
     if not ended:
         raise Failed("the kernel goes on behind its shutdown_reply")
+    if len(conversation.replies) > 1:
+        raise Failed(f"there are {len(conversation.replies)} replies")
+    faults = conversation.faults_of_state("busy", 0)
+    if "idle" in conversation.states:
+        # Many are gone before they can say it.
+        faults += conversation.faults_of_state("idle", -1)
+    if faults:
+        raise Failed(several(faults))
 
 
 CHECKS: Sequence[Check] = (iopub_welcome, heartbeat, signatures, restart)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -154,6 +155,12 @@ class Probe:
         return isinstance(features, list) and name in features
 
     @property
+    def wants_interrupt_requests(self) -> bool:
+        """Whether its kernelspec says so."""
+        spec = getattr(self.kernel, "spec", None)
+        return getattr(spec, "interrupt_mode", "") == "message"
+
+    @property
     def protocol_version(self) -> tuple[int, ...]:
         """The first two numbers; empty where it says none."""
         numbers = str(self.info.get("protocol_version", "")).split(".")[:2]
@@ -278,6 +285,12 @@ class Client:
         marker = await self.send(messages.kernel_info_request(), channel)
         answered = await self.until(lambda: self.conversation(marker, channel).ended)
         return await self.until(lambda: self.conversation(marker, channel).whole) and answered
+
+    async def complete(self, sent: Message, channel: ChannelName) -> Conversation:
+        """A conversation with whatever else comes of it in a moment, where the kernel ends at it."""
+        with contextlib.suppress(Failed):
+            await self.until(lambda: False, GRACE)
+        return attrs.evolve(self.conversation(sent, channel), unnamed=self._unnamed_since(sent))
 
     def strays(self) -> list[Message]:
         """What came that nothing of this client's is the parent of."""

@@ -48,6 +48,8 @@ def _requests(probe: Probe) -> Iterator[tuple[RequestChannel, Message]]:
     yield "control", messages.message(UNKNOWN)
     if probe.has_feature("kernel subshells"):
         yield "control", messages.list_subshell_request()
+    # Nothing runs: it is the request that is looked at, and not what it does.
+    yield "control", messages.interrupt_request()
 
 
 @check("Request-Reply")
@@ -99,17 +101,8 @@ async def idle(probe: Probe) -> None:
 
 
 async def _check_state(probe: Probe, state: str, place: int) -> None:
-    _raise(
-        [
-            f"{each.name}: {each.states.count(state) or 'no'} {state}, in {each.types()}"
-            for each in await _hold_each(probe)
-            if state not in each.doubts
-            and (
-                each.states.count(state) != 1
-                or each.published[place].content.get("execution_state") != state
-            )
-        ]
-    )
+    held = await _hold_each(probe)
+    _raise([fault for each in held for fault in each.faults_of_state(state, place)])
 
 
 @check("Request-Reply")
@@ -118,6 +111,9 @@ async def replies(probe: Probe) -> None:
     findings = []
     for each in await _hold_each(probe):
         doubtful = each.reply_type in each.doubts
+        if each.request.msg_type == "interrupt_request" and not probe.wants_interrupt_requests:
+            # Whoever is interrupted by a signal need not know it.
+            doubtful = doubtful or not each.replies
         if _expects_reply(each) and not doubtful and each.reply_types != [each.reply_type]:
             found = ", ".join(each.reply_types) or "no reply"
             findings.append(f"{each.name}: {found} instead of {each.reply_type}")
