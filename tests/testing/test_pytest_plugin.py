@@ -371,6 +371,30 @@ def test_the_checks_of_a_kernel_are_cases(tmp_path: Path, options: list[str]) ->
     assert "'kernel subshells' is not in supported_features" in result.stdout
 
 
+BROKEN_CASES = """
+from contextlib import asynccontextmanager
+from enchannel import KernelLaunchError
+from enchannel.testing import kernel_cases
+
+@asynccontextmanager
+async def opened():
+    print("launched".upper())
+    raise KernelLaunchError("it does not start")
+    yield
+
+test_kernel = kernel_cases(opened)
+"""
+
+
+def test_a_kernel_that_does_not_start_is_launched_once_for_all_its_cases(tmp_path: Path) -> None:
+    result = run(tmp_path, BROKEN_CASES, "-s", "-k", "kernel-info or comm-info")
+    assert "3 failed" in result.stdout, result.stdout
+    assert result.stdout.count("LAUNCHED") == 1
+    assert (
+        result.stdout.count("\nE       enchannel._exceptions.KernelLaunchError: it does not") == 3
+    )
+
+
 def test_a_kernel_is_opened_once_for_all_its_cases(tmp_path: Path) -> None:
     counted = CASES.replace(
         "kernel_cases(open_fake_kernel",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .report import CheckResult
@@ -26,7 +27,7 @@ def kernel_cases(
     r"""A test function with a case for each check of :func:`check_kernel`.
 
     The kernel is checked when the first case runs, by the checks that were selected. What is not
-    offered is skipped. The cases are no coroutines, and run under whatever plugins pytest has.
+    offered is skipped; where the kernel does not start every case says why. The cases are no coroutines, and run under whatever plugins pytest has.
 
     Args:
         kernel: See :func:`check_kernel`.
@@ -49,11 +50,20 @@ def kernel_cases(
     import pytest
 
     results: dict[str, CheckResult] = {}
+    failures: list[tuple[Exception, TracebackType | None]] = []
 
     @pytest.mark.parametrize("check", [check.name for check in CHECKS])
     def test_kernel(check: str, request: pytest.FixtureRequest) -> None:
+        if failures:
+            # A kernel that did not start starts no better for the next case.
+            failure, traceback = failures[0]
+            raise failure.with_traceback(traceback)
         if check not in results:
-            report = _report(kernel, samples, patience, _selected(request, check))
+            try:
+                report = _report(kernel, samples, patience, _selected(request, check))
+            except Exception as error:
+                failures.append((error, error.__traceback__))
+                raise
             results.update({result.name: result for result in report})
         result = results[check]
         if result.outcome == "not offered":
