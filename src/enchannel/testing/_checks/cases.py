@@ -27,7 +27,8 @@ def kernel_cases(
     r"""A test function with a case for each check of :func:`check_kernel`.
 
     The kernel is checked when the first case runs, by the checks that were selected. What is not
-    offered is skipped; where the kernel does not start every case says why. The cases are no coroutines, and run under whatever plugins pytest has.
+    offered is skipped; where the kernel does not start every case says why. The cases are no
+    coroutines, and run under whatever plugins pytest has.
 
     Args:
         kernel: See :func:`check_kernel`.
