@@ -85,8 +85,8 @@ class Outage:
     def not_ours(self) -> None:
         """The restart of our own does not take place: what was not waited for meanwhile is, from now on."""
         self.ours = False
-        lasted = round(anyio.current_time() - self._since, 1)
-        self._patience = max(self._patience, lasted + self._reconnect_timeout)
+        if self._away_since < math.inf:
+            self._away_since = anyio.current_time()
 
     def end(self) -> None:
         """It is over."""
