@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from enchannel import KernelDied, ServerError, open_server
-from enchannel.testing import Request, open_fake_server
+from enchannel.testing import Request, open_fake_server, pause
 
 pytestmark = pytest.mark.anyio
 
@@ -60,3 +60,19 @@ async def test_a_failure_in_the_way_of_a_restart_is_an_answer_of_the_server() ->
                     await anyio.wait_all_tasks_blocked()
                     with pytest.raises((KernelDied, ServerError)):
                         await kernel.restart()
+
+
+async def test_a_restart_by_somebody_else_is_told_to_what_is_in_flight() -> None:
+    """By what the kernel says of itself, as behind a real server, whose websockets stay open."""
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
+            hosted = fake.kernels[kernel.id]
+            hosted.script("long", pause(3600))
+            await ch.run("1")
+            async with ch.execute("long") as execution:
+                await hosted.transcript.wait_for("< iopub execute_input", count=2)
+                await hosted.restart()
+                with anyio.fail_after(60), pytest.raises(KernelDied) as caught:
+                    await execution.wait()
+            assert caught.value.reason == "restarted"
+            assert (await ch.run("1")).status == "ok"

@@ -2,8 +2,9 @@
 
 * It is started, interrupted, restarted and stopped over REST; what is said to it goes through a websocket for each block
   of channels.
-* A server is asked for one restart of a kernel at a time, however often it was attached to. Each goes on where who has asked for it is cancelled, until its block is left
-  or the kernel is gone: what comes of it concerns all who talk to the kernel.
+* A server is asked for one restart of a kernel at a time, however often that was attached to. Each goes on where who has
+  asked for it is cancelled, until its block is left or the kernel is gone: what comes of it concerns all who talk to the
+  kernel.
 * No websocket is kept beside those of the user: the server keeps what a kernel says for a websocket that was lost while
   that is the only one.
 

@@ -30,6 +30,7 @@ from ._failures import raising_failure
 from ._fake_kernel import FakeKernel
 from ._fake_websocket import FakeWebSocket
 from ._memory import MemoryKernelEnd, MemoryTransport
+from ._served_kernel import ServedKernel
 
 __all__ = ["FakeServer", "open_fake_server"]
 
@@ -194,7 +195,7 @@ class FakeServer:
 
     async def _run_kernel(self, kernel_id: str, name: str, starting: anyio.Event) -> None:
         end = MemoryKernelEnd(b"")
-        kernel = FakeKernel(end, "memory")
+        kernel = ServedKernel(end, "memory")
         kernel.defers_errors = True
         try:
             async with block_task_group("the fake kernel of a server") as tasks:
