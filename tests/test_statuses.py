@@ -77,3 +77,22 @@ async def test_what_we_gave_up_on_control_keeps_no_main_shell_busy() -> None:
         await anyio.wait_all_tasks_blocked()
         assert ch.status == before
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("state", "restarts"), [("starting", 1), ("idle", 0)])
+async def test_a_kernel_that_starts_behind_the_word_of_another_is_another_one(
+    state: str, restarts: int
+) -> None:
+    """Though either had said its session once only; some kernels say a fresh one without a parent."""
+    async with conversation() as (ch, kernel, tasks):
+        first = message("status", message("kernel_info_request"), execution_state="idle")
+        first.header["session"] = "first"
+        second = message("status", execution_state=state)
+        second.header["session"] = "second"
+        for each in (first, second):
+            kernel.end.publish(each)
+        with anyio.fail_after(20):
+            while ch.statistics().received["iopub"] < 2:
+                await anyio.sleep(0.001)
+        assert ch.statistics().restarts == restarts
+        tasks.cancel_scope.cancel()

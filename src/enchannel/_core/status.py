@@ -6,7 +6,8 @@
   is known of one that is over holds for all that were busy before it, so a lost idle makes no kernel busy for ever.
 * A kernel's session changes when it restarts. Many kernels write the *client's* session into their headers, and
   some a fresh one into each message without a parent. So only a message with a parent from another session can say
-  that the kernel is another one, and only where the kernel had kept to one session before.
+  that the kernel is another one, and only where the kernel had kept to one session before. That it is ``"starting"``
+  a kernel says once, before anything else: behind what another session has said it is another one for sure.
 * A reply may be here before any status of the next kernel. It says the same, where replies on its channel were seen to
   have the session of the statuses.
 """
@@ -178,9 +179,10 @@ class Status:
             self._said += 1
             self.heard += 1
             return
-        if not parent or session in self._earlier:
+        starts = self.session is not None and message.content.get("execution_state") == "starting"
+        if not (parent or starts) or session in self._earlier:
             return
-        another = self.session is not None and self._said >= STEADY
+        another = self.session is not None and (self._said >= STEADY or starts)
         if another:
             self._renewed()
             self._ahead = self.session is not None
