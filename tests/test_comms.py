@@ -539,6 +539,13 @@ OPENED = [
 ]
 
 
+async def all_heard(ch: KernelChannels) -> None:
+    """Waits until the kernel has read all that was said to it."""
+    with anyio.fail_after(60):
+        await ch.request("kernel_info_request", channel="shell")
+        await ch.request("kernel_info_request", channel="control")
+
+
 def times(kernel: FakeKernel, undone: str) -> int:
     if undone == "disconnect":
         asked = kernel.transcript.messages("> control debug_request")
@@ -561,6 +568,7 @@ async def test_what_is_open_in_a_kernel_that_is_had_back_is_undone_there(
                 kernel.clients[0].mend()
                 await ch.wait_idle()
             assert ch.statistics().outages == 1
+            await all_heard(ch)
         assert times(kernel, undone) == 1
 
 
@@ -581,7 +589,7 @@ async def test_the_next_kernel_is_told_nothing_of_what_was_open_in_the_one_befor
                 await ch.wait_idle()
                 kernel.clients[0].cut()
                 tasks.start_soon(restart)
-            await ch.wait_idle()
+            await all_heard(ch)
             assert ch.statistics().restarts == 1
         assert times(kernel, undone) == 0
 
@@ -600,5 +608,5 @@ async def test_a_comm_that_the_kernel_had_opened_is_not_closed_in_the_next_one()
                 await comms.receive()
                 kernel.clients[0].cut()
                 tasks.start_soon(kernel.restart)
-            await ch.wait_idle()
+            await all_heard(ch)
         assert not kernel.transcript.messages("> shell comm_close")
