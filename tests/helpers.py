@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 
 from enchannel import KernelChannels, KernelSpec, Message
+from enchannel.testing import Request
 from raw_kernel import message
 
 SCRIPT = Path(__file__).with_name("scripted_kernel.py")
@@ -82,6 +83,19 @@ async def leaves_as_itself(
     assert caught is error
     assert error.__context__ is context
     assert error.__cause__ is cause
+
+
+def fails(_: Request) -> None:
+    """A step of a fake kernel that raises."""
+    raise ZeroDivisionError("the step's own")
+
+
+async def fails_when_ended(_: Request) -> None:
+    """A step that raises when the life of the kernel ends."""
+    try:
+        await anyio.sleep(3600)
+    finally:
+        raise ZeroDivisionError("in the way of the restart")
 
 
 def calls_of(function: Callable[[], object]) -> int:

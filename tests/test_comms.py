@@ -539,6 +539,14 @@ OPENED = [
 ]
 
 
+@asynccontextmanager
+async def able_kernel() -> AsyncIterator[FakeKernel]:
+    """A kernel in which all of that can be opened."""
+    async with open_fake_kernel(subshells=True, debugger=True) as kernel:
+        kernel.on_comm("target", nothing)
+        yield kernel
+
+
 async def all_heard(ch: KernelChannels) -> None:
     """Waits until the kernel has read all that was said to it."""
     with anyio.fail_after(60):
@@ -558,8 +566,7 @@ async def test_what_is_open_in_a_kernel_that_is_had_back_is_undone_there(
     block: Any, undone: str
 ) -> None:
     """Though whoever uses it was told that it may be lost."""
-    async with open_fake_kernel(subshells=True, debugger=True) as kernel:
-        kernel.on_comm("target", nothing)
+    async with able_kernel() as kernel:
         async with kernel.open_channels() as ch:
             async with block(ch):
                 await ch.wait_idle()
@@ -577,8 +584,7 @@ async def test_the_next_kernel_is_told_nothing_of_what_was_open_in_the_one_befor
     block: Any, undone: str
 ) -> None:
     """Though the block is left before anybody knows."""
-    async with open_fake_kernel(subshells=True, debugger=True) as kernel:
-        kernel.on_comm("target", nothing)
+    async with able_kernel() as kernel:
         async with kernel.open_channels() as ch, anyio.create_task_group() as tasks:
 
             async def restart() -> None:

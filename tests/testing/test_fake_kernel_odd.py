@@ -32,6 +32,7 @@ from enchannel.testing import (
     stream,
 )
 from enchannel.testing._failures import is_failure
+from helpers import fails, fails_when_ended
 from virtual_clock import virtual_backend as anyio_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -352,15 +353,11 @@ async def test_exits_and_cancellations_are_no_verdicts() -> None:
 # Its lives.
 
 
-def fail(_: Request) -> None:
-    raise ZeroDivisionError("the step's own")
-
-
 async def test_what_has_failed_is_dead_and_is_not_restarted() -> None:
     with pytest.raises(ZeroDivisionError, match="the step's own"):
         async with open_fake_kernel() as kernel, anyio.create_task_group() as tasks:
             kernel.defers_errors = True
-            kernel.script("x", fail)
+            kernel.script("x", fails)
             tasks.start_soon(kernel.wait_dead)
             async with kernel.open_channels() as ch:
                 with pytest.raises(KernelDied):
@@ -371,16 +368,10 @@ async def test_what_has_failed_is_dead_and_is_not_restarted() -> None:
 
 
 async def test_a_failure_ends_a_restart_that_is_under_way() -> None:
-    async def hold(_: Request) -> None:
-        try:
-            await anyio.sleep(3600)
-        finally:
-            raise ZeroDivisionError("in the way of the restart")
-
     with pytest.raises(ZeroDivisionError, match="in the way"):
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
             kernel.defers_errors = True
-            kernel.script("x", hold)
+            kernel.script("x", fails_when_ended)
             await ch.shell.send(execute_request("x"))
             await kernel.transcript.wait_for("< iopub execute_input")
             await anyio.wait_all_tasks_blocked()

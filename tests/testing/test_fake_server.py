@@ -6,13 +6,10 @@ import anyio
 import pytest
 
 from enchannel import KernelDied, ServerError, open_server
-from enchannel.testing import Request, open_fake_server, pause
+from enchannel.testing import open_fake_server, pause
+from helpers import fails, fails_when_ended
 
 pytestmark = pytest.mark.anyio
-
-
-def fail(_: Request) -> None:
-    raise ZeroDivisionError("the step's own")
 
 
 @pytest.mark.parametrize("restarts", [True, False])
@@ -21,7 +18,7 @@ async def test_a_step_that_raises_ends_its_kernel_and_leaves_the_block(restarts:
         async with open_fake_server() as fake, open_server(fake.url) as server:
             fake.restarts_kernels = restarts
             async with server.open_kernel() as kernel, kernel.open_channels() as ch:
-                fake.kernels[kernel.id].script("x", fail)
+                fake.kernels[kernel.id].script("x", fails)
                 with pytest.raises(KernelDied):
                     await ch.run("x")
                 await fake.wait_over(kernel.id)
@@ -39,22 +36,16 @@ async def test_the_failure_leaves_the_block_and_not_what_follows_from_it() -> No
             server.open_kernel() as kernel,
             kernel.open_channels() as ch,
         ):
-            fake.kernels[kernel.id].script("x", fail)
+            fake.kernels[kernel.id].script("x", fails)
             await ch.run("x")
 
 
 async def test_a_failure_in_the_way_of_a_restart_is_an_answer_of_the_server() -> None:
-    async def hold(_: Request) -> None:
-        try:
-            await anyio.sleep(3600)
-        finally:
-            raise ZeroDivisionError("in the way of the restart")
-
     with anyio.fail_after(60), pytest.raises(ZeroDivisionError, match="in the way"):
         async with open_fake_server() as fake, open_server(fake.url) as server:
             async with server.open_kernel() as kernel, kernel.open_channels() as ch:
                 hosted = fake.kernels[kernel.id]
-                hosted.script("x", hold)
+                hosted.script("x", fails_when_ended)
                 async with ch.execute("x"):
                     await hosted.transcript.wait_for("< iopub execute_input")
                     await anyio.wait_all_tasks_blocked()

@@ -248,8 +248,12 @@ class _Stopping:
                 await self._code.wait_news()
         if self._code.errors != shown:
             with anyio.move_on_after(pause):
-                while not self._code.is_over():
-                    await self._code.wait_news()
+                await self._over()
+
+    async def _over(self) -> None:
+        """Waits until it is over."""
+        while not self._code.is_over():
+            await self._code.wait_news()
 
     async def _answer_in_vain(self) -> None:
         code = self._code
@@ -267,8 +271,7 @@ class _Stopping:
         begun = self._code.begun
         if begun is not None:
             with anyio.CancelScope(deadline=begun + BEGINS):
-                while not self._code.is_over():
-                    await self._code.wait_news()
+                await self._over()
         with self._core.bound.looking():
             for _ in range(LOOKS):
                 if self._core.all_read():

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from .._exceptions import KernelDied
 from .life import Life
+from .outage import Outage
 
 __all__ = ["Bond"]
 
@@ -19,6 +20,7 @@ class Connection(Protocol):
 
     life: Life
     lost: KernelDied | None
+    outage: Outage
 
 
 class Bond:
@@ -36,5 +38,5 @@ class Bond:
         if self._connection.lost is not None:
             return self._connection.lost
         if self._connection.life.epoch != self._epoch:
-            return KernelDied("the kernel was restarted", "restarted")
+            return self._connection.outage.restarted()
         return None

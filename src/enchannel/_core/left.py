@@ -19,8 +19,8 @@ class Left:
     """Those of one connection."""
 
     def __init__(self) -> None:
-        self._missing: dict[str, set[str]] = {}
-        self._sent_on: dict[str, ChannelName] = {}
+        # Where it was sent, and what is missing of it.
+        self._left: dict[str, tuple[ChannelName, set[str]]] = {}
 
     def add(self, flight: Flight) -> None:
         """`flight` was taken back."""
@@ -28,39 +28,36 @@ class Left:
         if not flight.idle:
             missing.add("idle")
         if missing and flight.sent:
-            msg_id = flight.request.msg_id
-            self._missing[msg_id], self._sent_on[msg_id] = missing, flight.channel
-            if len(self._missing) > MOST:
-                self._forget(next(iter(self._missing)))
-
-    def _forget(self, msg_id: str) -> None:
-        del self._missing[msg_id], self._sent_on[msg_id]
+            self._left[flight.request.msg_id] = flight.channel, missing
+            if len(self._left) > MOST:
+                del self._left[next(iter(self._left))]
 
     def clear(self) -> None:
         """The kernel was restarted: nothing more comes for any."""
-        self._missing.clear()
-        self._sent_on.clear()
+        self._left.clear()
 
     def is_answered(self, msg_id: str) -> bool:
         """Whether it is one whose reply came before its idle status."""
-        missing = self._missing.get(msg_id)
-        return missing is not None and "reply" not in missing
+        left = self._left.get(msg_id)
+        return left is not None and "reply" not in left[1]
 
     def sent_on(self, msg_id: str) -> ChannelName | None:
         """The channel that the one with this id was sent on."""
-        return self._sent_on.get(msg_id)
+        left = self._left.get(msg_id)
+        return left[0] if left is not None else None
 
     def concerns(self, message: Message) -> bool:
         """Whether `message` answers one of them."""
         parent = message.parent_id
-        missing = self._missing.get(parent)
+        left = self._left.get(parent)
         kind = message.msg_type
-        if missing is None or kind == "input_request":
+        if left is None or kind == "input_request":
             return False
+        _, missing = left
         if kind == "status" and message.content.get("execution_state") == "idle":
             missing.discard("idle")
         elif kind.endswith("_reply"):
             missing.discard("reply")
         if not missing:
-            self._forget(parent)
+            del self._left[parent]
         return True

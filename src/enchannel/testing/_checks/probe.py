@@ -273,10 +273,7 @@ class Client:
         await self.until(ended)
         await self.settle(channel)
         await self.until(whole, GRACE)
-        conversations = [
-            attrs.evolve(self.conversation(each, channel), unnamed=self._unnamed_since(each))
-            for each in sent
-        ]
+        conversations = [self._with_doubts(each, channel) for each in sent]
         self._probe.record.conversations += conversations
         return conversations
 
@@ -290,7 +287,7 @@ class Client:
         """A conversation with whatever else comes of it in a moment, where the kernel ends at it."""
         with contextlib.suppress(Failed):
             await self.until(lambda: False, GRACE)
-        return attrs.evolve(self.conversation(sent, channel), unnamed=self._unnamed_since(sent))
+        return self._with_doubts(sent, channel)
 
     def strays(self) -> list[Message]:
         """What came that nothing of this client's is the parent of."""
@@ -301,15 +298,16 @@ class Client:
             if name not in self._sent:
                 yield entry
 
-    def _unnamed_since(self, sent: Message) -> set[str]:
+    def _with_doubts(self, sent: Message, channel: ChannelName) -> Conversation:
+        """A conversation that is over, and what came meanwhile that may be of it."""
         found = set()
-        for channel, message in self._strays(self._sent[sent.msg_id][1]):
-            if channel != "iopub" and not self._is_of_the_channels(message):
+        for name, message in self._strays(self._sent[sent.msg_id][1]):
+            if name != "iopub" and not self._is_of_the_channels(message):
                 found.add(message.msg_type)
             elif message.msg_type == "status" and not message.parent_header:
                 # One with a parent may be for another client.
                 found.add(str(message.content.get("execution_state")))
-        return found
+        return attrs.evolve(self.conversation(sent, channel), unnamed=found)
 
     def conversation(self, sent: Message, channel: ChannelName = "shell") -> Conversation:
         """What came so far of a conversation."""
