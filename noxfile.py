@@ -38,12 +38,19 @@ def installed_pythons() -> list[str]:
 
 PYTHONS = installed_pythons()
 
+# What pytest has made of the tests to explain failures is kept, and costs one process its three seconds and not
+# all six.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ENTERPRISE_GATEWAY = ("jupyter_enterprise_gateway>=3.2", "ipykernel<7", "setuptools<81")
 """It pins what is old, so it has an environment of its own."""
 
 DISTRIBUTED = ("-n", str(3 * (os.cpu_count() or 2)), "--dist", "worksteal")
 """For pytest-xdist: tests that wait for processes and clocks leave more than half of each processor free; and who has got
 many slow ones hands over some: the tests without real kernels take 118 s so, and 148 otherwise."""
+
+
+WITHOUT_KERNELS = (*DISTRIBUTED, "tests", "--ignore=tests/integration")
 
 
 def group(name: str) -> list[str]:
@@ -57,14 +64,14 @@ def tests(session: nox.Session) -> None:
     Those with real kernels, which take most of the time, run on the newest Python; on the oldest only
     some that launch them on asyncio, which watches processes otherwise there. The oldest runs asyncio's
     half, and ``tests_lowest`` Trio's; the Pythons between the two differ in nothing that asyncio's would
-    show: they run Trio's. With arguments, all run on each.
+    show: they run Trio's. What no Python changes is marked ``once``. With arguments, all run on each.
     """
     session.install(EXTRAS, *group("tests"))
     launching = ["tests/integration/test_kernels.py", "-k", "asyncio and (gone or kill or exit)"]
     real = {PYTHONS[0]: launching, PYTHONS[-1]: ["tests/integration"]}.get(session.python, [])
     half = {PYTHONS[0]: "not trio", PYTHONS[-1]: ""}.get(session.python, "not asyncio")
-    without = [*DISTRIBUTED, "tests", "--ignore=tests/integration", "-k", half]
-    session.run("pytest", *(session.posargs or without))
+    marked = "" if session.python == PYTHONS[-1] else "not once"
+    session.run("pytest", *(session.posargs or [*WITHOUT_KERNELS, "-k", half, "-m", marked]))
     if real and not session.posargs:
         session.run("pytest", *DISTRIBUTED, *real, env=enterprise_gateway(session))
 
@@ -100,7 +107,7 @@ def tests_lowest(session: nox.Session) -> None:
         *PROJECT["project"]["optional-dependencies"]["server"],
     ]
     session.install(*(each.replace(">=", "==") for each in lowest))
-    session.run("pytest", *DISTRIBUTED, "tests", "--ignore=tests/integration", "-k", "not asyncio")
+    session.run("pytest", *WITHOUT_KERNELS, "-k", "not asyncio", "-m", "not once")
 
 
 @nox.session
@@ -128,7 +135,7 @@ def examples(session: nox.Session) -> None:
     """The example programs and their tests, against the installed wheel; a test kit's in both styles."""
     session.install(EXTRAS, *group("examples"))
     session.chdir("docs/examples")
-    session.run("pytest")
+    session.run("pytest", *DISTRIBUTED)
     for program in ("comm_app.py", "ported.py", "harness.py"):
         session.run("python", program)
     session.chdir("notebook_runner")

@@ -258,10 +258,14 @@ def names_needed(block: Block) -> set[str]:
     return used - made
 
 
+def needs_kernel(blocks: Sequence[Block]) -> bool:
+    return any(OF_A_KERNEL & names_needed(block) for block in blocks)
+
+
 @contextlib.asynccontextmanager
 async def kernel_for(blocks: Sequence[Block]) -> AsyncIterator[dict[str, Any]]:
     """The names ``kernel`` and ``ch`` of a fresh kernel, where one of `blocks` needs it."""
-    if not any(OF_A_KERNEL & names_needed(block) for block in blocks):
+    if not needs_kernel(blocks):
         yield {}
         return
     async with open_kernel("python3") as kernel, kernel.open_channels() as ch:

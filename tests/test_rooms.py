@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -96,16 +97,20 @@ def packages_of(module: str) -> Iterator[str]:
 
 
 MODULES = find_modules()
-IMPORTS = {
-    name: set(
-        imports_of(
-            path.read_text(encoding="utf-8"),
-            name if path.name == "__init__.py" else name.rpartition(".")[0],
-            MODULES,
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    return {
+        name: set(
+            imports_of(
+                path.read_text(encoding="utf-8"),
+                name if path.name == "__init__.py" else name.rpartition(".")[0],
+                MODULES,
+            )
         )
-    )
-    for name, path in MODULES.items()
-}
+        for name, path in MODULES.items()
+    }
 
 
 def room_of(module: str) -> str:
@@ -122,7 +127,7 @@ def test_every_module_has_a_room_and_no_room_is_empty() -> None:
 def test_nobody_imports_from_a_room_above() -> None:
     upwards = sorted(
         f"{name} imports {other}"
-        for name, imported in IMPORTS.items()
+        for name, imported in imports().items()
         for other in imported & MODULES.keys()
         if FLOORS[room_of(other)] > FLOORS[room_of(name)]
     )
@@ -130,7 +135,7 @@ def test_nobody_imports_from_a_room_above() -> None:
 
 
 def test_nobody_imports_himself_by_way_of_others() -> None:
-    inside = {name: imported & MODULES.keys() for name, imported in IMPORTS.items()}
+    inside = {name: imported & MODULES.keys() for name, imported in imports().items()}
     found = circles(inside)
     assert not found, "\n".join(found)
 
@@ -146,7 +151,7 @@ def test_neither_sockets_nor_an_event_loop_are_behind(module: str) -> None:
     assert module in MODULES
     whole = {
         name: imported.union(*map(packages_of, imported & MODULES.keys()))
-        for name, imported in IMPORTS.items()
+        for name, imported in imports().items()
         if name != PACKAGE
     }
     found = {

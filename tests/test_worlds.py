@@ -18,7 +18,7 @@ from enchannel import KernelChannels, KernelDied, NoReply, ReplyError
 from enchannel.testing import FakeComm, FakeKernel, Request, open_fake_kernel, pause, stream
 from virtual_clock import virtual_backend  # noqa: F401
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 WORLDS = 210
 

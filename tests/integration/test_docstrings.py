@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from documentation import (
     blocks_in,
     finished,
     kernel_for,
+    needs_kernel,
     run_snippet,
 )
 
@@ -45,10 +48,23 @@ def promised(block: Block) -> list[str]:
     return re.findall(r"^ *print\(.*\)(?:  |\n *)# (.+)$", block.code, re.MULTILINE)
 
 
+def cases() -> Iterator[Any]:
+    """Each name that has examples and a backend; where they need a kernel, of its own each, one of the two in turn.
+
+    The pages of the guide, which show the same with more around it, run on both.
+    """
+    backends = ("trio", "asyncio")
+    turns = cycle(backends)
+    for public, examples in EXAMPLES.items():
+        if examples:
+            for backend in [next(turns)] if needs_kernel(examples) else backends:
+                yield pytest.param(public, backend, id=f"{backend}-{public}")
+
+
 @pytest.mark.anyio
-@pytest.mark.parametrize("public", [each for each in EXAMPLES if EXAMPLES[each]], ids=str)
+@pytest.mark.parametrize(("public", "anyio_backend"), list(cases()))
 async def test_the_examples_of(
-    public: Public, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    public: Public, anyio_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     modules = ("enchannel", public.module, str(public))

@@ -37,7 +37,7 @@ from enchannel.testing import (
 )
 from virtual_clock import virtual_backend as anyio_backend  # noqa: F401
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 SAMPLES = KernelSamples(
     language="fake",

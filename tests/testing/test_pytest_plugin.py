@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 FIXTURES = """
 import pytest, sniffio_free
 from enchannel.testing import stream

@@ -75,11 +75,13 @@ async def by_nbclient(notebook: Any, allow_errors: bool = False) -> Any:
         "nbformat.write(notebook, sys.stdout)"
     )
     given = nbformat.writes(notebook).encode()
+    patience = 10
     while True:
         # It waits for ever now and then: in 4 of 25 runs of the widgets.
-        with anyio.move_on_after(30):
+        with anyio.move_on_after(patience):
             ran = await anyio.run_process([sys.executable, "-c", code], input=given)
             return nbformat.reads(ran.stdout.decode(), as_version=4)
+        patience *= 2
 
 
 @pytest.mark.parametrize(
