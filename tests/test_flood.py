@@ -19,6 +19,7 @@ from enchannel import Message, open_channels, wrap_sockets
 from enchannel._core.stream import TURN
 from enchannel._protocol.wire import Wire
 from enchannel._transports.zmq_carrier import BATCH
+from enchannel.testing import open_fake_kernel
 from helpers import arrived, numbered, take, texts
 from raw_kernel import KEY, RawKernel, message, request
 
@@ -278,3 +279,27 @@ def test_an_import_brings_what_is_used_and_no_more() -> None:
     assert "enchannel._channels" in imported
     assert [name for name in NOT_NEEDED if name in imported] == []
     assert [name for name in imported if name.startswith(LATER)] == []
+
+
+async def test_a_kernel_that_never_pauses_is_met_again() -> None:
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels(max_backlog_size=0) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def flood() -> None:
+            while True:
+                for _ in range(50):
+                    kernel.publish("stream", {"name": "stdout", "text": "x"})
+                await anyio.lowlevel.checkpoint()
+
+        tasks.start_soon(flood)
+        while ch.statistics().received["iopub"] < 5_000:
+            await anyio.sleep(0.01)
+        (client,) = kernel.clients
+        client.cut()
+        client.mend()
+        with anyio.fail_after(30):
+            await ch.request("kernel_info_request")
+        tasks.cancel_scope.cancel()

@@ -27,6 +27,7 @@ from enchannel.testing import open_fake_kernel
 from helpers import numbered, texts
 from memory_kernel import Task, start
 from raw_kernel import KEY, RawKernel, message, request
+from virtual_clock import slow_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -478,30 +479,6 @@ async def test_a_channel_that_sends_is_connected_once_at_a_time(
             await ch.shell.send(request("is_complete_request"))
         with anyio.fail_after(10):
             assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
-
-
-async def test_a_kernel_that_never_pauses_is_met_again() -> None:
-    async with (
-        open_fake_kernel() as kernel,
-        kernel.open_channels(max_backlog_size=0) as ch,
-        anyio.create_task_group() as tasks,
-    ):
-
-        async def flood() -> None:
-            while True:
-                for _ in range(50):
-                    kernel.publish("stream", {"name": "stdout", "text": "x"})
-                await anyio.lowlevel.checkpoint()
-
-        tasks.start_soon(flood)
-        while ch.statistics().received["iopub"] < 5_000:
-            await anyio.sleep(0.01)
-        (client,) = kernel.clients
-        client.cut()
-        client.mend()
-        with anyio.fail_after(30):
-            await ch.request("kernel_info_request")
-        tasks.cancel_scope.cancel()
 
 
 async def test_what_is_away_for_long_is_tried_less_often(raw_kernel: RawKernel) -> None:

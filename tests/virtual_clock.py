@@ -1,13 +1,14 @@
 """Both event loops with a clock that jumps over the time in which nobody has anything to do.
 
 For tests in memory, where nothing happens outside the event loop. A module asks for it by importing
-:func:`virtual_backend` (or :func:`frozen_backend`) as ``anyio_backend``.
+:func:`virtual_backend`, or one of the others, as ``anyio_backend``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,26 +61,37 @@ def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]
     return "asyncio", {"loop_factory": VirtualClockLoop}
 
 
-FAST = 40
-"""How many seconds go by in one."""
+class _PacedSelector(selectors.DefaultSelector):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
 
-
-class _HastySelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(None if timeout is None else timeout / FAST)
+        return super().select(None if timeout is None else timeout / self.rate)
 
 
-class FastClockLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        super().__init__(_HastySelector())
+class PacedClockLoop(asyncio.SelectorEventLoop):
+    def __init__(self, rate: float) -> None:
+        super().__init__(_PacedSelector(rate))
+        self.rate = rate
 
     def time(self) -> float:
-        return super().time() * FAST
+        return super().time() * self.rate
+
+
+def _paced(library: str, rate: float) -> tuple[str, dict[str, Any]]:
+    if library == "trio":
+        return "trio", {"clock": trio.testing.MockClock(rate=rate)}
+    return "asyncio", {"loop_factory": partial(PacedClockLoop, rate)}
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
 def fast_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """With a clock on which time goes by faster: for what takes its time over sockets."""
-    if request.param == "trio":
-        return "trio", {"clock": trio.testing.MockClock(rate=FAST)}
-    return "asyncio", {"loop_factory": FastClockLoop}
+    """With a clock on which 40 s go by in one: for what takes its time over sockets."""
+    return _paced(request.param, 40)
+
+
+@pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
+def slow_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """With a clock on which one second goes by in four: what a deadline must not end, no loaded machine ends either."""
+    return _paced(request.param, 0.25)
