@@ -41,8 +41,6 @@ from enchannel import (
     open_channels,
     open_server,
 )
-from enchannel._conversations import replies
-from enchannel._kernels import server_kernel
 from enchannel._kernels.rest import Rest
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
@@ -62,6 +60,7 @@ from enchannel.testing import (
 )
 from raw_kernel import message
 from server_proxy import server_proxy
+from virtual_clock import jumping_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -434,37 +433,6 @@ async def away(ch: KernelChannels) -> None:
     with anyio.fail_after(20):
         while not ch._core.outage.lost:
             await ch._core.changed.wait()
-
-
-@pytest.mark.parametrize("way", ["refuses", "hangs", "forgets"])
-async def test_an_interrupt_that_a_server_cannot_do_is_no_reply(
-    way: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who interrupts over the channels knows nothing of servers."""
-    monkeypatch.setattr("enchannel._kernels.server_kernel.INTERRUPT_REPLY", 0.2)
-    async with opened() as (fake, _, kernel, ch):
-        if way == "refuses":
-            fake.refuse(500, {"message": "busy"}, times=2)
-        elif way == "hangs":
-            fake.hangs = "/interrupt"
-        else:
-            fake.forget(kernel.id)
-            with pytest.raises(KernelDied, match="is gone"):
-                await ch.interrupt()
-            return
-        said = "refuses .busy" if way == "refuses" else "has not answered within 0.2 s"
-        with anyio.fail_after(5), pytest.raises(NoReply, match=said) as caught:
-            await ch.interrupt()
-        assert isinstance(caught.value.__cause__, ServerError)
-        if way == "refuses":
-            with pytest.raises(ServerError, match="busy"):
-                await kernel.interrupt()
-        fake.resume()
-        assert (await ch.run("6 * 7")).status == "ok"
-
-
-def test_an_interrupt_through_a_server_takes_no_longer_than_any_other() -> None:
-    assert server_kernel.INTERRUPT_REPLY == replies.INTERRUPT_REPLY == 5
 
 
 @pytest.mark.parametrize("is_away_before", [False, True])

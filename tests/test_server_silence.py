@@ -1,36 +1,35 @@
-"""Servers and kernels that fall silent, on a clock on which time goes by faster."""
+"""Servers and kernels that fall silent, on a clock that jumps over the silence."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
 
-from enchannel import KernelChannels, KernelDied, NoReply, Server, ServerKernel, open_server
+from enchannel import (
+    KernelChannels,
+    KernelDied,
+    NoReply,
+    ServerError,
+    ServerKernel,
+    open_server,
+)
 from enchannel.testing import FakeKernel, FakeServer, open_fake_server, result, stream
-from virtual_clock import fast_backend  # noqa: F401
+from virtual_clock import jumping_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
-
-
-def patient(url: str) -> AbstractAsyncContextManager[Server]:
-    """Ten seconds, which the server has otherwise, are a quarter of one on this clock."""
-    return open_server(url, connect_timeout=600)
 
 
 @asynccontextmanager
 async def opened(
     prepare: Callable[[FakeKernel], object] = lambda _: None,
 ) -> AsyncIterator[tuple[FakeServer, ServerKernel, KernelChannels]]:
-    async with open_fake_server() as fake, patient(fake.url) as server:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
         fake.on_start(prepare)
-        async with (
-            server.open_kernel(startup_timeout=600) as kernel,
-            kernel.open_channels(connect_timeout=600) as ch,
-        ):
+        async with server.open_kernel() as kernel, kernel.open_channels() as ch:
             yield fake, kernel, ch
 
 
@@ -256,7 +255,7 @@ async def test_what_was_answered_is_not_on_its_way() -> None:
 
 async def test_what_others_say_is_no_answer_of_ours() -> None:
     """A server that has lost the way of what we send, and goes on to hand out what the kernel publishes."""
-    async with open_fake_server() as fake, patient(fake.url) as server:
+    async with open_fake_server() as fake, open_server(fake.url) as server:
         fake.on_start(scripted)
         async with (
             server.open_kernel() as kernel,
@@ -279,3 +278,27 @@ async def test_what_others_say_is_no_answer_of_ours() -> None:
                         await ch.run("6 * 7")
                     assert (await ch.run("6 * 7")).status == "ok"
                 tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("way", ["refuses", "hangs", "forgets"])
+async def test_an_interrupt_that_a_server_cannot_do_is_no_reply(way: str) -> None:
+    """Who interrupts over the channels knows nothing of servers."""
+    async with opened(scripted) as (fake, kernel, ch):
+        if way == "refuses":
+            fake.refuse(500, {"message": "busy"}, times=2)
+        elif way == "hangs":
+            fake.hangs = "/interrupt"
+        else:
+            fake.forget(kernel.id)
+            with pytest.raises(KernelDied, match="is gone"):
+                await ch.interrupt()
+            return
+        said = "refuses .busy" if way == "refuses" else "has not answered within 5 s"
+        with anyio.fail_after(6), pytest.raises(NoReply, match=said) as caught:
+            await ch.interrupt()
+        assert isinstance(caught.value.__cause__, ServerError)
+        if way == "refuses":
+            with pytest.raises(ServerError, match="busy"):
+                await kernel.interrupt()
+        fake.resume()
+        assert (await ch.run("6 * 7")).status == "ok"

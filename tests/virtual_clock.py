@@ -1,6 +1,6 @@
-"""Both event loops with a clock that jumps over the time in which nobody has anything to do.
+"""Both event loops with a clock that jumps over the time in which nobody has anything to do, and with others.
 
-For tests in memory, where nothing happens outside the event loop. A module asks for it by importing
+So a test takes no time for what takes its time, and no loaded machine ends what a deadline must not end. A module asks for it by importing
 :func:`virtual_backend`, or one of the others, as ``anyio_backend``.
 """
 
@@ -16,14 +16,18 @@ import trio.testing
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Does not wait until something is due, but has the clock say that it is."""
+    """Does not wait until something is due, but for some real seconds, and has the clock say that it is."""
 
     loop: VirtualClockLoop
+
+    def __init__(self, real: float) -> None:
+        super().__init__()
+        self.real = real
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        ready = super().select(0)
+        ready = super().select(self.real)
         if not ready:
             self.loop.now += timeout
         return ready
@@ -32,8 +36,8 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualClockLoop(asyncio.SelectorEventLoop):
     now: float = 0.0
 
-    def __init__(self) -> None:
-        selector = _JumpingSelector()
+    def __init__(self, real: float = 0.0) -> None:
+        selector = _JumpingSelector(real)
         selector.loop = self
         super().__init__(selector)
 
@@ -46,9 +50,22 @@ class FrozenClockLoop(asyncio.SelectorEventLoop):
         return 0.0
 
 
+class _SlowSelector(selectors.DefaultSelector):
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(None if timeout is None else timeout * SLOW)
+
+
+class SlowClockLoop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__(_SlowSelector())
+
+    def time(self) -> float:
+        return super().time() / SLOW
+
+
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
 def frozen_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """With a clock that stands still: what happens at all happens at once. For tests over sockets as well."""
+    """The clock stands still: what happens at all happens at once. For tests over sockets as well."""
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock()}
     return "asyncio", {"loop_factory": FrozenClockLoop}
@@ -56,42 +73,31 @@ def frozen_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
 def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """For tests in memory, where nothing happens outside the event loop."""
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualClockLoop}
 
 
-class _PacedSelector(selectors.DefaultSelector):
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(None if timeout is None else timeout / self.rate)
-
-
-class PacedClockLoop(asyncio.SelectorEventLoop):
-    def __init__(self, rate: float) -> None:
-        super().__init__(_PacedSelector(rate))
-        self.rate = rate
-
-    def time(self) -> float:
-        return super().time() * self.rate
-
-
-def _paced(library: str, rate: float) -> tuple[str, dict[str, Any]]:
-    if library == "trio":
-        return "trio", {"clock": trio.testing.MockClock(rate=rate)}
-    return "asyncio", {"loop_factory": partial(PacedClockLoop, rate)}
+QUIET = 0.005
+"""Real seconds without anything to do behind which nothing is on its way between two sockets of one program."""
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
-def fast_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """With a clock on which 40 s go by in one: for what takes its time over sockets."""
-    return _paced(request.param, 40)
+def jumping_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The same for tests whose both ends of each socket are in one event loop."""
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=QUIET)}
+    return "asyncio", {"loop_factory": partial(VirtualClockLoop, QUIET)}
+
+
+SLOW = 4
+"""How many seconds go by in one."""
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
 def slow_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """With a clock on which one second goes by in four: what a deadline must not end, no loaded machine ends either."""
-    return _paced(request.param, 0.25)
+    """The clock goes slower: for what must be done in time, whatever machine does it."""
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(rate=1 / SLOW)}
+    return "asyncio", {"loop_factory": SlowClockLoop}

@@ -11,6 +11,7 @@ import anyio
 
 from .._exceptions import LocalProtocolError
 from .._groups import unwrapping_task_group
+from .._protocol.arguments import check_seconds
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
 from .._transports.base import ConnectionEvent, Transport
@@ -25,26 +26,24 @@ Events: TypeAlias = "list[tuple[ConnectionEvent, Sequence[ChannelName], str]]"
 
 LOSSES = (ConnectionEvent.DISCONNECTED, ConnectionEvent.GONE)
 
-PATIENCE = 30.0
-"""Seconds after which a wait that nothing ends is a failure."""
-
 MOST = 200
 """Messages that one call may take, so that others get their turn."""
 
 
-async def check_transport(make: Make) -> None:
+async def check_transport(make: Make, *, patience: float = 30.0) -> None:
     """Checks that a transport keeps the rules of :class:`enchannel.Transport`.
 
-    Each check gets a fresh pair of ends, and half a minute for what it waits for. Cancelled, it
-    leaves them.
+    Each check gets a fresh pair of ends. Cancelled, it leaves them.
 
     Args:
         make: Makes an async context manager of the transport under test and of the
             :class:`KernelEnd` that it is connected to.
+        patience: Seconds that each check may take.
 
     Raises:
         AssertionError: It breaks a rule; the traceback names the check.
         TimeoutError: Something did not end that must.
+        LocalProtocolError: `patience` is no time that a check may take.
 
     Example:
         .. code-block:: python
@@ -57,6 +56,7 @@ async def check_transport(make: Make) -> None:
 
             await check_transport(make)
     """
+    check_seconds("patience", patience)
     checks: Sequence[Callable[[Transport, KernelEnd, Events], Awaitable[None]]] = (
         check_sending,
         check_receiving,
@@ -67,11 +67,11 @@ async def check_transport(make: Make) -> None:
         check_loss,
     )
     for check in checks:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(patience):
             async with make() as (transport, end), _followed(transport) as events:
                 await check(transport, end, events)
     for check_end in (check_abandoning, check_closing):
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(patience):
             async with make() as (transport, _):
                 await check_end(transport)
 
