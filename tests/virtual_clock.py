@@ -1,7 +1,7 @@
 """Both event loops with a clock that jumps over the time in which nobody has anything to do, and with others.
 
-So a test takes no time for what takes its time, and no loaded machine ends what a deadline must not end. A module asks for it by importing
-:func:`virtual_backend`, or one of the others, as ``anyio_backend``.
+So a test takes no time for what takes its time, and no loaded machine ends what a deadline must not end. A module asks
+for one by importing its fixture.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from typing import Any
 import pytest
 import trio.testing
 
+QUIET = 0.005
+"""Real seconds without anything to do behind which nothing is on its way between two sockets of one program."""
+
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """Does not wait until something is due, but for some real seconds, and has the clock say that it is."""
+    """Does not wait until something is due, but for some real seconds, and has the clock say that it is.
+
+    What a thread is at is waited for.
+    """
 
     loop: VirtualClockLoop
 
@@ -27,14 +33,16 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        ready = super().select(self.real)
-        if not ready:
+        ready = super().select(QUIET if self.loop.threads else self.real)
+        if not (ready or self.loop.threads):
             self.loop.now += timeout
         return ready
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
     now: float = 0.0
+    threads: int = 0
+    """How many do something for it."""
 
     def __init__(self, real: float = 0.0) -> None:
         selector = _JumpingSelector(real)
@@ -43,6 +51,19 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+        future = super().run_in_executor(*args)
+        self.threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: object) -> None:
+        self.threads -= 1
+
+    async def shutdown_default_executor(self, *_: Any) -> None:
+        # Python 3.12 and later give it 300 seconds, and a thread takes a moment to end.
+        await super().shutdown_default_executor()
 
 
 class FrozenClockLoop(asyncio.SelectorEventLoop):
@@ -77,10 +98,6 @@ def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": VirtualClockLoop}
-
-
-QUIET = 0.005
-"""Real seconds without anything to do behind which nothing is on its way between two sockets of one program."""
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
