@@ -13,6 +13,7 @@ from enchannel import KernelDied
 from enchannel._core.heartbeat import Heartbeat
 from helpers import beating
 from raw_kernel import RawKernel, message
+from virtual_clock import slow_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
