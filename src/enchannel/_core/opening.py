@@ -18,8 +18,8 @@ What leaves the block:
   ``__cause__`` as they were. A group that the body raised stays what it is.
 * Nothing of ours: readers record their error and the streams raise it; closing logs its own.
 
-On the way out what the blocks inside have still to say is waited for. Then the streams end first, then the tasks, then the sockets. Closing is shielded from
-cancellation and bounded by :data:`CLOSE_DEADLINE`.
+On the way out what the blocks inside have still to say is waited for. Then the streams end, then the tasks, then
+the sockets. Closing is shielded from cancellation and bounded by :data:`CLOSE_DEADLINE`.
 """
 
 from __future__ import annotations

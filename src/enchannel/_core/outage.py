@@ -6,8 +6,8 @@ The rules:
   iopub is proven live once more. A channel may go while that is done for the loss of another.
 * The kernel is the same one where some channel held, or where it says the session that it had. One that says none
   and lost every channel counts as restarted: a request that waits for ever would be worse.
-* Two deadlines: what is in flight is told :data:`OVERDUE` behind its beginning, streams and senders when the connection has not
-  been there for ``reconnect_timeout``. A restart of our own has neither.
+* Two deadlines: what is in flight is told :data:`OVERDUE` behind its beginning, streams and senders when the connection
+  has not been there for ``reconnect_timeout``. A restart of our own has neither.
 * Where somebody in between keeps what the kernel says meanwhile, the connection that comes back leads to the same
   kernel, and only the second deadline counts; it is :data:`LED` at the least while that somebody restarts the kernel.
 """
@@ -27,7 +27,6 @@ __all__ = ["OVERDUE", "Outage"]
 
 OVERDUE = 0.8
 """Seconds that what is in flight may be left in doubt whether its kernel is still there."""
-
 
 LED = 60.0
 """Seconds that a kernel may take to be there which somebody in between restarts."""
