@@ -41,6 +41,8 @@ from enchannel import (
     open_channels,
     open_server,
 )
+from enchannel._conversations import replies
+from enchannel._kernels import server_kernel
 from enchannel._kernels.rest import Rest
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
@@ -433,6 +435,34 @@ async def away(ch: KernelChannels) -> None:
     with anyio.fail_after(20):
         while not ch._core.outage.lost:
             await ch._core.changed.wait()
+
+
+@pytest.mark.parametrize("way", ["refuses", "hangs", "forgets"])
+async def test_an_interrupt_that_a_server_cannot_do_is_no_reply(way: str) -> None:
+    """Who interrupts over the channels knows nothing of servers."""
+    async with opened() as (fake, _, kernel, ch):
+        if way == "refuses":
+            fake.refuse(500, {"message": "busy"}, times=2)
+        elif way == "hangs":
+            fake.hangs = "/interrupt"
+        else:
+            fake.forget(kernel.id)
+            with pytest.raises(KernelDied, match="is gone"):
+                await ch.interrupt()
+            return
+        said = "refuses .busy" if way == "refuses" else "has not answered within 5 s"
+        with anyio.fail_after(6), pytest.raises(NoReply, match=said) as caught:
+            await ch.interrupt()
+        assert isinstance(caught.value.__cause__, ServerError)
+        if way == "refuses":
+            with pytest.raises(ServerError, match="busy"):
+                await kernel.interrupt()
+        fake.resume()
+        assert (await ch.run("6 * 7")).status == "ok"
+
+
+def test_an_interrupt_through_a_server_takes_no_longer_than_any_other() -> None:
+    assert server_kernel.INTERRUPT_REPLY == replies.INTERRUPT_REPLY == 5
 
 
 @pytest.mark.parametrize("is_away_before", [False, True])

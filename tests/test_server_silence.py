@@ -9,14 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import (
-    KernelChannels,
-    KernelDied,
-    NoReply,
-    ServerError,
-    ServerKernel,
-    open_server,
-)
+from enchannel import KernelChannels, KernelDied, NoReply, ServerKernel, open_server
 from enchannel.testing import FakeKernel, FakeServer, open_fake_server, result, stream
 from virtual_clock import jumping_backend  # noqa: F401
 
@@ -278,27 +271,3 @@ async def test_what_others_say_is_no_answer_of_ours() -> None:
                         await ch.run("6 * 7")
                     assert (await ch.run("6 * 7")).status == "ok"
                 tasks.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("way", ["refuses", "hangs", "forgets"])
-async def test_an_interrupt_that_a_server_cannot_do_is_no_reply(way: str) -> None:
-    """Who interrupts over the channels knows nothing of servers."""
-    async with opened(scripted) as (fake, kernel, ch):
-        if way == "refuses":
-            fake.refuse(500, {"message": "busy"}, times=2)
-        elif way == "hangs":
-            fake.hangs = "/interrupt"
-        else:
-            fake.forget(kernel.id)
-            with pytest.raises(KernelDied, match="is gone"):
-                await ch.interrupt()
-            return
-        said = "refuses .busy" if way == "refuses" else "has not answered within 5 s"
-        with anyio.fail_after(6), pytest.raises(NoReply, match=said) as caught:
-            await ch.interrupt()
-        assert isinstance(caught.value.__cause__, ServerError)
-        if way == "refuses":
-            with pytest.raises(ServerError, match="busy"):
-                await kernel.interrupt()
-        fake.resume()
-        assert (await ch.run("6 * 7")).status == "ok"

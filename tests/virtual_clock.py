@@ -17,6 +17,9 @@ import trio.testing
 QUIET = 0.005
 """Real seconds without anything to do behind which nothing is on its way between two sockets of one program."""
 
+SLOW = 4
+"""Real seconds in which one goes by."""
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Does not wait until something is due, but for some real seconds, and has the clock say that it is.
@@ -102,14 +105,10 @@ def virtual_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")
 def jumping_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The same for tests whose both ends of each socket are in one event loop."""
+    """For tests over sockets whose two ends are in one event loop."""
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=QUIET)}
     return "asyncio", {"loop_factory": partial(VirtualClockLoop, QUIET)}
-
-
-SLOW = 4
-"""How many seconds go by in one."""
 
 
 @pytest.fixture(params=["trio", "asyncio"], name="anyio_backend")

@@ -1,4 +1,4 @@
-"""Ways to break a rule of transports, each of which some check must find."""
+"""The check of transports: ours keep every rule, and whoever breaks one is found out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,39 @@ import pytest
 
 from enchannel import EnchannelError, LocalProtocolError, Transport
 from enchannel.testing import KernelEnd, check_transport, memory_transport_pair
+from enchannel.testing._sockets import ZmqKernelEnd
 
 pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def memory(key: bytes = b"key") -> AsyncIterator[tuple[Transport, KernelEnd]]:
+    yield memory_transport_pair(key)
+
+
+def sockets(transport: str) -> Any:
+    @asynccontextmanager
+    async def make() -> AsyncIterator[tuple[Transport, KernelEnd]]:
+        end = ZmqKernelEnd(transport, b"key")
+        await end.appear()
+        client = end.connect(b"identity", (b"",))
+        try:
+            yield client, end
+        finally:
+            await client.aclose()
+            await end.aclose()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "make", [memory, sockets("tcp"), sockets("ipc")], ids=["memory", "tcp", "ipc"]
+)
+async def test_every_transport_keeps_the_rules(make: Any) -> None:
+    await check_transport(make)
+
+
+# Ways to break a rule, each of which some check must find.
 
 
 def receives_twice(transport: Any) -> None:

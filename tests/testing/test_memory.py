@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,18 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from enchannel import LocalProtocolError, Message, Transport, open_channels
+from enchannel import LocalProtocolError, Message, open_channels
 from enchannel.testing import (
     FakeKernel,
-    KernelEnd,
     Pipe,
-    check_transport,
     memory_transport_pair,
     open_fake_kernel,
     pause,
     stream,
 )
-from enchannel.testing._sockets import ZmqKernelEnd
 
 
 def message(number: int) -> Message:
@@ -38,34 +33,6 @@ def test_messages_are_lost_by_number(count: Any) -> None:
     for fault in (Pipe().drop, Pipe().duplicate):
         with pytest.raises(LocalProtocolError, match="count is a number of messages, 0 or more"):
             fault(count)
-
-
-@asynccontextmanager
-async def memory(key: bytes = b"key") -> AsyncIterator[tuple[Transport, KernelEnd]]:
-    yield memory_transport_pair(key)
-
-
-def sockets(transport: str) -> Any:
-    @asynccontextmanager
-    async def make() -> AsyncIterator[tuple[Transport, KernelEnd]]:
-        end = ZmqKernelEnd(transport, b"key")
-        await end.appear()
-        client = end.connect(b"identity", (b"",))
-        try:
-            yield client, end
-        finally:
-            await client.aclose()
-            await end.aclose()
-
-    return make
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(
-    "make", [memory, sockets("tcp"), sockets("ipc")], ids=["memory", "tcp", "ipc"]
-)
-async def test_every_transport_keeps_the_rules(make: Any) -> None:
-    await check_transport(make)
 
 
 @pytest.mark.anyio
