@@ -21,6 +21,7 @@ from enchannel._transports.zmq_link import Link
 from enchannel._transports.zmq_open import connect_endpoints, connect_zmq
 from helpers import numbered
 from raw_kernel import RawKernel, message, request
+from virtual_clock import slow_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
 
@@ -199,8 +200,8 @@ async def test_where_all_is_refused_the_block_is_not_entered(key: str) -> None:
 
             tasks.start_soon(publish)
             with pytest.raises(KernelConnectError, match=said):
-                async with raw_kernel.open(connect_timeout=2):
-                    pytest.fail("the block was entered")
+                async with raw_kernel.open(connect_timeout=2) as ch:
+                    pytest.fail(f"the block was entered: {ch.statistics()}")
             tasks.cancel_scope.cancel()
 
 

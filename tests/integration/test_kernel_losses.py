@@ -11,7 +11,7 @@ from enchannel import KernelChannels, open_kernel, open_kernel_channels
 
 pytestmark = pytest.mark.anyio
 
-COUNT, FEW = 20_000, 20
+COUNT, FEW = 4_000, 20
 
 CELLS = (
     "for number in range(50): print(number, flush=True)",
@@ -20,7 +20,7 @@ CELLS = (
     "import threading\nthread = threading.Thread(target=lambda: print(1)); thread.start(); thread.join(); 1",
     "print(input())",
 )
-FLOOD = f"from IPython.display import display\nfor number in range({COUNT}): display('x' * 1000)"
+FLOOD = f"from IPython.display import display\nfor number in range({COUNT}): display('x' * 10_000)"
 
 
 async def test_what_the_kernels_publisher_drops_is_told_to_the_message() -> None:
@@ -30,7 +30,7 @@ async def test_what_the_kernels_publisher_drops_is_told_to_the_message() -> None
     ):
         lost = seconds = 0
         while not lost:
-            seconds += 4
+            seconds += 2
             async with ch.execute(FLOOD) as execution:
                 # The event loop is held: nobody reads, and the kernel drops what the network does not hold.
                 time.sleep(seconds)
