@@ -41,6 +41,23 @@ async def test_what_has_run_has_its_reply_and_its_outputs() -> None:
         assert done.text == "so it is\n42\n"
 
 
+async def test_what_was_refused_meanwhile_is_told() -> None:
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.send_malformed("iopub")
+        while not ch.statistics().dropped:
+            await anyio.sleep(0.001)
+        async with ch.execute("1") as execution:
+            assert execution.refused == 0
+            kernel.send_malformed("iopub")
+            kernel.send_bad_signature("iopub")
+            await execution.wait()
+            assert execution.refused == 2
+        kernel.send_malformed("iopub")
+        done = await ch.run("3")
+        assert (done.refused, execution.refused) == (1, 2)
+        assert sum(ch.statistics().dropped.values()) == 4
+
+
 async def test_its_text_is_what_a_terminal_would_show() -> None:
     async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
         kernel.script(

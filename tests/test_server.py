@@ -1148,7 +1148,7 @@ async def test_a_message_that_is_too_large_is_dropped_alone(v1: bool) -> None:
     async with opened(v1=v1, max_message_size=50_000) as (fake, _, kernel, ch):
         fake.kernels[kernel.id].script("x", stream("x" * 100_000), stream("small"))
         done = await ch.run("x")
-        assert text_of(done.outputs) == "small"
+        assert (text_of(done.outputs), done.refused) == ("small", 1)
         assert ch.statistics().dropped == {"MessageTooLarge": 1}
 
 

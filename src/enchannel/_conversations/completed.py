@@ -34,6 +34,7 @@ class CompletedExecution:
         outputs: The outputs in nbformat's shape, as a notebook shows them. While somebody holds
             them, a display of theirs that another execution updates is updated here.
         missed: How many of its messages the kernel lost; see :attr:`Execution.missed`.
+        refused: How many arrivals were refused meanwhile; see :attr:`Execution.refused`.
         timings: When it was where.
 
     Example:
@@ -49,6 +50,7 @@ class CompletedExecution:
     reply: Message
     outputs: list[dict[str, Any]] = attrs.field(repr=lambda outputs: f"{len(outputs)} of them")
     missed: int | None
+    refused: int
     timings: Timings = attrs.field(repr=False)
 
     @property
@@ -83,7 +85,12 @@ async def run_code(
     async with block as execution:
         reply = await execution.wait()
     done = CompletedExecution(
-        execution.request, reply, execution.outputs, execution.missed, execution.timings
+        execution.request,
+        reply,
+        execution.outputs,
+        execution.missed,
+        execution.refused,
+        execution.timings,
     )
     if check and not is_success(reply):
         raise ReplyError(reply.content, code, done.outputs)

@@ -106,6 +106,7 @@ class _Run(Code):
         self._core = conversations.core
         self._on_input = on_input
         self.numbers: Numbers = conversations.losses.follow(request.msg_id)
+        self._refused: int | None = None
         self._held = conversations.core.bound.hold(_PUBLISHED, told=False) if streamed else None
         self._messages = _Messages(self, self._held)
         self._stream = Stream(self._messages)
@@ -146,8 +147,15 @@ class _Run(Code):
         """See :attr:`Execution.dropped`."""
         return self._held.dropped if self._held is not None else 0
 
+    @property
+    def refused(self) -> int:
+        """See :attr:`Execution.refused`."""
+        now = self._core.refused if self._refused is None else self._refused
+        return now - self.dropped_before
+
     def close(self) -> None:
         """Its block is left."""
+        self._refused = self._core.refused
         self._messages.end(left=True)
         self.leave()
 
@@ -266,6 +274,14 @@ class Execution:
     def dropped(self) -> int:
         """How many of its messages went beyond ``max_buffer_size``; :attr:`outputs` has them."""
         return self._run.dropped
+
+    @property
+    def refused(self) -> int:
+        """How many arrivals were refused from its sending to the end of its block: too large, or no message.
+
+        Nobody knows whose they were. :attr:`ChannelStatistics.dropped` says what was wrong with them.
+        """
+        return self._run.refused
 
     @property
     def missed(self) -> int | None:
