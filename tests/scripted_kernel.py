@@ -94,6 +94,10 @@ class ScriptedKernel:
             for socket in self.sockets.values():
                 socket.close()
             zmq.Context.instance().term()
+            if self.options.leaves_for:
+                # As Python has it while it ends.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                time.sleep(self.options.leaves_for)
             sys.exit(0)
 
     def answer(self, request: Message) -> dict[str, Any] | None:
@@ -142,6 +146,9 @@ def main() -> None:
     parser.add_argument("--exits", type=int)
     parser.add_argument("--mute", action="store_true", help="binds, and answers nothing")
     parser.add_argument("--ignore", action="append", default=[])
+    parser.add_argument(
+        "--leaves-for", type=float, help="seconds that it takes to exit when it is asked to"
+    )
     parser.add_argument("--note", type=Path, help="where to append the process id of each start")
     options = parser.parse_args()
     # Whatever we inherit: who starts us may have been started in the background by a shell, and be deaf to SIGINT.

@@ -120,6 +120,13 @@ async def test_it_ends_as_softly_as_it_lets_itself_be(ignored: list[str], return
     assert time.monotonic() - begun < 10, "the bound that open_kernel gives"
 
 
+async def test_who_is_on_the_way_out_is_not_interrupted() -> None:
+    """It may be saving something, and a process of Python that ends dies of the signal."""
+    async with opened("--leaves-for", "1.3") as (kernel, _):
+        pass
+    assert kernel.returncode == 0
+
+
 async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None:
     pids = []
     with pytest.raises(ZeroDivisionError):

@@ -54,6 +54,24 @@ async def test_a_dead_kernel_is_dead_and_no_more() -> None:
         assert [status async for status in ch.statuses()] == ["dead"]
 
 
+async def test_that_of_another_kernel_is_another_one_though_it_is_the_same_word() -> None:
+    """All that the next kernel says may arrive at once, and whoever follows sees none of what was in between."""
+    async with conversation() as (ch, kernel, _):
+        statuses = ch.statuses()
+        request = message("execute_request")
+        seen = []
+        for session in ("first", "second"):
+            for state in ("busy", "idle"):
+                said = message("status", request, execution_state=state)
+                said.header["session"] = session
+                kernel.end.publish(said)
+            with anyio.fail_after(20):
+                while not ch._core.all_read():
+                    await anyio.sleep(0.001)
+                seen.append((await anext(statuses), ch.statistics().restarts))
+        assert seen == [("idle", 0), ("idle", 1)]
+
+
 async def test_whoever_has_seen_enough_leaves_nothing_behind() -> None:
     async with conversation() as (ch, _, _tasks):
         async for status in ch.statuses():

@@ -247,7 +247,8 @@ class KernelChannels:
         """The status as it is now, and then each other one, as an async iterator.
 
         It ends behind ``"dead"``, or when the block of the channels is left. What came and went while nobody asked for the
-        next one is passed over. Cancellation changes nothing.
+        next one is passed over, but for a restart: the status of another kernel is another one. Cancellation changes
+        nothing.
         """
         return StatusChanges(self._core)
 

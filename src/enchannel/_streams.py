@@ -171,6 +171,7 @@ class StatusChanges(AsyncIterator[KernelStatus]):
     def __init__(self, core: Core) -> None:
         self._core = core
         self._said: KernelStatus | None = None
+        self._epoch = core.life.epoch
 
     def __aiter__(self) -> Self:
         return self
@@ -178,9 +179,10 @@ class StatusChanges(AsyncIterator[KernelStatus]):
     async def __anext__(self) -> KernelStatus:
         await checkpoint()
         while self._core.life.state is not State.LEFT and self._said != "dead":
-            status = status_of(self._core)
-            if status != self._said:
-                self._said = status
+            status, epoch = status_of(self._core), self._core.life.epoch
+            # All that the next kernel says may have arrived at once.
+            if status != self._said or epoch != self._epoch:
+                self._said, self._epoch = status, epoch
                 return status
             await self._core.changed.wait()
         raise StopAsyncIteration

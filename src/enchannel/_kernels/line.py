@@ -15,6 +15,7 @@ import anyio
 from .. import messages
 from .._core.core import Core
 from .._core.exits import end_of_kernel
+from .._core.idle import wait_idle
 from .._core.proof import prove_answering
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
@@ -106,6 +107,15 @@ class Line:
         if self._core is None:
             raise anyio.ClosedResourceError("the kernel was stopped")
         await self._core.request("control", self._core.prepare(request))
+
+    async def wait_done(self) -> None:
+        """Waits until the kernel is done with the code that it was given, or is lost; never raises."""
+        if self._core is None:
+            return
+        with contextlib.suppress(EnchannelError, anyio.ClosedResourceError):
+            # It takes its clients in turns: behind our first question comes what waits of another.
+            for _ in range(2):
+                await wait_idle(self._core)
 
     async def ask_to_shut_down(self, *, restart: bool, interrupt: bool) -> None:
         """Asks the kernel to exit; never raises.

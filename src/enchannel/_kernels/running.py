@@ -35,8 +35,9 @@ __all__ = ["Running"]
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
 """Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
 
-INTERRUPT_AGAIN = 1.0
-"""Seconds after which a kernel that is being stopped, and still runs, is interrupted once more."""
+INTERRUPTS, INTERRUPT_DEADLINE = 2, 1.0
+"""How often a kernel that is being stopped is interrupted before it is asked to exit all the same, and seconds that it has
+each time to be done. On ipykernel a signal that comes between two cells is lost."""
 
 ADDRESSES = 5
 """Addresses to try, one after the other, where they turn out to be taken."""
@@ -276,19 +277,19 @@ class Running:
         await process.aclose()
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
-        # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
         async with unwrapping_task_group() as tasks:
-            if self._spec.interrupt_mode == "signal":
-                self.interrupt()
-                tasks.start_soon(self._interrupt_again)
-            by_message = self._spec.interrupt_mode == "message"
-            tasks.start_soon(
-                partial(self.line.ask_to_shut_down, restart=restart, interrupt=by_message)
-            )
+            tasks.start_soon(partial(self._ask_to_exit, restart=restart))
             await process.wait()
             tasks.cancel_scope.cancel()
 
-    async def _interrupt_again(self) -> None:
-        # A signal between two cells is lost on ipykernel, and the next cell would be waited for.
-        await anyio.sleep(INTERRUPT_AGAIN)
-        self.interrupt()
+    @uncut
+    async def _ask_to_exit(self, *, restart: bool) -> None:
+        # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
+        by_message = self._spec.interrupt_mode == "message"
+        # Not behind that: a signal hits who is on the way out as well, where it may be saving something.
+        for _ in range(0 if by_message else INTERRUPTS):
+            self.interrupt()
+            with anyio.move_on_after(INTERRUPT_DEADLINE):
+                await self.line.wait_done()
+                break
+        await self.line.ask_to_shut_down(restart=restart, interrupt=by_message)
