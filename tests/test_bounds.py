@@ -20,6 +20,7 @@ from enchannel import (
     wrap_sockets,
 )
 from enchannel._conversations.sessions import DebugSession, _Block, _Debugger, _Events
+from enchannel._core.bound import STALLED
 from enchannel._core.stream import Stream
 from enchannel.testing import open_fake_kernel
 from memory_kernel import Kernel, conversation, start
@@ -209,6 +210,24 @@ async def test_a_slow_reader_holds_up_others_and_loses_nothing() -> None:
             assert len(seen) > FLOOD - 2 * SIZE
         await anyio.sleep(100)
         assert seen == [*range(FLOOD), None]
+
+
+async def test_where_nobody_waits_for_an_answer_any_more_a_slow_reader_loses_nothing() -> None:
+    """Though the block of what was answered is open, which keeps its outputs up to date."""
+    async with open_fake_kernel() as kernel, kernel.open_channels(max_buffer_size=5) as ch:
+        async with ch.execute("1") as execution, ch.subscribe("iopub") as stream:
+            await execution.wait()
+            for number in range(20):
+                kernel.publish("stream", {"name": "stdout", "text": str(number)})
+            seen = []
+            while len(seen) < 20:
+                with anyio.fail_after(60):
+                    _, msg = await stream.receive()
+                if msg.msg_type == "stream":
+                    seen.append(int(msg.content["text"]))
+                    await anyio.sleep(STALLED + 3)
+            assert seen == list(range(20))
+        assert ch.statistics().buffer_dropped == 0
 
 
 async def test_a_reply_needs_no_room_on_iopub() -> None:

@@ -300,6 +300,64 @@ async def test_however_many_wait_and_how_shortly_the_kernel_is_asked_once(waiter
             assert never_asked(kernel)
 
 
+async def waiting_on_shell(kernel: Kernel) -> list[tuple[bytes, Message]]:
+    asked = []
+    with anyio.move_on_after(0.1):
+        while True:
+            asked.append(await kernel.end.receive("shell"))
+    return asked
+
+
+def questions_among(asked: list[tuple[bytes, Message]]) -> int:
+    return sum(each.msg_type == "kernel_info_request" for _, each in asked)
+
+
+async def test_a_kernel_that_is_busy_for_long_finds_no_heap_of_questions() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = start(tasks, ch.wait_idle)
+        for _ in range(500):
+            with anyio.move_on_after(2):
+                await ch.request("complete_request", {"code": "x", "cursor_pos": 1})
+        asked = await waiting_on_shell(kernel)
+        assert len(asked) - questions_among(asked) == 500
+        assert 2 < questions_among(asked) < 15
+        for each in asked:
+            kernel.reply(each)
+        tasks.start_soon(answer_questions, kernel, "shell")
+        await finished(waiting)
+
+
+async def test_nor_does_it_where_iopub_goes_on_and_control_says_nothing_there() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        executing = start(tasks, executed, ch, "1")
+        asked, first = await replied(kernel)
+        kernel.reply(first, "control")
+        tasks.start_soon(functools.partial(answer_questions, kernel, "control", publishes=False))
+        for _ in range(500):
+            kernel.say("stream", message("other_request"), name="stdout", text="other")
+            await anyio.sleep(0.5)
+        waiting = await waiting_on_shell(kernel)
+        assert 2 < questions_among(waiting) == len(waiting) < 15
+        assert not executing.done.is_set()
+        kernel.status(asked[1], "idle")
+        await finished(executing)
+
+
+async def test_a_question_for_one_that_asks_for_no_more_than_the_reply_waits_for_whoever_listens() -> (
+    None
+):
+    async with conversation() as (ch, kernel, tasks):
+        request = messages.execute_request("input()", allow_stdin=True)
+        asking = start(tasks, ch.request, request)
+        asked = await kernel.asked()
+        kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="name"))
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(10):
+            assert (await ch.stdin.receive()).content["prompt"] == "name"
+        kernel.reply(asked)
+        await finished(asking)
+
+
 async def test_one_question_answers_for_all_that_are_silent() -> None:
     async with conversation() as (ch, kernel, tasks):
         waiting = [start(tasks, executed, ch, str(number)) for number in range(50)]

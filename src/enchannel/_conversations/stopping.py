@@ -62,6 +62,7 @@ class Code(Flight):
     """
 
     wants_idle = True
+    takes_questions = True
 
     def __init__(self, channel: ChannelName, request: Message) -> None:
         super().__init__(channel, request)

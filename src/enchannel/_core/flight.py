@@ -55,6 +55,9 @@ class Flight:
     keeps_outputs: bool = False
     """Whether it applies what it takes to outputs."""
 
+    takes_questions: bool = False
+    """Whether what its code asks is for whoever sent it."""
+
     def __init__(self, channel: ChannelName, request: Message) -> None:
         self.channel: ChannelName = channel
         self.request = request
@@ -88,6 +91,9 @@ class Flight:
     def take(self, channel: ChannelName, messages: Sequence[Message]) -> None:
         """Takes note of messages of this request; must not raise."""
         self.heard = self.stirred = True
+        if channel == "stdin":
+            # It asks no more than one thing at a time, and this one is here.
+            self.question_lost = False
         for message in messages:
             if channel == "iopub":
                 if "execution_state" in message.content:
@@ -108,7 +114,8 @@ class Flight:
         if self.channel in lost:
             self.hit |= {"disconnected"}
             running = self.request.msg_id in busy and "iopub" not in lost
-            self.in_doubt = self.reply is None and not running
+            # What was in doubt before is: that it was busy was said before that.
+            self.in_doubt = self.reply is None and (known or not running)
         self.question_lost |= "stdin" in lost and self.request.content.get("allow_stdin") is True
         # One outage may follow the other: patience begins with the first.
         self.stirred, self.inquiry = self.stirred or not known, None
@@ -162,6 +169,11 @@ class Flight:
     def complete(self) -> bool:
         """Whether all that it waits for is here, or is known never to come."""
         return self.reply is not None and (not self.wants_idle or self.idle or self.concluded)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything yet to come for it."""
+        return not (self.complete or self._left or self._failure is not None)
 
     def conclude(self) -> None:
         """What is missing never comes; the reply is here."""

@@ -14,9 +14,12 @@ __all__ = ["Inquiry", "Probe"]
 class Probe:
     """A ``kernel_info_request`` of our own: that it is answered counts, and not what is said."""
 
-    def __init__(self, channel: ChannelName, request: Message, begun: Collection[str]) -> None:
+    def __init__(
+        self, channel: ChannelName, request: Message, begun: Collection[str], now: float
+    ) -> None:
         self.channel: ChannelName = channel
         self.request: Message = request
+        self.asked_at: float = now
         self.begun: Collection[str] = begun
         """What the main shell was busy with when it was asked."""
         self.answered: bool = False
@@ -47,7 +50,9 @@ class Inquiry:
         self.number: int = number
         self.asked_at: float = 0.0
         self.sent: bool = False
-        """Whether there was room to ask."""
+        """Whether it was asked: there was room, and nothing that was asked there before waits for its answer."""
+        self.waits: bool = False
+        """Whether that is what it waits for."""
         self.received: int = 0
         """How much iopub had said."""
         self.answered: bool = False

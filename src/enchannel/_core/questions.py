@@ -3,6 +3,9 @@
 What answers a question reaches no stream, so each is remembered until it is answered, by a reply and an idle status, or
 until :data:`KERNELS` have come: what the one before had to say may still be on its way when the next one is here, and
 the next one may have been asked before it was known.
+
+A kernel that is busy for hours must not find a heap of questions when it is done, nor may one that was lost be waited for
+without end. So while one is unanswered the next is asked on its channel in pauses that double.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ __all__ = ["Questions"]
 
 EXCLUSIVE = 1_000
 """Questions that may be unanswered at once; the oldest are forgotten."""
+
+PAUSE = 1.0
+"""Seconds between two questions on a channel of which none is answered, at first."""
 
 KERNELS = 3
 """Restarts behind which nothing more comes for a question."""
@@ -89,12 +95,26 @@ class Questions:
         except anyio.WouldBlock:
             # Where nobody can be asked there is no connection, which may come back.
             return False
-        probe = Probe(channel, request, self._seam.begun())
+        probe = Probe(channel, request, self._seam.begun(), anyio.current_time())
         self._filed[request.msg_id] = probe
         self._asked[request.msg_id] = (inquiry, probe)
         if len(self._asked) > EXCLUSIVE:
-            self._forget(next(iter(self._asked)))
+            oldest, (forgotten, _) = next(iter(self._asked.items()))
+            self._forget(oldest)
+            if forgotten in self._waiting:
+                # Whoever waits has it asked anew.
+                forgotten.sent = False
         return True
+
+    def _is_due(self, channel: ChannelName, subshell: str | None, now: float) -> bool:
+        """Whether something more may be asked there."""
+        asked = [
+            probe.asked_at
+            for _, probe in self._asked.values()
+            if (probe.channel, probe.request.header.get("subshell_id")) == (channel, subshell)
+            and not (probe.answered or probe.given_up)
+        ]
+        return not asked or now - asked[-1] >= max(PAUSE, asked[-1] - asked[0])
 
     def newest(self, channel: ChannelName, subshell: str | None) -> Inquiry | None:
         """What was asked last behind `channel`, where that is unanswered or somebody looks at it."""
@@ -109,18 +129,20 @@ class Questions:
         return inquiry
 
     def ask_again(self, inquiry: Inquiry, now: float) -> None:
-        """Asks once more, or for the first time where there was no room."""
-        inquiry.asked_at = now
-        inquiry.received = self._seam.received.get("iopub", 0)
+        """Asks once more, or for the first time where that was not possible."""
         asked: Sequence[ChannelName] = (inquiry.channel,)
         if inquiry.channel == "iopub":
             # Control is answered even while a cell runs; some kernels publish nothing for it.
             asked = ("control", "shell")
-        for channel in asked:
-            if channel in self._seam.channels:
-                inquiry.sent |= self.ask(channel, inquiry)
+        open_channels = [channel for channel in asked if channel in self._seam.channels]
+        due = [each for each in open_channels if self._is_due(each, inquiry.subshell, now)]
+        inquiry.waits = bool(open_channels) and not due
+        if due or not inquiry.asked_at:
+            inquiry.asked_at = now
+            inquiry.received = self._seam.received.get("iopub", 0)
+        for channel in due:
+            inquiry.sent |= self.ask(channel, inquiry)
         if not inquiry.sent:
-            # Where there is no room to ask, it is asked again.
             self._seam.stir()
 
     # Being answered.

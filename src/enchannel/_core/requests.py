@@ -111,7 +111,7 @@ class Requests:
     @property
     def asking(self) -> bool:
         """Whether anybody waits for an answer, or we do."""
-        return bool(len(self)) or self.questions.waited_for
+        return any(flight.waits for flight in self._flights()) or self.questions.waited_for
 
     def find(self, msg_id: str) -> Flight | None:
         """The request in flight with this id."""
@@ -159,11 +159,15 @@ class Requests:
 
     def untaken(self, messages: Iterable[Message]) -> list[Message]:
         """Those of `messages` that belong to no request in flight, and to none that was taken back."""
-        return [
-            message
-            for message in messages
-            if message.parent_id not in self._filed and not self.left.concerns(message)
-        ]
+        return [message for message in messages if self._is_untaken(message)]
+
+    def _is_untaken(self, message: Message) -> bool:
+        filed = self._filed.get(message.parent_id)
+        if filed is None:
+            return not self.left.concerns(message)
+        # A question wants an answer, from whoever listens to stdin.
+        asks = message.msg_type == "input_request"
+        return asks and isinstance(filed, Flight) and not filed.takes_questions
 
     # Concluding.
 
@@ -246,8 +250,9 @@ class Requests:
             return False
         if not inquiry.sent:
             self.questions.ask_again(inquiry, now)
-            return False
-        waited = now - inquiry.asked_at
+            if not inquiry.waits:
+                return False
+        waited = now - max(inquiry.asked_at, flight.since + GRACE)
         if inquiry.channel != "iopub":
             # A busy kernel answers when it is done. Given up is what is over, and what is asked where nothing ever
             # answered.
@@ -256,7 +261,7 @@ class Requests:
             return (flight.idle or silent) and waited >= patience
         if not inquiry.answered:
             return waited >= ANSWER
-        if self._seam.received["iopub"] > inquiry.received:
+        if self._seam.received["iopub"] > inquiry.received and waited >= GRACE:
             # The kernel drops what its queue does not hold.
             self.questions.ask_again(inquiry, now)
             return False
@@ -284,7 +289,7 @@ class Requests:
         subshell = None if channel == "iopub" else flight.request.header.get("subshell_id")
         inquiry = self.questions.newest(channel, subshell)
         # One question answers for all that were silent when it was asked.
-        if inquiry is None or inquiry.asked_at < flight.since + GRACE:
+        if inquiry is None or (inquiry.sent and inquiry.asked_at < flight.since + GRACE):
             inquiry = self.questions.inquire(channel, subshell, now)
         return inquiry
 
