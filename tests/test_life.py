@@ -113,6 +113,7 @@ def test_a_state_is_one_of_four_kinds(state: State) -> None:
 # One after the other.
 
 O, D, S = Event.OPENED, Event.DISCONNECTED, Event.NEW_SESSION  # noqa: E741
+SAID = Event.SAID_RESTARTED
 SAME, OTHER = Event.BACK_SAME, Event.BACK_OTHER
 BEGIN, EXIT, REFUSED = Event.RESTART_BEGINS, Event.EXITED, Event.RESTART_REFUSED
 
@@ -122,15 +123,19 @@ ONE_RESTART: list[tuple[Event, ...]] = [
     (D, OTHER),
     (D, S, OTHER),
     (D, S, SAME),
-    (D, D, S, S, D, OTHER),
+    (D, D, S, D, OTHER),
     (D, Event.OVERDUE, OTHER),
     (D, Event.OVERDUE, S, OTHER),
+    # By somebody in between, who says so again and again.
+    (SAID,),
+    (D, SAID, SAID, OTHER),
+    (D, S, SAID, OTHER),
     # By whoever launched it.
     (BEGIN, EXIT, SAME),
     (BEGIN, EXIT, OTHER),
-    (BEGIN, EXIT, S, OTHER),
+    (BEGIN, EXIT, SAID, OTHER),
     (BEGIN, D, EXIT, D, OTHER),
-    (BEGIN, S, D, EXIT, S, OTHER),
+    (BEGIN, S, D, EXIT, OTHER),
     (BEGIN, BEGIN, EXIT, EXIT, OTHER),
     (D, BEGIN, EXIT, OTHER),
     (D, Event.OVERDUE, BEGIN, EXIT, OTHER),
@@ -152,6 +157,10 @@ def test_a_restart_is_told_once_however_it_is_noticed(events: Sequence[Event]) -
         (S, S),
         (D, OTHER, D, OTHER),
         (D, S, BEGIN, EXIT, OTHER),
+        # One that crashed at its start, and the next.
+        (D, S, S, D, OTHER),
+        (BEGIN, EXIT, S, OTHER),
+        (BEGIN, S, D, EXIT, S, OTHER),
         (BEGIN, EXIT, BEGIN, EXIT, OTHER),
         (BEGIN, EXIT, OTHER, S),
     ],

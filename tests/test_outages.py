@@ -17,9 +17,9 @@ import pytest
 from enchannel import KernelChannels, KernelDied, Message, NoReply
 from enchannel._core.proof import prove_answering
 from enchannel._protocol.connection_info import CHANNELS, ChannelName
-from enchannel.testing import FakeKernel, open_fake_kernel, pause
+from enchannel.testing import FakeKernel, ask, open_fake_kernel, pause
 from memory_kernel import Kernel, conversation, executed, start
-from raw_kernel import message
+from raw_kernel import message, request
 from virtual_clock import virtual_backend  # noqa: F401
 
 pytestmark = pytest.mark.anyio
@@ -553,3 +553,85 @@ async def test_a_connection_that_was_had_back_has_its_time_anew() -> None:
         kernel.wake()
         with anyio.fail_after(60):
             assert (await ch.run("1")).status == "ok"
+
+
+async def test_what_one_outage_has_put_in_doubt_another_does_not_take_back() -> None:
+    """Though the kernel had said that it is busy with it: that was before the first."""
+    async with (
+        open_fake_kernel() as kernel,
+        kernel.open_channels() as ch,
+        kernel.open_channels() as other,
+        anyio.create_task_group() as tasks,
+    ):
+        kernel.script("mine", pause(2))
+        kernel.script("other", pause(600))
+        mine = start(tasks, ch.run, "mine")
+        await kernel.transcript.wait_for("< iopub execute_input")
+        others = start(tasks, other.run, "other")
+        await anyio.sleep(1.8)
+        # It ends meanwhile, and the other one begins.
+        kernel.clients[0].cut()
+        await anyio.sleep(0.5)
+        kernel.clients[0].mend()
+        await anyio.sleep(100)
+        kernel.clients[0].cut("shell")
+        kernel.clients[0].mend("shell")
+        with anyio.fail_after(700):
+            await others.done.wait()
+            await mine.done.wait()
+        with pytest.raises(NoReply, match="while the connection was away"):
+            await mine.result()
+        assert ch.statistics().outages == 2
+
+
+async def test_a_kernel_that_was_silent_behind_one_outage_is_known_behind_the_next() -> None:
+    """It counted as restarted, and is the one that it was: its session is none of an earlier one."""
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        await ch.run("1")
+        kernel.go_silent()
+        kernel.clients[0].blink()
+        await anyio.sleep(8)
+        kernel.wake()
+        await ch.run("2")
+        assert ch.statistics().restarts == 1
+        kernel.script("long", pause(2))
+        for outages in (1, 2, 3):
+            async with ch.execute("long") as execution:
+                await anyio.sleep(0.2)
+                kernel.clients[0].blink()
+                with anyio.fail_after(60):
+                    await execution.wait()
+            assert (ch.statistics().restarts, ch.statistics().outages) == (1, outages)
+
+
+async def test_a_kernel_that_goes_again_before_the_connection_is_complete_is_told_as_well() -> None:
+    async with connected() as (ch, kernel, answers, _), ch.accept_comms("target") as comms:
+        kernel.client.cut()
+        kernel.client.mend("iopub")
+        for session, restarts in (("second", 1), ("third", 2)):
+            answers.session = session
+            starting = answers.said("status", message(""), execution_state="starting")
+            starting.parent_header.clear()
+            kernel.end.publish(starting)
+            if restarts == 1:
+                content = {"comm_id": "second", "target_name": "target", "data": {}}
+                answers.publish("comm_open", ch._core.prepare(request()), **content)
+                comm = await comms.receive()
+            await anyio.wait_all_tasks_blocked()
+            assert ch.statistics().restarts == restarts
+        kernel.client.mend()
+        with pytest.raises(KernelDied, match="restarted"):
+            await comm.send({})
+        await ch.request("kernel_info_request")
+        assert ch.statistics().restarts == 2
+
+
+async def test_code_that_has_asked_and_was_answered_since_runs_for_any_time() -> None:
+    """What it may have asked in an outage of stdin is none that it waits for any more."""
+    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("code", pause(5), ask("name"), pause(3600))
+        async with ch.execute("code", on_input=lambda *_: "ada") as execution:
+            await kernel.transcript.wait_for("< iopub execute_input")
+            kernel.clients[0].cut("stdin")
+            kernel.clients[0].mend("stdin")
+            assert (await execution.wait()).content["status"] == "ok"

@@ -79,6 +79,8 @@ class Event(Enum):
     """The connection did not come back in time."""
     NEW_SESSION = auto()
     """The kernel says another session than before."""
+    SAID_RESTARTED = auto()
+    """Somebody in between says that he restarts the kernel; he may say so more than once."""
     RESTART_BEGINS = auto()
     """Whoever launched the kernel begins to restart it."""
     RESTART_REFUSED = auto()
@@ -149,11 +151,12 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Effect, ...]]] = {
     (_S.RESTARTING_CUT_OFF, _E.RESTART_REFUSED): (_S.OUTAGE, ()),
     (_S.RESTARTING_RENEWED, _E.RESTART_REFUSED): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
     (_S.RESTARTING_AGAIN, _E.RESTART_REFUSED): (_S.RESTARTED, ()),
-    # It was told, so what comes back is told no more.
+    # It was told, so what comes back is told no more, unless the next one goes as well.
+    (_S.RESTARTED, _E.NEW_SESSION): (_S.RESTARTED, (_F.TELL_RESTARTED,)),
     (_S.RESTARTED, _E.BACK_SAME): (_S.LIVE, (_F.RESUME,)),
     (_S.RESTARTED, _E.BACK_OTHER): (_S.LIVE, (_F.RESUME,)),
     (_S.RESTARTED, _E.DISCONNECTED): (_S.RESTARTED, ()),
-    (_S.RESTARTED, _E.NEW_SESSION): (_S.RESTARTED, ()),
+    (_S.RESTARTED, _E.SAID_RESTARTED): (_S.RESTARTED, ()),
     (_S.RESTARTED, _E.EXITED): (_S.RESTARTED, ()),
     (_S.RESTARTED, _E.RESTART_BEGINS): (_S.RESTARTING_AGAIN, ()),
     (_S.RESTARTED, _E.GIVEN_UP): (_S.LOST, (_F.ABANDON,)),
@@ -168,6 +171,11 @@ RESTARTING = (
 """Whoever launched the kernel is restarting it, and the old one may still be there."""
 
 TABLE |= {(state, _E.EXITED): (_S.RESTARTED, (_F.TELL_RESTARTED,)) for state in RESTARTING}
+TABLE |= {
+    (state, _E.SAID_RESTARTED): entry
+    for (state, event), entry in tuple(TABLE.items())
+    if event is _E.NEW_SESSION and (state, _E.SAID_RESTARTED) not in TABLE
+}
 _ALIVE = (_S.OPENING, _S.LIVE, _S.OUTAGE, *RESTARTING, _S.RESTARTED)
 TABLE |= {(state, _E.GONE): (_S.LOST, (_F.ABANDON,)) for state in _ALIVE}
 TABLE |= {(state, _E.LEAVE): (_S.LEFT, (_F.CLOSE,)) for state in (*_ALIVE, _S.LOST)}

@@ -131,6 +131,21 @@ class Status:
         if self.word == "busy" and not self._busy:
             self.word = "unknown"
 
+    def doubt_session(self, before: str | None) -> None:
+        """The kernel counts as restarted, and may be the same: nobody said that it is.
+
+        Args:
+            before: The session before the outage, if any.
+        """
+        if self.session == (before or None):
+            # It may be that of the kernel that is there.
+            self.session, self._said = None, 0
+            return
+        # Said since: it is.
+        self._ahead = True
+        if before:
+            self._earlier.append(before)
+
     def begin_anew(self) -> None:
         """The kernel was restarted."""
         if not self._ahead:

@@ -148,7 +148,7 @@ def _hear(core: Core, event: ConnectionEvent, channels: Sequence[ChannelName], s
     elif event is ConnectionEvent.RESTARTED:
         is_led(core)
         core.outage.death = KernelDied(said, "restarted")
-        core.happen(Event.NEW_SESSION)
+        core.happen(Event.SAID_RESTARTED)
     elif event is ConnectionEvent.JAMMED:
         # Said again and again in a flood, and nothing else has changed.
         core.bound.look_again()
@@ -233,8 +233,11 @@ async def _come_back(core: Core) -> Event:
         if "iopub" in core.outage.lost:
             need_session = not (held or core.outage.ours)
             said_session = await _meet_again(core, need_session=need_session)
-    same = held or (said_session and core.life.epoch == epoch)
-    return Event.BACK_SAME if same else Event.BACK_OTHER
+    if held or (said_session and core.life.epoch == epoch):
+        return Event.BACK_SAME
+    if core.life.state is State.OUTAGE:
+        core.status.doubt_session(core.outage.session)
+    return Event.BACK_OTHER
 
 
 async def _connect_again(core: Core) -> None:
