@@ -199,7 +199,7 @@ class Delivery:
         known = set(map(id, taken))
         kept = [
             each
-            for each in self._requests.untaken(messages)
+            for each in self._requests.untaken(channel, messages)
             if id(each) not in known and not _says_nothing(each)
         ]
         if kept:

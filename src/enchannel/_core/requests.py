@@ -157,17 +157,21 @@ class Requests:
         if self.overhear is not None and channel == "iopub":
             self.overhear(run)
 
-    def untaken(self, messages: Iterable[Message]) -> list[Message]:
+    def untaken(self, channel: ChannelName, messages: Iterable[Message]) -> list[Message]:
         """Those of `messages` that belong to no request in flight, and to none that was taken back."""
-        return [message for message in messages if self._is_untaken(message)]
-
-    def _is_untaken(self, message: Message) -> bool:
-        filed = self._filed.get(message.parent_id)
-        if filed is None:
-            return not self.left.concerns(message)
-        # A question wants an answer, from whoever listens to stdin.
-        asks = message.msg_type == "input_request"
-        return asks and isinstance(filed, Flight) and not filed.takes_questions
+        filed = self._filed
+        if channel == "stdin":
+            # A question wants an answer, from whoever listens.
+            filed = {
+                key: each
+                for key, each in filed.items()
+                if isinstance(each, Probe) or each.takes_questions
+            }
+        return [
+            message
+            for message in messages
+            if message.parent_id not in filed and not self.left.concerns(message)
+        ]
 
     # Concluding.
 
