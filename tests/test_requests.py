@@ -774,6 +774,19 @@ async def test_who_waits_for_idle_again_and_again_asks_once() -> None:
             await finished(task)
 
 
+async def test_a_question_that_an_interrupt_took_is_asked_again() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        waiting = start(tasks, ch.wait_idle)
+        request = start(tasks, ch.request, "inspect_request", {"code": "x", "cursor_pos": 0})
+        await anyio.sleep(5)
+        assert questions_among(await waiting_on_shell(kernel))
+        start(tasks, ch.interrupt)
+        tasks.start_soon(answer_questions, kernel, "shell")
+        await finished(waiting)
+        with pytest.raises(NoReply, match="interrupted"):
+            await finished(request)
+
+
 async def test_what_is_asked_already_does_not_stand_for_what_came_later() -> None:
     async with conversation() as (ch, kernel, tasks):
         with anyio.move_on_after(0.1):

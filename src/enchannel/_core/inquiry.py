@@ -70,6 +70,10 @@ class Inquiry:
         if self.overtaken or self.finished:
             self._news.set()
 
+    def ask_again(self) -> None:
+        """What was asked may be lost: it counts as not asked, unless it is answered."""
+        self.sent = self.finished
+
     def tell(self) -> None:
         """Has whoever waits look: the kernel is lost, or was restarted."""
         self._news.set()

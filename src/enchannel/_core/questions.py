@@ -219,6 +219,12 @@ class Questions:
 
     # Never being answered.
 
+    def interrupted(self) -> None:
+        """What somebody waits for may be lost, and is asked once more."""
+        for inquiry in self._waiting:
+            inquiry.ask_again()
+        self._seam.stir()
+
     def give_up(self) -> None:
         """What was asked may have been lost. Where it is answered yet, no stream gets that."""
         self._newest.clear()

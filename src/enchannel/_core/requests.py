@@ -362,6 +362,9 @@ class Requests:
             flight.doubt(lost, busy)
 
     def interrupted(self) -> None:
-        """The kernel is being interrupted."""
+        """The kernel is being interrupted, and may lose what it is at, be it a question of ours."""
         for flight in self._flights():
             flight.hit |= {"interrupted"}
+            if flight.inquiry is not None:
+                flight.inquiry.ask_again()
+        self.questions.interrupted()
