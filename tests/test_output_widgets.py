@@ -7,8 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
-from enchannel import KernelDied, LocalProtocolError, Message
-from enchannel.outputs import OutputArea
+from enchannel import KernelChannels, KernelDied, LocalProtocolError, Message
+from enchannel._protocol.signing import Signer
+from enchannel._protocol.wire import DELIMITER
+from enchannel.outputs import OutputArea, OutputWidgets
 from enchannel.testing import Request, open_fake_kernel
 from memory_kernel import Kernel, conversation, start
 from raw_kernel import message
@@ -16,13 +18,40 @@ from raw_kernel import message
 pytestmark = pytest.mark.anyio
 
 
-def widget(kernel: Kernel, parent: Message, **state: Any) -> None:
+def widget(kernel: Kernel, parent: Message, comm_id: str = "out", **state: Any) -> None:
     """The kernel opens an Output widget, or says what has become of it."""
     opened = {"_model_name": "OutputModel"}.keys() <= state.keys()
     kind = "comm_open" if opened else "comm_msg"
     target = {"target_name": "jupyter.widget"} if opened else {}
     data = {"method": "update", "state": state}
-    kernel.say(kind, parent, comm_id="out", data=data, **target)
+    kernel.say(kind, parent, comm_id=comm_id, data=data, **target)
+
+
+async def pressed(ch: KernelChannels, kernel: Kernel, comm_id: str) -> Message:
+    """A request whose outputs that widget captures."""
+    sent = await ch.shell.send({"header": {"msg_type": "comm_msg"}, "content": {}})
+    await kernel.asked()
+    widget(kernel, sent, comm_id, _model_name="OutputModel", msg_id=sent.msg_id)
+    return sent
+
+
+def display_nan(kernel: Kernel, parent: Message) -> None:
+    """As kernels do, whose JSON has it bare."""
+    shown = message("display_data", parent, data={"application/json": "NaN"})
+    frames = [bytes(frame).replace(b'"NaN"', b"NaN") for frame in kernel.end.wire.encode(shown)]
+    start = frames.index(DELIMITER) + 1
+    frames[start] = Signer(b"key", "hmac-sha256").sign(frames[start + 1 :])
+    kernel.end.give("iopub", [b"topic", *frames])
+
+
+async def captured(widgets: OutputWidgets, comm_id: str, count: int) -> None:
+    """Waits until the widget shows so many characters, or displays."""
+    with anyio.fail_after(10):
+        while True:
+            shown = widgets.areas[comm_id].outputs if comm_id in widgets.areas else []
+            if sum(len(each.get("text", "x")) for each in shown) == count:
+                return
+            await anyio.sleep(0.001)
 
 
 async def test_the_kernel_is_told_what_a_widget_shows_before_anything_else() -> None:
@@ -89,12 +118,48 @@ async def test_what_is_captured_while_the_connection_is_away_is_told_later() -> 
         assert told.content["data"]["state"]["outputs"][0]["text"] == "woo"
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_what_can_never_be_told_costs_its_update_and_no_other(
+    away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with conversation() as (ch, kernel, _), ch.open_output_widgets() as widgets:
+        first = await pressed(ch, kernel, "odd")
+        second = await pressed(ch, kernel, "good")
+        for count in (1, 2):
+            if away:
+                kernel.client.cut("shell")
+            display_nan(kernel, first)
+            kernel.say("stream", second, name="stdout", text="x")
+            await captured(widgets, "odd", count)
+            await captured(widgets, "good", count)
+            if away:
+                kernel.client.mend("shell")
+            _, told = await kernel.asked()
+            assert told.content["comm_id"] == "good"
+        kernel.say("clear_output", first)
+        assert (await kernel.asked())[1].content["comm_id"] == "odd"
+        assert ch.lost is None
+    assert caplog.text.count("what the Output widget odd shows cannot be told") == 1
+
+
+async def test_what_is_captured_again_while_the_connection_is_away_is_told_once() -> None:
+    async with conversation() as (ch, kernel, _), ch.open_output_widgets() as widgets:
+        parent = await pressed(ch, kernel, "out")
+        kernel.client.cut("shell")
+        for count in (1, 2, 3):
+            kernel.say("stream", parent, name="stdout", text="x")
+            await captured(widgets, "out", count)
+        kernel.client.mend("shell")
+        _, told = await kernel.asked()
+        assert told.content["data"]["state"]["outputs"][0]["text"] == "xxx"
+        await ch.shell.send({"header": {"msg_type": "comm_msg"}, "content": {"mine": True}})
+        assert (await kernel.asked())[1].content["mine"]
+        assert ch.lost is None
+
+
 async def test_what_a_button_does_is_captured_as_well() -> None:
     async with conversation() as (ch, kernel, _), ch.open_output_widgets() as widgets:
-        pressed = await ch.shell.send({"header": {"msg_type": "comm_msg"}, "content": {}})
-        await kernel.asked()
-        widget(kernel, pressed, _model_name="OutputModel", msg_id=pressed.msg_id)
-        kernel.say("stream", pressed, name="stdout", text="pressed")
+        kernel.say("stream", await pressed(ch, kernel, "out"), name="stdout", text="pressed")
         assert (await kernel.asked())[1].content["comm_id"] == "out"
         assert widgets.areas["out"].text == "pressed"
 
