@@ -181,17 +181,91 @@ async def test_behind_the_block_outputs_are_the_cells_own() -> None:
         assert (await running.result()).text == "mine"
 
 
+@pytest.mark.parametrize("keep_outputs", [True, False])
+async def test_an_area_of_ones_own_has_what_no_widget_had_captured_when_it_came(
+    keep_outputs: bool,
+) -> None:
+    async with conversation() as (ch, kernel, _), ch.open_output_widgets() as widgets:
+        areas = [OutputArea(ch.displays) for _ in range(2)]
+        async with ch.execute("with out: ...", keep_outputs=keep_outputs) as execution:
+            asked = await kernel.asked()
+            _, cell = asked
+            kernel.status(cell, "busy")
+            widget(kernel, cell, _model_name="OutputModel", msg_id=cell.msg_id, outputs=[])
+            kernel.say("stream", cell, name="stdout", text="captured")
+            widget(kernel, cell, msg_id="")
+            kernel.say("stream", cell, name="stdout", text="mine")
+            kernel.reply(asked)
+            kernel.status(cell, "idle")
+            await execution.wait()
+            async for msg in execution:
+                for area in areas:
+                    area.apply(msg)
+        assert [area.text for area in areas] == ["mine"] * 2
+        assert execution.text == ("mine" if keep_outputs else "")
+        assert widgets.areas["out"].text == "captured"
+        _, told = await kernel.asked()
+        assert told.content["data"]["state"]["outputs"][0]["text"] == "captured"
+        await ch.shell.send({"header": {"msg_type": "comm_msg"}, "content": {"mine": True}})
+        assert (await kernel.asked())[1].content["mine"]
+
+
+DISPLAY_ID = {"display_id": "bar"}
+
+
+def show(kernel: Kernel, parent: Message, *percents: int) -> None:
+    """Displays the first, and updates it."""
+    for at, percent in enumerate(percents):
+        kind = "update_display_data" if at else "display_data"
+        data = {"text/plain": f"{percent} %"}
+        kernel.say(kind, parent, data=data, transient=DISPLAY_ID)
+
+
+async def test_what_an_area_of_ones_own_shows_late_is_the_newest_and_sets_nobody_back() -> None:
+    async with conversation() as (ch, kernel, _):
+        area = OutputArea(ch.displays)
+        async with ch.execute("bar") as execution:
+            asked = await kernel.asked()
+            show(kernel, asked[1], 0, 10, 100)
+            kernel.reply(asked)
+            kernel.status(asked[1], "idle")
+            await execution.wait()
+            async for msg in execution:
+                area.apply(msg)
+                assert execution.text == "100 %\n"
+                assert area.text == "100 %\n"
+                break
+
+
+async def test_an_area_of_ones_own_is_up_to_date_with_what_came_before_it() -> None:
+    """Nobody else shows it, and nobody had asked for what outputs share."""
+    async with conversation() as (ch, kernel, _), ch.subscribe("iopub") as listener:
+        sent = await ch.shell.send({"header": {"msg_type": "execute_request"}, "content": {}})
+        await kernel.asked()
+        show(kernel, sent, 0, 10, 100)
+        with anyio.fail_after(10):
+            seen = [(await listener.receive())[1] for _ in range(3)]
+            area = OutputArea(ch.displays)
+            area.apply(seen.pop(0))
+            assert area.text == "100 %\n"
+            # Given to nobody.
+            kernel.say(
+                "update_display_data", sent, data={"text/plain": "done"}, transient=DISPLAY_ID
+            )
+            await listener.receive()
+        assert area.text == "done\n"
+        area.apply(*seen)
+        assert area.text == "done\n"
+
+
 async def test_an_output_area_of_ones_own_takes_part() -> None:
     async with conversation() as (ch, kernel, tasks):
         area = OutputArea(ch.displays)
-        shown = message(
-            "display_data", data={"text/plain": "1"}, transient={"display_id": "of one's own"}
-        )
-        area.apply(shown)
+        area.apply(message("display_data", data={"text/plain": "1"}, transient=DISPLAY_ID))
         running = start(tasks, ch.run, "update_display(...)")
         asked = await kernel.asked()
-        transient = {"display_id": "of one's own"}
-        kernel.say("update_display_data", asked[1], data={"text/plain": "2"}, transient=transient)
+        data = {"text/plain": "2"}
+        kernel.say("update_display_data", asked[1], data=data, transient=DISPLAY_ID)
         kernel.reply(asked)
         kernel.status(asked[1], "idle")
         await running.result()
