@@ -144,6 +144,18 @@ def a_child_with_numbers_of_its_own(numbering: Numbering, asked: tuple[bytes, Me
     numbering.status(asked[1], "idle")
 
 
+def an_id_that_ends_in_more_digits_than_python_counts(
+    numbering: Numbering, asked: tuple[bytes, Message]
+) -> None:
+    numbering.status(asked[1], "busy")
+    odd = message("stream", asked[1], name="stdout", text="odd")
+    odd.header.update(msg_id=f"{numbering.sequence}_{'1' * 4_301}", session="theirs")
+    numbering.kernel.end.publish(odd)
+    outputs(numbering, asked)
+    numbering.reply(asked)
+    numbering.status(asked[1], "idle")
+
+
 def out_of_order(numbering: Numbering, asked: tuple[bytes, Message]) -> None:
     numbering.status(asked[1], "busy")
     first = numbering.made("stream", asked[1], name="stdout", text="1")
@@ -164,6 +176,7 @@ CASES = [
     (others_on_control, 0),
     (a_thread_of_an_earlier_cell, 4),
     (a_child_with_numbers_of_its_own, 0),
+    (an_id_that_ends_in_more_digits_than_python_counts, 0),
     (out_of_order, 0),
 ]
 

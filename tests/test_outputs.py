@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enchannel import LocalProtocolError
+from enchannel._protocol.outputs import HeardDisplays
 from enchannel.outputs import (
     Displays,
     OutputArea,
@@ -95,6 +96,48 @@ def test_displays_are_forgotten_with_their_executions() -> None:
     applied(display("1", "x"), displays=displays)
     gc.collect()
     assert not len(displays._shown)
+
+
+def test_what_was_heard_is_known_as_long_as_its_message_or_its_outputs_are_held() -> None:
+    displays = HeardDisplays()
+    heard = [display("1", "x"), display("2", "x", "update_display_data")]
+    displays.hear(heard)
+    area = OutputArea(displays)
+    area.apply(heard[0])
+    assert area.outputs == [shown("2")]
+    heard.clear()
+    displays.hear([display("3", "x", "update_display_data"), display("4", "nobody's")])
+    assert area.outputs == [shown("3")]
+    del area
+    gc.collect()
+    assert not len(displays._shown)
+    assert not displays._displayed._kept
+
+
+def test_what_has_arrived_is_told_apart_though_its_ids_are_the_same() -> None:
+    displays = HeardDisplays()
+    displays.widgets = OutputWidgets(displays)
+    captures = comm("comm_open", _model_name="OutputModel", msg_id=CELL.msg_id)
+    captured, own = of_cell("x"), of_cell("x")
+    own.header["msg_id"] = captured.msg_id
+    displays.hear([captures, captured, comm("comm_msg", msg_id=""), own])
+    area = OutputArea(displays)
+    area.apply(captures, captured, own, own)
+    assert area.text == "xx"
+    assert displays.widgets.areas["c"].text == "x"
+    del captured
+    assert not displays._captured._kept
+
+
+def test_what_was_heard_is_changed_by_nobody_else() -> None:
+    displays = HeardDisplays()
+    heard = display("1", "x")
+    displays.hear([heard])
+    area = applied(
+        heard, display("2", "x"), display("3", "x", "update_display_data"), displays=displays
+    )
+    displays.overhear([display("4", "x")])
+    assert area.outputs == [shown("1"), shown("1")]
 
 
 def test_a_list_in_the_hands_of_its_user_harms_nobody() -> None:

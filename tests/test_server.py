@@ -53,6 +53,7 @@ from enchannel.testing import (
     FakeServer,
     KernelEnd,
     MemoryKernelEnd,
+    Request,
     ask,
     check_transport,
     open_fake_server,
@@ -380,6 +381,25 @@ async def test_a_message_that_is_larger_than_the_server_takes_is_not_sent() -> N
             await ch.run("#" * 100_000)
         assert (await ch.run("6 * 7")).status == "ok"
         assert ch.statistics().outages == 0
+
+
+async def test_what_a_kernel_says_may_be_more_than_can_be_said_back() -> None:
+    large = "x" * 100_000
+
+    def step(request: Request) -> None:
+        state = {"_model_name": "OutputModel", "msg_id": request.message.msg_id, "outputs": []}
+        widget = {"target_name": "jupyter.widget", "data": {"state": state}}
+        request.publish("comm_open", {"comm_id": "out", **widget})
+        request.publish("comm_open", {"comm_id": large, "target_name": "nobody's", "data": {}})
+        request.publish("stream", {"name": "stdout", "text": large})
+
+    async with opened(max_sent_size=100_000) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", step)
+        async with ch.accept_comms("target"), ch.open_output_widgets() as widgets:
+            assert (await ch.run("x")).status == "ok"
+            assert widgets.areas["out"].text == large
+            assert (await ch.run("6 * 7")).status == "ok"
+        assert ch.lost is None
 
 
 # The kernel goes, and the websocket stays.

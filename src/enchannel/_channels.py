@@ -347,7 +347,11 @@ class KernelChannels:
 
     @property
     def displays(self) -> Displays:
-        """What the outputs of these channels share; an :class:`~enchannel.outputs.OutputArea` of one's own may take part."""
+        """What the outputs of these channels share; an :class:`~enchannel.outputs.OutputArea` of one's own may take part.
+
+        What arrives changes it, and nothing else: such an area, which may be given a message late, shows each of its
+        displays in the newest state that has arrived, and nothing that a widget had captured.
+        """
         return self._conversations.displays
 
     def open_subshell(self) -> AbstractAsyncContextManager[Subshell]:

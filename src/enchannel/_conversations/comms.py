@@ -10,6 +10,7 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -271,7 +272,9 @@ class Comms:
             held = incoming.held.like() if incoming.held is not None else None
             incoming.offer(self._add(opening, held))
         elif self._targets and asked_by:
-            self.core.post("shell", messages.comm_close(comm_id))
+            # The reader task says it, which must not end of an id that is more than a server takes.
+            with contextlib.suppress(LocalProtocolError):
+                self.core.post("shell", messages.comm_close(comm_id))
         return incoming is not None
 
     def _add(self, opening: Message, held: Held | None) -> CommFeed:

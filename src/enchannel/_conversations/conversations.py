@@ -19,7 +19,7 @@ from .._core.flight import Tied
 from .._exceptions import EnchannelError, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._protocol.message import Message
-from .._protocol.outputs import Displays
+from .._protocol.outputs import HeardDisplays
 from .losses import Losses
 from .replies import raise_for_status
 
@@ -39,32 +39,26 @@ class Conversations:
 
     Attributes:
         core: The connection.
-        displays: Where the outputs with a display id are.
+        displays: What outputs share.
         losses: What the kernel has lost.
     """
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.displays: Displays = Displays(self._overhear)
+        self.displays: HeardDisplays = HeardDisplays()
         self._widgets: OutputWidgets | None = None
         self.losses: Losses = Losses(core)
         self._comms: Comms | None = None
         self._info: tuple[int, dict[str, Any]] | None = None
-
-    def _overhear(self) -> None:
-        self.core.requests.overhear = self._hear_outputs
-
-    def _hear_outputs(self, published: Sequence[Message]) -> None:
-        self.displays.overhear(published)
-        self.outputs_heard()
+        core.requests.overhear = self.hear_outputs
 
     def look_after(self, widgets: OutputWidgets | None) -> None:
         """Who may have captured outputs from now on."""
         self.displays.widgets = self._widgets = widgets
-        self._overhear()
 
-    def outputs_heard(self) -> None:
-        """A batch was applied to outputs."""
+    def hear_outputs(self, published: Sequence[Message]) -> None:
+        """Does what `published` says of what outputs share; for each batch once, before any outputs are given it."""
+        self.displays.hear(published)
         if self._widgets is not None:
             self._widgets.tell()
 

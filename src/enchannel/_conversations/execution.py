@@ -102,7 +102,7 @@ class _Run(Code):
         self.keeps_outputs = keep_outputs
         self.statuses: dict[str, Message] = {}
         self.outputs: OutputArea = OutputArea(conversations.displays)
-        self._outputs_heard = conversations.outputs_heard
+        self._hear_outputs = conversations.hear_outputs
         self._core = conversations.core
         self._on_input = on_input
         self.numbers: Numbers = conversations.losses.follow(request.msg_id)
@@ -121,8 +121,8 @@ class _Run(Code):
         if channel == "iopub":
             self.count = self.count or count_among(messages)
             if self.keeps_outputs:
+                self._hear_outputs(messages)
                 self.outputs.apply(*messages)
-                self._outputs_heard()
             if self._streamed:
                 self._messages.put(messages)
         elif channel == "stdin" and self._on_input is None and self._streamed:

@@ -37,11 +37,16 @@ LATE = 64
 ELSEWHERE = 1_000
 """Replies and prompts whose numbers are remembered; the oldest are forgotten."""
 
+LONGEST = 20
+"""Digits that a counter may have. Of more than 4,300 Python makes no integer, and raises."""
+
 
 def _number(message: Message) -> tuple[str, int] | None:
     """The sequence that the message belongs to, and its number there."""
     name, _, number = message.msg_id.rpartition("_")
-    if not number.isdecimal() or not name.startswith(f"{message.session}_"):
+    if len(number) > LONGEST or not number.isdecimal():
+        return None
+    if not name.startswith(f"{message.session}_"):
         return None
     return name, int(number)
 

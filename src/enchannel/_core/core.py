@@ -20,7 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._bell import Bell
-from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
+from .._exceptions import KernelDied, LocalProtocolError
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Body, Message, prepare
@@ -348,9 +348,13 @@ class Core(Seam):
                 self.scopes.discard(scope)
 
     def post(self, channel: ChannelName, body: Body) -> bool:
-        """Sends without waiting, or not at all; whether it has."""
+        """Sends without waiting, or not at all; whether it has. Where it has not, it may be sent later.
+
+        Raises:
+            LocalProtocolError: It can never be sent.
+        """
         message = self.prepare(body)
-        with contextlib.suppress(anyio.WouldBlock, EnchannelError, OSError):
+        with contextlib.suppress(anyio.WouldBlock, KernelDied, OSError):
             if not self.life.over:
                 self.transport.watch(channel)
                 if not self.life.away:

@@ -8,6 +8,8 @@
   id changes those that are there as well: they have the same ``data`` and ``metadata``, which an update changes in place.
 * What an Output widget has captured is its own, where somebody looks after these widgets
   (:mod:`~enchannel._protocol.output_widgets`).
+* What is shared (displays and widgets) is changed once by each message, in the order in which they come: of a connection
+  by its readers alone (:class:`HeardDisplays`), for areas may be given a message late, or twice; otherwise by the areas.
 
 The shape is nbformat's: ``stream``, ``display_data``, ``execute_result`` and ``error``. Fields that a kernel
 leaves out, or sends as ``null``, are empty. Carriage returns and the like stay as they are.
@@ -19,13 +21,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from .errors import LocalProtocolError, text_of
 from .message import Message
 from .output_text import text_of_outputs
 
-__all__ = ["Displays", "Output", "OutputArea", "Widgets", "output_of"]
+__all__ = ["Displays", "HeardDisplays", "Output", "OutputArea", "Widgets", "output_of"]
 
 Output: TypeAlias = "dict[str, Any]"
 """One output in nbformat's shape, whose ``output_type`` is ``"stream"``, ``"display_data"``,
@@ -176,7 +179,8 @@ class Displays:
     The ``update_display_data`` of one cell changes what another one shows. An :class:`OutputArea`
     is forgotten here when nobody holds its outputs any more. All that is shown under one id has the
     same ``data`` and ``metadata``; copy them to keep them as they are.
-    :attr:`enchannel.KernelChannels.displays` is that of open channels.
+    :attr:`enchannel.KernelChannels.displays` is that of open channels: there everything that arrives
+    is heard, and an :class:`OutputArea` changes nothing of what others show.
 
     See "Update Display Data" of the Jupyter messaging specification.
 
@@ -204,13 +208,17 @@ class Displays:
         self._on_first = on_first
 
     def of(self, output: Output, display_id: str) -> _Display:
-        """What is displayed under this id, which is `output` now."""
+        """What is displayed under this id, which is `output` where nothing was."""
         if not self._shown:
             self._on_first()
         return self._shown.setdefault(display_id, _Display(output))
 
+    def take(self, message: Message) -> bool:
+        """Whether a widget has captured `message`, which an area is given."""
+        return self.widgets is not None and self.widgets.take(message)
+
     def update(self, message: Message, display_id: str) -> None:
-        """Applies `message`, which has this id, to what is shown under it."""
+        """Applies `message`, which has this id and an area is given, to what is shown under it."""
         if message.msg_type in DISPLAYED:
             display = self._shown.get(display_id)
             if display is not None:
@@ -219,10 +227,69 @@ class Displays:
     def overhear(self, messages: Iterable[Message]) -> None:
         """Applies what no :class:`OutputArea` is given: updates, and what widgets capture."""
         for message in messages:
-            if self.widgets is None or not self.widgets.take(message):
+            if not self.take(message):
                 display_id = display_id_of(message)
                 if display_id is not None:
                     self.update(message, display_id)
+
+
+class HeardDisplays(Displays):
+    """Those of a connection: its readers hear everything, once and in order, and whoever has an area only asks.
+
+    Whatever is displayed is known in its newest state for as long as somebody holds the message that displays it, or its
+    outputs: who applies the message late shows that. It is not bounded otherwise.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._displayed = _Noted()
+        self._captured = _Noted()
+
+    def hear(self, messages: Iterable[Message]) -> None:
+        """Does what `messages`, which have arrived, say of what is shared; before any area is given them."""
+        widgets = self.widgets
+        for message in messages:
+            if message.header.get("msg_type") in DISPLAYED:
+                self._hear_display(message)
+            if widgets is not None and widgets.take(message):
+                self._captured.add(message)
+
+    def _hear_display(self, message: Message) -> None:
+        display_id = display_id_of(message)
+        if display_id is None:
+            return
+        super().update(message, display_id)
+        output = output_of(message)
+        if output is not None:
+            self._displayed.add(message, self.of(output, display_id))
+
+    def take(self, message: Message) -> bool:
+        """Whether a widget had captured `message` when it arrived."""
+        return message in self._captured
+
+    def update(self, message: Message, display_id: str) -> None:
+        """Nothing: what has arrived was heard."""
+
+    def overhear(self, messages: Iterable[Message]) -> None:
+        """Nothing: what has arrived was heard."""
+
+
+class _Noted:
+    """Messages of which something is noted, for as long as somebody holds them.
+
+    By their identity: kernels repeat ids, and a comparison goes as deep as what is compared.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[weakref.ref[Message], object]] = {}
+
+    def __contains__(self, message: Message) -> bool:
+        return id(message) in self._kept
+
+    def add(self, message: Message, kept: object = None) -> None:
+        """Notes `message`; what is to be `kept` is held as long."""
+        key = id(message)
+        self._kept[key] = weakref.ref(message, partial(self._kept.pop, key)), kept
 
 
 class OutputArea:
@@ -233,7 +300,8 @@ class OutputArea:
 
     Args:
         displays: What it shares with the other outputs of its kernel, so that a display here is
-            updated by a message that is applied there; by default nothing.
+            updated by a message that is applied there, or that arrives where it is that of open
+            channels; by default nothing.
 
     Raises:
         LocalProtocolError: `displays` is no :class:`Displays`.
@@ -284,11 +352,10 @@ class OutputArea:
         Raises:
             LocalProtocolError: One of them is no :class:`~enchannel.Message`.
         """
-        widgets = self._displays.widgets
         for message in messages:
             if not isinstance(message, Message):
                 raise LocalProtocolError(f"a Message is applied, and no {type(message).__name__}")
-            if widgets is None or not widgets.take(message):
+            if not self._displays.take(message):
                 self._show(message)
         self._join()
 
