@@ -21,7 +21,7 @@ from .._bell import Bell
 from .._core.bound import Held
 from .._core.flight import Tied
 from .._core.stream import Feed, Stream
-from .._exceptions import KernelDied, LocalProtocolError
+from .._exceptions import KernelDied, LocalProtocolError, NoReply
 from .._groups import block_task_group
 from .._log import logger
 from .._protocol.errors import text_of
@@ -129,8 +129,7 @@ class _Run(Code):
             self._messages.put(messages)
         super().take(channel, messages)
         if channel == "stdin":
-            self._answering.cancel()
-            self._prompted.ring()
+            self._look_at_question()
 
     def hear_status(self, status: Message) -> None:
         """The kernel says what it does for it."""
@@ -140,7 +139,14 @@ class _Run(Code):
     def tell(self) -> None:
         """Has whoever waits look."""
         super().tell()
+        if self.failure is not None or self.is_settled():
+            self._look_at_question()
         self._messages.wake()
+
+    def _look_at_question(self) -> None:
+        """Who answers has to begin anew, or to stop."""
+        self._answering.cancel()
+        self._prompted.ring()
 
     @property
     def dropped(self) -> int:
@@ -192,8 +198,8 @@ class _Run(Code):
             await self.wait_news()
 
     async def answer_prompts(self) -> None:
-        """Answers what the code asks, for as long as that can be sent."""
-        while self.failure is None:
+        """Answers what the code asks, until it is over or has failed."""
+        while self.failure is None and not self.is_settled():
             question = self.question
             if question is None:
                 await self._prompted.wait()
@@ -202,8 +208,8 @@ class _Run(Code):
                 value = await self._answer(question)
                 try:
                     await self._reply(value, question)
-                except (KernelDied, anyio.ClosedResourceError):
-                    # Who waits for the execution is told of the loss.
+                except (KernelDied, NoReply, anyio.ClosedResourceError):
+                    # Who waits for the execution is told what has ended it.
                     return
 
     async def _answer_in_vain(self, prompt: Message) -> None:

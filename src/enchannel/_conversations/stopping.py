@@ -89,6 +89,13 @@ class Code(Flight):
             self.begun, self.unseen = None, True
         self.tell()
 
+    def tell(self) -> None:
+        """Has whoever waits look."""
+        if self.is_settled():
+            # A late answer would be taken for one to whatever asks then.
+            self.question = None
+        super().tell()
+
     def is_over(self) -> bool:
         """Whether the kernel has run it."""
         return self.reply is not None or self.idle
