@@ -560,6 +560,25 @@ async def test_a_kernel_that_asks_although_it_may_not(
         await waiting.result()
 
 
+async def test_an_empty_text_that_waits_is_not_sent_once_the_code_is_over() -> None:
+    """It would be taken for an answer to what asks then."""
+    async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
+        identity, request = await kernel.asked()
+        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        await anyio.wait_all_tasks_blocked()
+        # Nothing can be sent.
+        kernel.client.cut("control")
+        waiting = start(tasks, execution.wait)
+        await anyio.wait_all_tasks_blocked()
+        kernel.reply((identity, request), status="error")
+        kernel.status(request, "idle")
+        await waiting.result()
+        kernel.client.mend("control")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.WouldBlock):
+            kernel.end.take("stdin")
+
+
 async def test_a_kernel_that_asks_although_it_may_not_behind_a_break(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -10,6 +10,7 @@ Source: "Custom Messages" of the Jupyter messaging specification.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,7 @@ from .._core.bond import Bond
 from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
-from .._core.stream import Feed, Stream
+from .._core.stream import Feed, Stream, fresh
 from .._exceptions import EnchannelError
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
@@ -54,10 +55,31 @@ class TiedFeed(Feed[T], Tied):
         self.end()
 
 
+class _Kernel(Bond):
+    """The kernel that a comm is open in.
+
+    Attributes:
+        knows: Whether it knows of the comm's end: what was closed here in an outage is open there still.
+    """
+
+    __slots__ = ("knows",)
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self.knows: bool = False
+
+    def raise_if_over(self) -> None:
+        """Raises why it is not to be told of the end any more."""
+        super().raise_if_over()
+        if self.knows:
+            raise anyio.ClosedResourceError("the kernel knows that the comm is closed")
+
+
 class CommFeed(TiedFeed[Message]):
     """One open comm, as the core knows it.
 
     Attributes:
+        kernel: Where it is open.
         comm_id: Its id.
         target_name: What it was opened to.
         opening: The ``comm_open`` message, as it was sent or received.
@@ -69,19 +91,26 @@ class CommFeed(TiedFeed[Message]):
         super().__init__(held)
         self._comms = comms
         self._core = comms.core
-        self._bond = Bond(comms.core)
+        self.kernel: _Kernel = _Kernel(comms.core)
         self.opening: Message = opening
         self.closing: Message | None = None
         self.over: bool = False
         self.comm_id: str = text_of(opening.content.get("comm_id"))
         self.target_name: str = text_of(opening.content.get("target_name"))
 
+    def raise_if_over(self) -> None:
+        """Raises why nothing can be sent on it any more."""
+        if self.over:
+            raise anyio.ClosedResourceError("the comm is closed")
+        if self.failure is not None:
+            raise fresh(self.failure)
+
     def hear(self, message: Message) -> None:
         """Takes what the kernel sends; must not raise."""
         if message.msg_type == "comm_close":
             self.closing = message
-            self.over = True
-            self.end()
+            self.kernel.knows = True
+            self.shut()
         elif message.msg_type == "comm_msg":
             self.put([message])
 
@@ -89,24 +118,34 @@ class CommFeed(TiedFeed[Message]):
         """Sends what belongs to it; see :meth:`Comm.send`."""
         return await self._core.send("shell", self._core.prepare(body), tied=self)
 
-    def forget(self) -> None:
-        """Nothing more is handed to it."""
-        self._comms.forget(self)
+    def shut(self, failure: EnchannelError | None = None) -> None:
+        """Nothing is sent on it any more, nor taken for it."""
+        self.over = True
+        self.end(failure)
+        # Who waits to send is told.
+        self._core.changed.ring()
 
     async def finish(self) -> None:
         """Ends it, and tells the kernel, where it is there and does not know; bounded, and never raises."""
-        # The loss may not be told yet, and from here on nobody tells this one.
-        self.end(self._core.lost)
+        # The loss may not be told yet.
+        self.shut(self._core.lost)
         await self._core.farewells.say(CLOSE_DEADLINE, self.tell_kernel)
 
     async def tell_kernel(self) -> None:
-        """Tells the kernel, where it is there and does not know. Raises what a send does."""
-        if self.over or self._bond.failure is not None or self._core.life.over:
+        """Tells the kernel, where it is there and does not know.
+
+        Raises:
+            KernelDied: It is not there any more.
+        """
+        if self.kernel.knows or self.kernel.failure is not None or self._core.life.over:
             return
-        self.over = True
         closing = self._core.prepare(messages.comm_close(self.comm_id))
-        # An outage may have ended its stream, and the same kernel be back.
-        await self._core.send("shell", closing, tied=self._bond)
+        # Somebody else may tell it meanwhile.
+        with contextlib.suppress(anyio.ClosedResourceError):
+            # An outage may have ended its stream, and the same kernel be back.
+            await self._core.send("shell", closing, tied=self.kernel)
+            self.kernel.knows = True
+            self._comms.forget(self)
 
 
 class Comm(Stream[Message]):
@@ -178,15 +217,12 @@ class Comm(Stream[Message]):
             anyio.ClosedResourceError: The comm is closed.
             KernelDied: The kernel is lost, or was restarted.
         """
-        if self._comm.over:
-            raise anyio.ClosedResourceError("the comm is closed")
         return await self._comm.send(
             messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
         )
 
     async def aclose(self) -> None:
         """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
-        self._comm.forget()
         await self._comm.finish()
         self.close()
         await cancel_shielded_checkpoint()
@@ -328,7 +364,7 @@ class Comms:
             offered = tuple(incoming.offered.values())
             for comm in offered:
                 self.forget(comm)
-                comm.end(self.core.lost)
+                comm.shut(self.core.lost)
             # One deadline for all: in an outage each would wait for its own.
             await self.core.farewells.say(CLOSE_DEADLINE, _tell_kernel, offered)
 
