@@ -606,6 +606,10 @@ def open_comm(request: Request) -> None:
     request.publish("comm_open", {"comm_id": "c", "target_name": "mine", "data": {}})
 
 
+def say_in_comm(request: Request) -> None:
+    request.publish("comm_msg", {"comm_id": "c", "data": {"number": 1}})
+
+
 async def all_heard(ch: KernelChannels) -> None:
     """Waits until the kernel has read all that was said to it."""
     with anyio.fail_after(60):
@@ -660,6 +664,51 @@ async def test_a_comm_that_was_closed_in_vain_is_closed_when_its_block_is_left(b
         await all_heard(ch)
         (closing,) = kernel.transcript.messages("> shell comm_close")
         assert closing.content["comm_id"] == comm.comm_id
+
+
+async def test_a_comm_of_the_next_kernel_may_have_the_id_of_one_before() -> None:
+    """Though that is not closed yet: its user has what it holds."""
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("open", open_comm, say_in_comm)
+        async with ch.accept_comms("mine") as comms:
+            old = []
+            for _ in range(3):
+                await ch.run("open")
+                with anyio.fail_after(10):
+                    old.append(await comms.receive())
+                await restarted(kernel, ch)
+            await ch.run("open")
+            new = await comms.receive()
+            assert (await new.receive()).content["data"] == {"number": 1}
+            for comm in old:
+                assert (await comm.receive()).content["data"] == {"number": 1}
+                with pytest.raises(KernelDied):
+                    await comm.receive()
+                with pytest.raises(KernelDied):
+                    await comm.send({})
+            open_comms = ch._conversations.comms._comms
+            assert list(open_comms) == list(ch._conversations.comms._targets["mine"].offered)
+            assert len(open_comms) == 1
+            for comm in old:
+                await comm.aclose()
+            await new.send({})
+            await all_heard(ch)
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == 1
+
+
+async def test_a_comm_may_come_again_where_it_was_closed_in_vain() -> None:
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with ch.accept_comms("mine") as comms:
+            await ch.run("open")
+            comm = await comms.receive()
+            kernel.clients[0].cut()
+            await comm.aclose()
+            kernel.clients[0].mend()
+            await ch.run("open")
+            await (await comms.receive()).send({})
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == 1
 
 
 async def test_a_comm_is_closed_once_whoever_waits_to_tell_it() -> None:

@@ -273,6 +273,7 @@ class Comms:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._comms: dict[str, CommFeed] = {}
+        self._epoch = core.life.epoch
         self._targets: dict[str, TargetFeed] = {}
         core.observers.append(self.observe)
 
@@ -288,11 +289,16 @@ class Comms:
         comm_id = message.content.get("comm_id")
         if not isinstance(comm_id, str):
             return False
+        comm = self._open_comms().get(comm_id)
         if message.msg_type == "comm_open":
-            return comm_id not in self._comms and self._offer(comm_id, message)
-        if comm_id not in self._comms:
+            if comm is not None and comm.over:
+                # It was closed here in vain, and the kernel has another one by now.
+                comm.kernel.knows = True
+                self.forget(comm)
+                comm = None
+            return comm is None and self._offer(comm_id, message)
+        if comm is None:
             return False
-        comm = self._comms[comm_id]
         comm.hear(message)
         if message.msg_type == "comm_close":
             self.forget(comm)
@@ -310,9 +316,18 @@ class Comms:
             self.core.post("shell", messages.comm_close(comm_id))
         return incoming is not None
 
+    def _open_comms(self) -> dict[str, CommFeed]:
+        """Those that are open in the kernel that is there now, as far as is known; their users have the others."""
+        if self._epoch != self.core.life.epoch:
+            self._epoch = self.core.life.epoch
+            for comm in tuple(self._comms.values()):
+                if comm.kernel.failure is not None:
+                    self.forget(comm)
+        return self._comms
+
     def _add(self, opening: Message, held: Held | None) -> CommFeed:
         comm = CommFeed(self, opening, held)
-        self._comms[comm.comm_id] = comm
+        self._open_comms()[comm.comm_id] = comm
         self.core.requests.tie(comm)
         return comm
 
