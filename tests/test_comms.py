@@ -697,6 +697,24 @@ async def test_a_comm_of_the_next_kernel_may_have_the_id_of_one_before() -> None
         assert times(kernel, "> shell comm_close") == 1
 
 
+@pytest.mark.parametrize("away", [True, False])
+async def test_comms_that_nobody_takes_any_more_are_closed(away: bool) -> None:
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with ch.accept_comms("mine") as comms:
+            await ch.run("open")
+            if away:
+                kernel.clients[0].cut()
+            await comms.aclose()
+            kernel.clients[0].mend()
+            await all_heard(ch)
+            if not away:
+                # At once, and so is what comes now.
+                assert times(kernel, "> shell comm_close") == 1
+                await ch.run("open")
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == (1 if away else 2)
+
+
 async def test_a_comm_may_come_again_where_it_was_closed_in_vain() -> None:
     async with able_kernel() as kernel, kernel.open_channels() as ch:
         async with ch.accept_comms("mine") as comms:

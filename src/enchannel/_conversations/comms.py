@@ -28,6 +28,7 @@ from .._exceptions import EnchannelError
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
 from .._protocol.message import Message, new_id
+from .._trio import uncut
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -124,6 +125,14 @@ class CommFeed(TiedFeed[Message]):
         self.end(failure)
         # Who waits to send is told.
         self._core.changed.ring()
+
+    def refuse(self) -> None:
+        """Nobody will read it. A kernel that cannot be told now is told when its target is left."""
+        self.shut()
+        owed = not self.kernel.knows and self.kernel.failure is None
+        if owed and self._comms.refuse(self.comm_id):
+            self.kernel.knows = True
+            self._comms.forget(self)
 
     async def finish(self) -> None:
         """Ends it, and tells the kernel, where it is there and does not know; bounded, and never raises."""
@@ -243,11 +252,32 @@ class TargetFeed(TiedFeed[Comm]):
     def __init__(self, held: Held | None) -> None:
         super().__init__(held)
         self.offered: dict[str, CommFeed] = {}
+        self._untaken: dict[Comm, CommFeed] = {}
 
-    def offer(self, comm: CommFeed) -> None:
-        """The kernel has opened `comm`."""
-        self.offered[comm.comm_id] = comm
-        self.put([Comm(comm)])
+    def offer(self, feed: CommFeed) -> None:
+        """The kernel has opened the comm of `feed`."""
+        comm = Comm(feed)
+        self.offered[feed.comm_id] = self._untaken[comm] = feed
+        self.put([comm])
+
+    @uncut
+    def take(self) -> Comm:
+        """The next one; or raises what this has ended with."""
+        comm = super().take()
+        del self._untaken[comm]
+        return comm
+
+    def drop(self, item: Comm) -> None:
+        """It gives way: nobody gets `item`, whose messages would hold up the others without end."""
+        super().drop(item)
+        self._untaken.pop(item).refuse()
+
+    @uncut
+    def close(self) -> None:
+        """Drops what was not taken; nothing more comes."""
+        super().close()
+        while self._untaken:
+            self._untaken.popitem()[1].refuse()
 
 
 class IncomingComms(Stream[Comm]):
@@ -309,12 +339,17 @@ class Comms:
         if asked_by and asked_by != self.core.session:
             return False
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
-        if incoming is not None:
+        if incoming is not None and not incoming.done():
             held = incoming.held.like() if incoming.held is not None else None
             incoming.offer(self._add(opening, held))
-        elif self._targets and asked_by:
-            self.core.post("shell", messages.comm_close(comm_id))
-        return incoming is not None
+            return True
+        if self._targets and asked_by:
+            self.refuse(comm_id)
+        return False
+
+    def refuse(self, comm_id: str) -> bool:
+        """Nobody will read what comes for `comm_id`; whether the kernel was told."""
+        return self.core.post("shell", messages.comm_close(comm_id))
 
     def _open_comms(self) -> dict[str, CommFeed]:
         """Those that are open in the kernel that is there now, as far as is known; their users have the others."""
