@@ -101,7 +101,7 @@ async def comms(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]
 async def debug_events(ch: KernelChannels, kernel: Kernel) -> AsyncIterator[Stream[Any]]:
     events = _Events(ch._core.bound.hold(("iopub",)))
     debugger = _Debugger(ch._conversations)
-    session = DebugSession("", debugger, _Block("debug session"), events)
+    session = DebugSession("", debugger, _Block(ch._core, "debug session"), events)
     ch._core.observers.append(events.observe)
     for number in range(FLOOD):
         kernel.say("debug_event", message(""), event="x" * 1000, number=number)
@@ -188,6 +188,32 @@ async def test_a_comm_that_the_kernel_opened_gives_way_at_once_as_well() -> None
                 kernel.say("comm_msg", message(""), comm_id="1", number=number)
             stream = await incoming.receive()
             await gives_way_at_once(ch, kernel, stream)
+
+
+async def test_a_comm_that_its_target_gave_up_is_closed_and_holds_up_nobody() -> None:
+    async with conversation(max_buffer_size=2) as (ch, kernel, _):
+        async with ch.accept_comms("mine") as incoming:
+            async with ch.execute("1") as execution:
+                asked = await kernel.asked()
+                for comm_id in "0123":
+                    kernel.say("comm_open", asked[1], comm_id=comm_id, target_name="mine")
+                for number in range(8):
+                    kernel.say("comm_msg", asked[1], comm_id=str(number // 2), number=number)
+                kernel.reply(asked)
+                kernel.status(asked[1], "idle")
+                await execution.wait()
+            closed = [(await kernel.asked())[1].content["comm_id"] for _ in "01"]
+            assert closed == ["0", "1"]
+            assert ch.statistics().buffer_dropped == 2
+            for number in (4, 6):
+                comm = await incoming.receive()
+                got = [number_of(await comm.receive()), number_of(await comm.receive())]
+                assert got == [number, number + 1]
+            async with ch.subscribe("iopub") as listener:
+                flood(kernel, message("execute_request"))
+                with anyio.fail_after(1):
+                    for _ in range(FLOOD):
+                        await listener.receive()
 
 
 async def test_a_slow_reader_holds_up_others_and_loses_nothing() -> None:

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from enchannel import (
+    Comm,
     KernelChannels,
     KernelDied,
     LocalProtocolError,
@@ -18,7 +19,14 @@ from enchannel import (
     NotImplementedByKernel,
     open_channels,
 )
-from enchannel.testing import FakeComm, FakeKernel, memory_transport_pair, open_fake_kernel
+from enchannel.testing import (
+    FakeComm,
+    FakeKernel,
+    MemoryTransport,
+    Request,
+    memory_transport_pair,
+    open_fake_kernel,
+)
 from memory_kernel import conversation, start
 from raw_kernel import message
 from virtual_clock import virtual_backend  # noqa: F401
@@ -446,6 +454,52 @@ async def test_what_belonged_to_a_lost_connection_is_not_sent_to_the_next() -> N
                     await comm.send({})
 
 
+@pytest.mark.parametrize("by", ["the kernel", "hand", "its block"])
+async def test_a_send_that_waits_is_told_when_its_comm_is_closed(by: str) -> None:
+    """It went to the next kernel otherwise, which may have a comm of that id."""
+    async with conversation() as (ch, kernel, tasks):
+        async with ch.open_comm("target") as comm:
+            _, opened = await kernel.asked()
+            await anyio.wait_all_tasks_blocked()
+            kernel.client.cut("shell")
+            sending = start(tasks, comm.send, {})
+            await anyio.wait_all_tasks_blocked()
+            assert not sending.done.is_set()
+            if by == "the kernel":
+                kernel.say("comm_close", opened, comm_id=comm.comm_id)
+            elif by == "hand":
+                await comm.aclose()
+            if by != "its block":
+                with pytest.raises(anyio.ClosedResourceError):
+                    await sending.result()
+        with pytest.raises(anyio.ClosedResourceError):
+            await sending.result()
+
+
+@pytest.mark.parametrize(
+    ("block", "ask"),
+    [
+        (lambda ch: ch.open_subshell(), lambda sub: sub.run("1")),
+        (lambda ch: ch.open_debug_session(), lambda session: session.request("threads")),
+    ],
+)
+async def test_what_waits_is_told_when_its_subshell_or_debug_session_is_left(
+    block: Any, ask: Any
+) -> None:
+    async with (
+        able_kernel() as kernel,
+        kernel.open_channels() as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        async with block(ch) as opened:
+            await ch.wait_idle()
+            kernel.clients[0].cut()
+            waiting = start(tasks, ask, opened)
+            await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.ClosedResourceError, match="the block of the .* was left"):
+            await waiting.result()
+
+
 ANNOUNCED = {
     "status": "ok",
     "protocol_version": "5.5",
@@ -544,7 +598,16 @@ async def able_kernel() -> AsyncIterator[FakeKernel]:
     """A kernel in which all of that can be opened."""
     async with open_fake_kernel(subshells=True, debugger=True) as kernel:
         kernel.on_comm("target", nothing)
+        kernel.script("open", open_comm)
         yield kernel
+
+
+def open_comm(request: Request) -> None:
+    request.publish("comm_open", {"comm_id": "c", "target_name": "mine", "data": {}})
+
+
+def say_in_comm(request: Request) -> None:
+    request.publish("comm_msg", {"comm_id": "c", "data": {"number": 1}})
 
 
 async def all_heard(ch: KernelChannels) -> None:
@@ -579,6 +642,110 @@ async def test_what_is_open_in_a_kernel_that_is_had_back_is_undone_there(
         assert times(kernel, undone) == 1
 
 
+@asynccontextmanager
+async def accepted_comm(ch: KernelChannels) -> AsyncIterator[Comm]:
+    async with ch.accept_comms("mine") as comms:
+        await ch.run("open")
+        yield await comms.receive()
+
+
+@pytest.mark.parametrize("block", [lambda ch: ch.open_comm("target"), accepted_comm])
+async def test_a_comm_that_was_closed_in_vain_is_closed_when_its_block_is_left(block: Any) -> None:
+    """In an outage, behind which the kernel is there that has it."""
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with block(ch) as comm:
+            await ch.wait_idle()
+            kernel.clients[0].cut()
+            await comm.aclose()
+            assert comm.closed
+            kernel.clients[0].mend()
+            await all_heard(ch)
+            assert times(kernel, "> shell comm_close") == 0
+        await all_heard(ch)
+        (closing,) = kernel.transcript.messages("> shell comm_close")
+        assert closing.content["comm_id"] == comm.comm_id
+
+
+async def test_a_comm_of_the_next_kernel_may_have_the_id_of_one_before() -> None:
+    """Though that is not closed yet: its user has what it holds."""
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        kernel.script("open", open_comm, say_in_comm)
+        async with ch.accept_comms("mine") as comms:
+            old = []
+            for _ in range(3):
+                await ch.run("open")
+                with anyio.fail_after(10):
+                    old.append(await comms.receive())
+                await restarted(kernel, ch)
+            await ch.run("open")
+            new = await comms.receive()
+            assert (await new.receive()).content["data"] == {"number": 1}
+            for comm in old:
+                assert (await comm.receive()).content["data"] == {"number": 1}
+                with pytest.raises(KernelDied):
+                    await comm.receive()
+                with pytest.raises(KernelDied):
+                    await comm.send({})
+            open_comms = ch._conversations.comms._comms
+            assert list(open_comms) == list(ch._conversations.comms._targets["mine"].offered)
+            assert len(open_comms) == 1
+            for comm in old:
+                await comm.aclose()
+            await new.send({})
+            await all_heard(ch)
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == 1
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_comms_that_nobody_takes_any_more_are_closed(away: bool) -> None:
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with ch.accept_comms("mine") as comms:
+            await ch.run("open")
+            if away:
+                kernel.clients[0].cut()
+            await comms.aclose()
+            kernel.clients[0].mend()
+            await all_heard(ch)
+            if not away:
+                # At once, and so is what comes now.
+                assert times(kernel, "> shell comm_close") == 1
+                await ch.run("open")
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == (1 if away else 2)
+
+
+async def test_a_comm_may_come_again_where_it_was_closed_in_vain() -> None:
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with ch.accept_comms("mine") as comms:
+            await ch.run("open")
+            comm = await comms.receive()
+            kernel.clients[0].cut()
+            await comm.aclose()
+            kernel.clients[0].mend()
+            await ch.run("open")
+            await (await comms.receive()).send({})
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == 1
+
+
+async def test_a_comm_is_closed_once_whoever_waits_to_tell_it() -> None:
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
+        async with anyio.create_task_group() as tasks, accepted_comm(ch) as comm:
+            await ch.wait_idle()
+            kernel.clients[0].cut()
+            closing = start(tasks, comm.aclose)
+            tasks.start_soon(mended, kernel.clients[0])
+        await closing.result()
+        await all_heard(ch)
+        assert times(kernel, "> shell comm_close") == 1
+
+
+async def mended(client: MemoryTransport) -> None:
+    await anyio.sleep(0.5)
+    client.mend()
+
+
 @pytest.mark.parametrize(("block", "undone"), OPENED)
 async def test_the_next_kernel_is_told_nothing_of_what_was_open_in_the_one_before(
     block: Any, undone: str
@@ -601,17 +768,9 @@ async def test_the_next_kernel_is_told_nothing_of_what_was_open_in_the_one_befor
 
 
 async def test_a_comm_that_the_kernel_had_opened_is_not_closed_in_the_next_one() -> None:
-    async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-
-        async def open_comm(request: Any) -> None:
-            content = {"comm_id": "c", "target_name": "mine", "data": {}}
-            kernel.publish("comm_open", content, parent=request.message)
-
-        kernel.script("open", open_comm)
+    async with able_kernel() as kernel, kernel.open_channels() as ch:
         async with anyio.create_task_group() as tasks:
-            async with ch.accept_comms("mine") as comms:
-                await ch.run("open")
-                await comms.receive()
+            async with accepted_comm(ch):
                 kernel.clients[0].cut()
                 tasks.start_soon(kernel.restart)
             await all_heard(ch)

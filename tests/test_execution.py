@@ -253,6 +253,36 @@ async def test_a_handler_is_cancelled_with_its_execution() -> None:
         assert cancelled.is_set()
 
 
+@pytest.mark.parametrize("end", ["reply", "idle", "loss"])
+async def test_a_handler_is_cancelled_when_its_code_is_over(end: str) -> None:
+    """A late answer would be another cell's."""
+    asked_for, given_up = [], anyio.Event()
+
+    async def ponder(prompt: str, password: bool) -> str:
+        asked_for.append(prompt)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            given_up.set()
+
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=ponder):
+            identity, request = await kernel.asked()
+            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            await anyio.wait_all_tasks_blocked()
+            if end == "reply":
+                kernel.reply((identity, request), status="error")
+            elif end == "idle":
+                kernel.status(request, "idle")
+            else:
+                kernel.end.vanish()
+            with anyio.fail_after(10):
+                await given_up.wait()
+            kernel.end.send("stdin", identity, message("input_request", request, prompt="late"))
+            await anyio.wait_all_tasks_blocked()
+    assert asked_for == ["?"]
+
+
 async def test_cancellation_interrupts_where_asked() -> None:
     async with conversation() as (ch, kernel, tasks):
         with anyio.CancelScope() as scope:
@@ -528,6 +558,25 @@ async def test_a_kernel_that_asks_although_it_may_not(
         kernel.reply((identity, request))
         kernel.status(request, "idle")
         await waiting.result()
+
+
+async def test_an_empty_text_that_waits_is_not_sent_once_the_code_is_over() -> None:
+    """It would be taken for an answer to what asks then."""
+    async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
+        identity, request = await kernel.asked()
+        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        await anyio.wait_all_tasks_blocked()
+        # Nothing can be sent.
+        kernel.client.cut("control")
+        waiting = start(tasks, execution.wait)
+        await anyio.wait_all_tasks_blocked()
+        kernel.reply((identity, request), status="error")
+        kernel.status(request, "idle")
+        await waiting.result()
+        kernel.client.mend("control")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.WouldBlock):
+            kernel.end.take("stdin")
 
 
 async def test_a_kernel_that_asks_although_it_may_not_behind_a_break(

@@ -485,6 +485,27 @@ async def test_a_reply_that_an_interrupt_took_is_told() -> None:
         assert caught.value.reason == "interrupted"
 
 
+async def test_a_reply_that_is_lost_is_told_to_who_waits_for_it_and_to_no_body() -> None:
+    async def ponder(prompt: str, password: bool) -> str:
+        await anyio.sleep(60)
+        return "too late"
+
+    async with conversation() as (ch, kernel, _):
+        async with ch.execute("input()", on_input=ponder) as execution:
+            identity, asked = await kernel.asked()
+            kernel.status(asked, "busy")
+            kernel.end.send("stdin", identity, message("input_request", asked, prompt="?"))
+            await anyio.wait_all_tasks_blocked()
+            # It was interrupted.
+            kernel.status(asked, "idle")
+            kernel.reply(await kernel.asked())
+            await anyio.sleep(120)
+            with pytest.raises(NoReply):
+                await execution.wait()
+        with pytest.raises(anyio.WouldBlock):
+            kernel.end.take("stdin")
+
+
 # A request of which nothing at all is here.
 
 

@@ -473,6 +473,23 @@ async def test_code_that_asks_is_let_go_behind_an_outage(in_flight: str) -> None
             assert (await ch.run("1")).status == "ok"
 
 
+@pytest.mark.parametrize("channels", [("shell",), ("iopub",), ()])
+async def test_an_empty_text_that_waits_in_an_outage_is_sent_behind_it(channels: Any) -> None:
+    """For code in a subshell, which no interrupt reaches; and once."""
+    async with open_fake_kernel(subshells=True) as kernel, kernel.open_channels() as ch:
+        kernel.script("ask", ask("name? "))
+        async with ch.open_subshell() as sub:
+            async with sub.execute("ask", on_input=never):
+                await kernel.transcript.wait_for("< stdin input_request")
+                await anyio.wait_all_tasks_blocked()
+                kernel.clients[0].cut(*channels)
+            kernel.clients[0].mend(*channels)
+            with anyio.fail_after(60):
+                # Who leaves waits so long that the subshell's user was told of the outage.
+                assert (await ch.run("1", subshell_id=sub.subshell_id)).status == "ok"
+        assert len(kernel.transcript.messages("> stdin input_reply")) == 1
+
+
 async def test_code_whose_question_is_lost_is_interrupted_once_that_is_told() -> None:
     async with (
         open_fake_kernel() as kernel,

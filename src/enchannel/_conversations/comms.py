@@ -23,11 +23,12 @@ from .._core.bond import Bond
 from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
-from .._core.stream import Feed, Stream
+from .._core.stream import Feed, Stream, fresh
 from .._exceptions import EnchannelError
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
 from .._protocol.message import Message, new_id
+from .._trio import uncut
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -55,10 +56,31 @@ class TiedFeed(Feed[T], Tied):
         self.end()
 
 
+class _Kernel(Bond):
+    """The kernel that a comm is open in.
+
+    Attributes:
+        knows: Whether it knows of the comm's end: what was closed here in an outage is open there still.
+    """
+
+    __slots__ = ("knows",)
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self.knows: bool = False
+
+    def raise_if_over(self) -> None:
+        """Raises why it is not to be told of the end any more."""
+        super().raise_if_over()
+        if self.knows:
+            raise anyio.ClosedResourceError("the kernel knows that the comm is closed")
+
+
 class CommFeed(TiedFeed[Message]):
     """One open comm, as the core knows it.
 
     Attributes:
+        kernel: Where it is open.
         comm_id: Its id.
         target_name: What it was opened to.
         opening: The ``comm_open`` message, as it was sent or received.
@@ -70,19 +92,26 @@ class CommFeed(TiedFeed[Message]):
         super().__init__(held)
         self._comms = comms
         self._core = comms.core
-        self._bond = Bond(comms.core)
+        self.kernel: _Kernel = _Kernel(comms.core)
         self.opening: Message = opening
         self.closing: Message | None = None
         self.over: bool = False
         self.comm_id: str = text_of(opening.content.get("comm_id"))
         self.target_name: str = text_of(opening.content.get("target_name"))
 
+    def raise_if_over(self) -> None:
+        """Raises why nothing can be sent on it any more."""
+        if self.over:
+            raise anyio.ClosedResourceError("the comm is closed")
+        if self.failure is not None:
+            raise fresh(self.failure)
+
     def hear(self, message: Message) -> None:
         """Takes what the kernel sends; must not raise."""
         if message.msg_type == "comm_close":
             self.closing = message
-            self.over = True
-            self.end()
+            self.kernel.knows = True
+            self.shut()
         elif message.msg_type == "comm_msg":
             self.put([message])
 
@@ -90,24 +119,42 @@ class CommFeed(TiedFeed[Message]):
         """Sends what belongs to it; see :meth:`Comm.send`."""
         return await self._core.send("shell", self._core.prepare(body), tied=self)
 
-    def forget(self) -> None:
-        """Nothing more is handed to it."""
-        self._comms.forget(self)
+    def shut(self, failure: EnchannelError | None = None) -> None:
+        """Nothing is sent on it any more, nor taken for it."""
+        self.over = True
+        self.end(failure)
+        # Who waits to send is told.
+        self._core.changed.ring()
+
+    def refuse(self) -> None:
+        """Nobody will read it. A kernel that cannot be told now is told when its target is left."""
+        self.shut()
+        owed = not self.kernel.knows and self.kernel.failure is None
+        if owed and self._comms.refuse(self.comm_id):
+            self.kernel.knows = True
+            self._comms.forget(self)
 
     async def finish(self) -> None:
         """Ends it, and tells the kernel, where it is there and does not know; bounded, and never raises."""
-        # The loss may not be told yet, and from here on nobody tells this one.
-        self.end(self._core.lost)
+        # The loss may not be told yet.
+        self.shut(self._core.lost)
         await self._core.farewells.say(CLOSE_DEADLINE, self.tell_kernel)
 
     async def tell_kernel(self) -> None:
-        """Tells the kernel, where it is there and does not know. Raises what a send does."""
-        if self.over or self._bond.failure is not None or self._core.life.over:
+        """Tells the kernel, where it is there and does not know.
+
+        Raises:
+            KernelDied: It is not there any more.
+        """
+        if self.kernel.knows or self.kernel.failure is not None or self._core.life.over:
             return
-        self.over = True
         closing = self._core.prepare(messages.comm_close(self.comm_id))
-        # An outage may have ended its stream, and the same kernel be back.
-        await self._core.send("shell", closing, tied=self._bond)
+        # Somebody else may tell it meanwhile.
+        with contextlib.suppress(anyio.ClosedResourceError):
+            # An outage may have ended its stream, and the same kernel be back.
+            await self._core.send("shell", closing, tied=self.kernel)
+            self.kernel.knows = True
+            self._comms.forget(self)
 
 
 class Comm(Stream[Message]):
@@ -179,15 +226,12 @@ class Comm(Stream[Message]):
             anyio.ClosedResourceError: The comm is closed.
             KernelDied: The kernel is lost, or was restarted.
         """
-        if self._comm.over:
-            raise anyio.ClosedResourceError("the comm is closed")
         return await self._comm.send(
             messages.comm_msg(self.comm_id, data, buffers=buffers, metadata=metadata)
         )
 
     async def aclose(self) -> None:
         """Closes the comm, tells the kernel, and drops what was not received; never cancelled."""
-        self._comm.forget()
         await self._comm.finish()
         self.close()
         await cancel_shielded_checkpoint()
@@ -208,11 +252,32 @@ class TargetFeed(TiedFeed[Comm]):
     def __init__(self, held: Held | None) -> None:
         super().__init__(held)
         self.offered: dict[str, CommFeed] = {}
+        self._untaken: dict[Comm, CommFeed] = {}
 
-    def offer(self, comm: CommFeed) -> None:
-        """The kernel has opened `comm`."""
-        self.offered[comm.comm_id] = comm
-        self.put([Comm(comm)])
+    def offer(self, feed: CommFeed) -> None:
+        """The kernel has opened the comm of `feed`."""
+        comm = Comm(feed)
+        self.offered[feed.comm_id] = self._untaken[comm] = feed
+        self.put([comm])
+
+    @uncut
+    def take(self) -> Comm:
+        """The next one; or raises what this has ended with."""
+        comm = super().take()
+        del self._untaken[comm]
+        return comm
+
+    def drop(self, item: Comm) -> None:
+        """It gives way: nobody gets `item`, whose messages would hold up the others without end."""
+        super().drop(item)
+        self._untaken.pop(item).refuse()
+
+    @uncut
+    def close(self) -> None:
+        """Drops what was not taken; nothing more comes."""
+        super().close()
+        while self._untaken:
+            self._untaken.popitem()[1].refuse()
 
 
 class IncomingComms(Stream[Comm]):
@@ -238,6 +303,7 @@ class Comms:
     def __init__(self, core: Core) -> None:
         self.core = core
         self._comms: dict[str, CommFeed] = {}
+        self._epoch = core.life.epoch
         self._targets: dict[str, TargetFeed] = {}
         core.observers.append(self.observe)
 
@@ -253,11 +319,16 @@ class Comms:
         comm_id = message.content.get("comm_id")
         if not isinstance(comm_id, str):
             return False
+        comm = self._open_comms().get(comm_id)
         if message.msg_type == "comm_open":
-            return comm_id not in self._comms and self._offer(comm_id, message)
-        if comm_id not in self._comms:
+            if comm is not None and comm.over:
+                # It was closed here in vain, and the kernel has another one by now.
+                comm.kernel.knows = True
+                self.forget(comm)
+                comm = None
+            return comm is None and self._offer(comm_id, message)
+        if comm is None:
             return False
-        comm = self._comms[comm_id]
         comm.hear(message)
         if message.msg_type == "comm_close":
             self.forget(comm)
@@ -268,18 +339,34 @@ class Comms:
         if asked_by and asked_by != self.core.session:
             return False
         incoming = self._targets.get(text_of(opening.content.get("target_name")))
-        if incoming is not None:
+        if incoming is not None and not incoming.done():
             held = incoming.held.like() if incoming.held is not None else None
             incoming.offer(self._add(opening, held))
-        elif self._targets and asked_by:
+            return True
+        if self._targets and asked_by:
+            self.refuse(comm_id)
+        return False
+
+    def refuse(self, comm_id: str) -> bool:
+        """Nobody will read what comes for `comm_id`; whether the kernel was told, or never can be."""
+        try:
+            return self.core.post("shell", messages.comm_close(comm_id))
+        except LocalProtocolError:
             # The reader task says it, which must not end of an id that is more than a server takes.
-            with contextlib.suppress(LocalProtocolError):
-                self.core.post("shell", messages.comm_close(comm_id))
-        return incoming is not None
+            return True
+
+    def _open_comms(self) -> dict[str, CommFeed]:
+        """Those that are open in the kernel that is there now, as far as is known; their users have the others."""
+        if self._epoch != self.core.life.epoch:
+            self._epoch = self.core.life.epoch
+            for comm in tuple(self._comms.values()):
+                if comm.kernel.failure is not None:
+                    self.forget(comm)
+        return self._comms
 
     def _add(self, opening: Message, held: Held | None) -> CommFeed:
         comm = CommFeed(self, opening, held)
-        self._comms[comm.comm_id] = comm
+        self._open_comms()[comm.comm_id] = comm
         self.core.requests.tie(comm)
         return comm
 
@@ -331,7 +418,7 @@ class Comms:
             offered = tuple(incoming.offered.values())
             for comm in offered:
                 self.forget(comm)
-                comm.end(self.core.lost)
+                comm.shut(self.core.lost)
             # One deadline for all: in an outage each would wait for its own.
             await self.core.farewells.say(CLOSE_DEADLINE, _tell_kernel, offered)
 

@@ -18,7 +18,7 @@ from .timings import Timings
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._core.flight import Tied
+    from .._core.bond import Tie
     from .execution import ExecuteOptions
 
 __all__ = ["CompletedExecution", "run_code"]
@@ -74,7 +74,7 @@ async def run_code(
     code: str,
     *,
     check: bool,
-    tied: Tied | None = None,
+    tied: Tie | None = None,
     **options: Unpack[ExecuteOptions],
 ) -> CompletedExecution:
     """Runs `code` to its end; see :meth:`enchannel.KernelChannels.run`."""

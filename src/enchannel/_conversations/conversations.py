@@ -13,9 +13,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .. import messages
-from .._core.bond import Bond
+from .._core.bond import Tie
 from .._core.core import Core
-from .._core.flight import Tied
 from .._exceptions import EnchannelError, LocalProtocolError
 from .._groups import unwrapping_task_group
 from .._protocol.message import Message
@@ -102,7 +101,7 @@ class Conversations:
         content: Mapping[str, Any] | None = None,
         channel: str | None = None,
         *,
-        tied: Tied | Bond | None = None,
+        tied: Tie | None = None,
     ) -> Message:
         """Sends a request and returns its reply; see :meth:`enchannel.KernelChannels.request`.
 

@@ -18,10 +18,10 @@ from anyio.lowlevel import checkpoint
 
 from .. import messages
 from .._bell import Bell
+from .._core.bond import Tie
 from .._core.bound import Held
-from .._core.flight import Tied
 from .._core.stream import Feed, Stream
-from .._exceptions import KernelDied, LocalProtocolError
+from .._exceptions import KernelDied, LocalProtocolError, NoReply
 from .._groups import block_task_group
 from .._log import logger
 from .._protocol.errors import text_of
@@ -129,8 +129,7 @@ class _Run(Code):
             self._messages.put(messages)
         super().take(channel, messages)
         if channel == "stdin":
-            self._answering.cancel()
-            self._prompted.ring()
+            self._look_at_question()
 
     def hear_status(self, status: Message) -> None:
         """The kernel says what it does for it."""
@@ -140,7 +139,15 @@ class _Run(Code):
     def tell(self) -> None:
         """Has whoever waits look."""
         super().tell()
+        if self.failure is not None or self.is_settled():
+            self._look_at_question()
         self._messages.wake()
+
+    def _look_at_question(self) -> None:
+        """Who answers has to begin anew, or to stop."""
+        self._answering.cancel()
+        self._prompted.ring()
+        self._core.changed.ring()
 
     @property
     def dropped(self) -> int:
@@ -166,7 +173,11 @@ class _Run(Code):
             question = self.question
             nobodys = self._on_input is None and not self._iterating and question is not self._shown
             if question is not None and nobodys:
-                await self._answer_in_vain(question)
+                logger().warning(
+                    "the kernel asks for input although it may not (%r): it is given an empty text",
+                    text_of(question.content.get("prompt")),
+                )
+                await self.answer_in_vain(self._core)
             else:
                 await self.wait_news()
         assert self.reply is not None
@@ -192,8 +203,8 @@ class _Run(Code):
             await self.wait_news()
 
     async def answer_prompts(self) -> None:
-        """Answers what the code asks, for as long as that can be sent."""
-        while self.failure is None:
+        """Answers what the code asks, until it is over or has failed."""
+        while self.failure is None and not self.is_settled():
             question = self.question
             if question is None:
                 await self._prompted.wait()
@@ -201,17 +212,11 @@ class _Run(Code):
             with anyio.CancelScope() as self._answering:
                 value = await self._answer(question)
                 try:
-                    await self._reply(value, question)
-                except (KernelDied, anyio.ClosedResourceError):
-                    # Who waits for the execution is told of the loss.
-                    return
-
-    async def _answer_in_vain(self, prompt: Message) -> None:
-        logger().warning(
-            "the kernel asks for input although it may not (%r): it is given an empty text",
-            text_of(prompt.content.get("prompt")),
-        )
-        await self._reply("", prompt)
+                    await self.answer(self._core, question, value)
+                except (KernelDied, NoReply, anyio.ClosedResourceError):
+                    if self.question is question:
+                        # Who waits for the execution is told what has ended it.
+                        return
 
     async def _answer(self, prompt: Message) -> str:
         assert self._on_input is not None
@@ -221,12 +226,6 @@ class _Run(Code):
         if not isinstance(value, str):
             raise LocalProtocolError(f"on_input returns a str, not {type(value).__name__}")
         return value
-
-    async def _reply(self, value: str, prompt: Message) -> None:
-        reply = self._core.prepare(messages.input_reply(value, prompt))
-        await self._core.send("stdin", reply, tied=self)
-        if self.question is prompt:
-            self.question = None
 
 
 class Execution:
@@ -350,7 +349,7 @@ async def _execute(
     interrupt_on_cancel: bool,
     streamed: bool,
     keep_outputs: bool,
-    tied: Tied | None,
+    tied: Tie | None,
 ) -> AsyncIterator[Execution]:
     """The scope of an execution."""
     core = conversations.core
@@ -389,7 +388,7 @@ def execute_code(
     channel: RequestChannel = "shell",
     keep_outputs: bool = True,
     streamed: bool = True,
-    tied: Tied | None = None,
+    tied: Tie | None = None,
 ) -> AbstractAsyncContextManager[Execution]:
     """Runs `code`; see :meth:`enchannel.KernelChannels.execute`.
 

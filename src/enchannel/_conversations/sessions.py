@@ -18,7 +18,8 @@ import anyio
 import attrs
 
 from .. import messages
-from .._core.bond import Bond
+from .._core.bond import Bond, Tie
+from .._core.core import Core
 from .._core.flight import Tied
 from .._core.stream import Feed, Stream, fresh
 from .._exceptions import EnchannelError, NotImplementedByKernel
@@ -49,16 +50,19 @@ class _Block(Tied):
     """What was opened for a block: it ends with the block, and with the kernel that it was opened on.
 
     Args:
+        core: The connection.
         what: As it is called.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, core: Core, what: str) -> None:
+        self._core = core
         self._what = what
         self._left = False
 
     def leave(self) -> None:
         """Its block, or that of the channels, was left."""
         self._left = True
+        self._core.changed.ring()
 
     def raise_if_over(self) -> None:
         """Raises why nothing can be asked of it any more."""
@@ -70,7 +74,7 @@ class _Block(Tied):
 
 @contextmanager
 def _tied(conversations: Conversations, what: str) -> Iterator[_Block]:
-    block = _Block(what)
+    block = _Block(conversations.core, what)
     conversations.core.requests.tie(block)
     try:
         yield block
@@ -156,6 +160,7 @@ async def open_subshell(conversations: Conversations) -> AsyncIterator[Subshell]
         try:
             yield Subshell(conversations, block, subshell_id)
         finally:
+            block.leave()
             await opening.undo()
 
 
@@ -330,6 +335,7 @@ async def open_debug_session(conversations: Conversations) -> AsyncIterator[Debu
             try:
                 yield DebugSession(core.session, debugger, block, events)
             finally:
+                block.leave()
                 await opening.undo()
     finally:
         core.observers.remove(events.observe)
@@ -345,7 +351,7 @@ class _Debugger:
         self._numbers = itertools.count(1)
 
     async def ask(
-        self, command: str, arguments: Mapping[str, Any] | None, *, tied: Tied | Bond
+        self, command: str, arguments: Mapping[str, Any] | None, *, tied: Tie
     ) -> dict[str, Any]:
         request = messages.debug_request(command, arguments, seq=next(self._numbers))
         reply = raise_for_status(await self._conversations.request(request, tied=tied))

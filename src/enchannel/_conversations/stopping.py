@@ -23,9 +23,11 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+import attrs
 
 from .. import messages
 from .._core.flight import Flight
+from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied
 from .._protocol.message import ChannelName, Message
 from .._trio import uncut
@@ -90,6 +92,32 @@ class Code(Flight):
             self.begun, self.unseen = None, True
         self.tell()
 
+    def tell(self) -> None:
+        """Has whoever waits look."""
+        if self.is_settled():
+            # A late answer would be taken for one to whatever asks then.
+            self.question = None
+        super().tell()
+
+    async def answer(self, core: Core, question: Message | None, value: str) -> None:
+        """Answers `question`, or one that may be lost, where the code waits for that when it can be sent.
+
+        Raises:
+            EnchannelError: It has failed.
+            anyio.ClosedResourceError: It waits for no such answer any more.
+        """
+        reply = core.prepare(messages.input_reply(value, question or self.request))
+        await core.send("stdin", reply, tied=_Question(self, question))
+        self.question, self.question_lost = None, False
+
+    async def answer_in_vain(self, core: Core) -> None:
+        """Gives it an empty text, where it waits for one when that can be sent."""
+        try:
+            await self.answer(core, self.question, "")
+        except anyio.ClosedResourceError:
+            # It is over, or asks something else, or somebody else waits for its end: the caller looks.
+            core.raise_if_over()
+
     def is_over(self) -> bool:
         """Whether the kernel has run it."""
         return self.reply is not None or self.idle
@@ -107,6 +135,22 @@ class Code(Flight):
     def reachable(self) -> bool:
         """Whether an interrupt reaches it."""
         return self.channel == "shell" and not self.request.header.get("subshell_id")
+
+
+@attrs.frozen
+class _Question:
+    """What an answer is tied to: one to something else may be taken by whatever asks then."""
+
+    code: Code
+    question: Message | None
+
+    def raise_if_over(self) -> None:
+        """Raises why nobody waits for the answer any more."""
+        code = self.code
+        if code.failure is not None:
+            raise fresh(code.failure)
+        if code.is_settled() or code.question is not self.question or not code.asks:
+            raise anyio.ClosedResourceError("the code does not wait for this answer any more")
 
 
 class _Unwanted(Code):
@@ -232,7 +276,7 @@ class _Stopping:
             may_be_hit = begun and self._reachable
             may_ask = code.question is not None or (code.question_lost and code.unseen)
             if may_ask and not may_be_hit:
-                await self._answer_in_vain()
+                await code.answer_in_vain(self._core)
             elif not (may_be_hit and (code.asks or self._unwanted)):
                 await code.wait_news()
             elif await self._is_running():
@@ -255,12 +299,6 @@ class _Stopping:
         """Waits until it is over."""
         while not self._code.is_over():
             await self._code.wait_news()
-
-    async def _answer_in_vain(self) -> None:
-        code = self._code
-        reply = self._core.prepare(messages.input_reply("", code.question or code.request))
-        code.question, code.question_lost = None, False
-        await self._core.send("stdin", reply, tied=code)
 
     def _has_begun(self) -> bool:
         # A kernel that says nothing of what it does is interrupted as it is.

@@ -27,11 +27,11 @@ from .._protocol.message import Body, Message, prepare
 from .._transports.base import Start, Transport
 from .._trio import uncut
 from .backlog import Backlog
-from .bond import Bond
+from .bond import Tie
 from .bound import Bound, Limits
 from .delivery import Delivery
 from .farewells import Farewells
-from .flight import Flight, Tied
+from .flight import Flight
 from .heartbeat import Heartbeat
 from .life import Effect, Event, Life, State
 from .outage import Outage
@@ -153,17 +153,20 @@ class Core(Seam):
         for scope in tuple(self.scopes):
             scope.cancel()
 
-    async def opened(self, tied: Flight | Tied | Bond | None = None) -> None:
-        """Waits until something may be sent, or `tied` has ended. Not always a checkpoint.
+    async def opened(self, tied: Tie | None = None) -> None:
+        """Waits until something may be sent, or nothing of what it is `tied` to may be any more. Not always a checkpoint.
 
         Raises:
-            KernelDied: The kernel is lost; or the one that `tied` belonged to.
-            anyio.ClosedResourceError: The block was left.
+            EnchannelError: What it is `tied` to has failed: its kernel is gone, for example.
+            KernelDied: The kernel is lost.
+            anyio.ClosedResourceError: What it is `tied` to has ended, or the block was left.
         """
-        while self.life.away and (tied is None or tied.failure is None):
+        while True:
+            if tied is not None:
+                tied.raise_if_over()
+            if not self.life.away:
+                break
             await self.changed.wait()
-        if tied is not None and tied.failure is not None:
-            raise fresh(tied.failure)
         self.raise_if_over()
 
     def raise_if_over(self) -> None:
@@ -301,7 +304,7 @@ class Core(Seam):
         message: Message,
         *,
         flight: Flight | None = None,
-        tied: Flight | Tied | Bond | None = None,
+        tied: Tie | None = None,
     ) -> Message:
         """Sends `message`, which is prepared; waits while there is no connection.
 
@@ -379,7 +382,7 @@ class Core(Seam):
             witness(happening, channel, message)
 
     async def request(
-        self, channel: ChannelName, request: Message, *, tied: Tied | Bond | None = None
+        self, channel: ChannelName, request: Message, *, tied: Tie | None = None
     ) -> Message:
         """Sends a prepared request and returns its reply; see :meth:`enchannel.KernelChannels.request`."""
         flight = Flight(channel, request)

@@ -107,8 +107,13 @@ class Feed(Generic[T]):
         if self.held is not None:
             self.held.put(batch)
             while self.held.too_much and self.more():
-                self.held.drop(self.at_hand.popleft())
+                self.drop(self.at_hand.popleft())
         self.wake()
+
+    def drop(self, item: T) -> None:
+        """It gives way: nobody gets `item`."""
+        assert self.held is not None
+        self.held.drop(item)
 
     def end(self, failure: EnchannelError | None = None, *, left: bool = False) -> None:
         """Nothing more will come: because of `failure`, or because the block was `left`."""
