@@ -161,7 +161,7 @@ class KernelProcess:
         await self.exited.wait()
         scope.cancel()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Signals the process and what it started; none of them may be there any more."""
         if self._gone:
             return
