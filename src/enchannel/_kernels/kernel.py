@@ -283,7 +283,7 @@ class Kernel:
             core.interrupted()
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the kernel's process and all that it started, whatever they do with it.
+        """Sends a signal to the kernel's process group, itself and what it started, whatever they do with it.
 
         Args:
             number: For example ``signal.SIGUSR1``. For an interrupt, :meth:`interrupt` knows how the kernel wants it.
