@@ -425,8 +425,23 @@ async def test_it_is_signalled() -> None:
     async with opened() as (kernel, _):
         kernel.signal(signal.SIGTERM)
         assert await kernel.wait() == -signal.SIGTERM
-        with pytest.raises(LocalProtocolError, match="there is no signal 1000"):
-            kernel.signal(1000)
+        wrong: Any
+        for wrong, said in (
+            (1000, "there is no signal 1000"),
+            (0, "there is no signal 0"),
+            ("TERM", "signal.SIGTERM and the like, not 'TERM'"),
+            (True, "and the like, not True"),
+            ([], r"and the like, not \[\]"),
+        ):
+            with pytest.raises(LocalProtocolError, match=said):
+                kernel.signal(wrong)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no signals without a name")
+async def test_a_signal_without_a_name_is_one() -> None:
+    async with opened() as (kernel, _):
+        kernel.signal(signal.SIGRTMIN + 1)
+        assert await kernel.wait() == -(signal.SIGRTMIN + 1)
 
 
 async def test_behind_its_block_nothing_begins() -> None:

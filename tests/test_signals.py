@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 
@@ -73,10 +74,21 @@ async def test_who_ignores_a_signal_goes_on() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="there are no signals without a name")
+async def test_a_signal_without_a_name_is_one() -> None:
+    number = signal.SIGRTMIN + 3  # a service manager's word for halt
+    with pytest.raises(SystemExit) as caught:
+        async with exit_on_signals(number):
+            os.kill(os.getpid(), number)
+            await anyio.sleep_forever()
+    assert caught.value.code == 128 + number
+
+
+@pytest.mark.anyio
 async def test_a_number_of_none_is_told() -> None:
     wrong: Any
     for wrong, said in (
-        (12345, "no such signal: 12345"),
+        (12345, "there is no signal 12345"),
         ("TERM", "signal.SIGTERM and the like, not 'TERM'"),
         (True, "and the like, not True"),
         (signal.SIGKILL, "no program is told of SIGKILL"),

@@ -10,9 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from enchannel import ConnectionFileError, KernelLaunchError, KernelSpec, find_connection_file
+from enchannel import (
+    ConnectionFileError,
+    KernelLaunchError,
+    KernelSpec,
+    find_connection_file,
+    open_kernel,
+)
 
 
 @pytest.fixture
@@ -85,14 +92,22 @@ def test_who_speaks_ipc(jupyter_path: Path, argv: list[str], speaks: bool) -> No
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"argv": "python -m mine"}, "its argv is a list of texts, one for each argument"),
-        ({"argv": []}, "its argv is empty"),
-        ({"argv": [""]}, "its argv is empty"),
-        ({"argv": [["x"]]}, "its argv is a list of texts"),
+        ({"argv": "python -m mine"}, "argv is a sequence of texts, .*, one for each argument"),
+        ({"argv": []}, "argv is empty"),
+        ({"argv": [""]}, "argv is empty"),
+        ({"argv": [["x"]]}, "argv is a sequence of texts"),
         ({"argv": ["x\0"]}, "NUL"),
-        ({"argv": {"x": 1}}, "its argv is a list of texts"),
-        ({"interrupt_mode": "shout"}, "its interrupt_mode is 'signal' or 'message', not 'shout'"),
+        ({"argv": ["\ud800"]}, "argv is a sequence of texts"),
+        ({"argv": {"x": 1}}, "argv is a sequence of texts"),
+        ({"argv": None}, "argv is a sequence of texts"),
+        ({"interrupt_mode": "shout"}, "interrupt_mode is 'signal' or 'message', not 'shout'"),
+        ({"interrupt_mode": ["signal"]}, "interrupt_mode is 'signal' or 'message'"),
         ({"env": [1]}, "is no kernelspec"),
+        ({"env": {"A": "b\0"}}, "env maps names of variables to texts, without NUL"),
+        ({"env": {"A": "\ud800"}}, "env maps names of variables to texts, without NUL"),
+        ({"env": {"": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"env": {"A=B": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"metadata": [1]}, "is no kernelspec"),
     ],
 )
 def test_what_is_wrong_with_one_is_said(
@@ -104,6 +119,40 @@ def test_what_is_wrong_with_one_is_said(
     # And it hides no other.
     made(jupyter_path, "good")
     assert "good" in [spec.name for spec in KernelSpec.installed()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": "\ud800"}, "name is a text"),
+        ({"name": None}, "name is a text"),
+        ({"argv": []}, "argv is empty"),
+        ({"argv": "python -m mine"}, "argv is a sequence of texts, .*, one for each argument"),
+        ({"argv": [Path("x")]}, "argv is a sequence of texts"),
+        ({"argv": ["\ud800"]}, "argv is a sequence of texts"),
+        ({"argv": None}, "argv is a sequence of texts"),
+        ({"resource_dir": Path("a\0b")}, "resource_dir is the path of a directory"),
+        ({"interrupt_mode": "shout"}, "interrupt_mode is 'signal' or 'message', not 'shout'"),
+        ({"env": {"A": "b\0"}}, "env maps names of variables to texts, without NUL"),
+        ({"env": {"A": 3}}, "env maps names of variables to texts, without NUL"),
+        ({"env": {"A=B": "b"}}, "a name in env is not empty, and has no = in it"),
+        ({"env": None}, "env is a mapping, not NoneType"),
+        ({"metadata": None}, "metadata is a mapping, not NoneType"),
+    ],
+)
+def test_what_is_wrong_with_one_that_was_made_is_said_at_the_call(
+    fields: dict[str, Any], said: str
+) -> None:
+    spec = attrs.evolve(KernelSpec("mine", ["x"], Path()), **fields)
+    with pytest.raises(KernelLaunchError, match=f"kernelspec .* cannot be used: {said}") as caught:
+        open_kernel(spec)
+    assert caught.value.reason == "broken kernelspec"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_one_whose_name_is_no_text_is_broken(jupyter_path: Path) -> None:
+    with pytest.raises(KernelLaunchError, match="is no kernelspec: name is a text"):
+        made(jupyter_path, "m\udcffne")
 
 
 def test_one_that_is_too_deep_is_broken(jupyter_path: Path) -> None:

@@ -7,17 +7,20 @@ that their parent is not there any more.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ._exceptions import LocalProtocolError
 from ._groups import block_task_group
+from ._trio import in_trio
 
-__all__ = ["exit_on_signals", "heard"]
+__all__ = ["checked_signal", "exit_on_signals", "heard"]
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What others end a program with: a supervisor, and a terminal that is closed."""
@@ -28,23 +31,25 @@ TURNS = 5
 
 
 @contextmanager
-def heard(*numbers: signal.Signals) -> Iterator[AsyncIterator[signal.Signals]]:
+def heard(*numbers: int) -> Iterator[AsyncIterator[int]]:
     """The signals of these numbers, as they come, while the block lasts."""
     chosen = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     if not chosen:
         yield _none()
         return
-    with anyio.open_signal_receiver(*chosen) as signals:
+    # On Trio AnyIO's receiver fails when a signal comes that has no name.
+    receiver: Any = sys.modules["trio"] if in_trio() else anyio
+    with receiver.open_signal_receiver(*chosen) as signals:
         yield signals
 
 
-async def _none() -> AsyncIterator[signal.Signals]:
+async def _none() -> AsyncIterator[int]:
     await anyio.sleep_forever()
     yield signal.SIGTERM  # an iterator, though never of anything
 
 
 @asynccontextmanager
-async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
+async def exit_on_signals(*numbers: int) -> AsyncIterator[None]:
     """Has the signals that end a program cancel the block, so that what is in it is let go, and
     then exits.
 
@@ -97,13 +102,21 @@ async def exit_on_signals(*numbers: signal.Signals) -> AsyncIterator[None]:
         raise SystemExit(128 + ended_by)
 
 
-def _checked(number: object) -> signal.Signals:
+def _checked(number: object) -> int:
+    chosen = checked_signal(number)
+    if chosen in (signal.SIGKILL, signal.SIGSTOP):
+        raise LocalProtocolError(f"no program is told of {signal.Signals(chosen).name}")
+    return chosen
+
+
+def checked_signal(number: object) -> int:
+    """`number`, where there is such a signal; those of real time have no name, but for the first and the last.
+
+    Raises:
+        LocalProtocolError: There is none.
+    """
     if not isinstance(number, int) or isinstance(number, bool):
         raise LocalProtocolError(f"a signal is one of signal.SIGTERM and the like, not {number!r}")
-    try:
-        chosen = signal.Signals(number)
-    except ValueError:
-        raise LocalProtocolError(f"there is no such signal: {number}") from None
-    if chosen in (signal.SIGKILL, signal.SIGSTOP):
-        raise LocalProtocolError(f"no program is told of {chosen.name}")
-    return chosen
+    if number not in signal.valid_signals():
+        raise LocalProtocolError(f"there is no signal {number}")
+    return number

@@ -29,11 +29,12 @@ from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.exits import begin_restart, end_of_kernel, end_of_old_kernel
-from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
+from .._exceptions import EnchannelError, KernelDied
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
 from .._protocol.connection_info import ConnectionInfo, sockets_for
 from .._protocol.message import CHANNELS, ChannelName
+from .._signals import checked_signal
 from .._trio import uncut, uncut_block
 from .connection_files import ConnectionFile
 from .launch import Launch
@@ -282,7 +283,7 @@ class Kernel:
             core.interrupted()
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the kernel's process and all that it started, whatever they do with it.
+        """Sends a signal to the kernel's process group, itself and what it started, whatever they do with it.
 
         Args:
             number: For example ``signal.SIGUSR1``. For an interrupt, :meth:`interrupt` knows how the kernel wants it.
@@ -291,13 +292,10 @@ class Kernel:
             KernelDied: The process has exited.
             LocalProtocolError: There is no such signal.
         """
-        try:
-            chosen = signal.Signals(number)
-        except ValueError:
-            raise LocalProtocolError(f"there is no signal {number!r}") from None
+        chosen = checked_signal(number)
         self._running.raise_if_exited()
         assert self._running.process is not None
-        if chosen is signal.SIGINT:
+        if chosen == signal.SIGINT:
             self._tell_interrupt()
         self._running.process.signal(chosen)
 

@@ -10,7 +10,7 @@ import attrs
 from .._exceptions import KernelLaunchError, LocalProtocolError
 from .._protocol.arguments import check_env, check_seconds, is_system_text
 from .._transports.zmq_open import has_curve
-from .specs import LOCAL, KernelSpec
+from .specs import LOCAL, KernelSpec, check_arguments, check_spec
 
 __all__ = ["STARTUP_TIMEOUT", "Launch"]
 
@@ -53,13 +53,13 @@ class Launch:
             raise LocalProtocolError(f"cwd is the path of a directory, not {cwd!r}")
         _check(env, transport, encryption, startup_timeout)
         for what, several in (("launcher", launcher), ("extra_arguments", extra_arguments)):
-            if isinstance(several, str) or not _are_text(several):
-                raise LocalProtocolError(f"{what} is a sequence of texts, without NUL characters")
+            check_arguments(what, several)
         if not isinstance(name, (str, KernelSpec)):
             raise LocalProtocolError(
                 f"name is that of a kernelspec, or a KernelSpec, not {type(name).__name__}"
             )
         spec = name if isinstance(name, KernelSpec) else KernelSpec.find(name)
+        check_spec(spec, f"kernelspec {spec.name!r} cannot be used")
         if spec.provisioner != LOCAL:
             raise KernelLaunchError(
                 f"kernel {spec.name!r} is started by {spec.provisioner!r} (kernel_provisioner or process_proxy in its kernel.json, or "
@@ -106,7 +106,3 @@ def _check(env: object, transport: str, encryption: str, startup_timeout: object
         if value not in known:
             raise LocalProtocolError(f"{what} is one of {', '.join(known)}, not {value!r}")
     check_seconds("startup_timeout", startup_timeout)
-
-
-def _are_text(several: object) -> bool:
-    return isinstance(several, Sequence) and all(map(is_system_text, several))

@@ -1,7 +1,8 @@
 """One run of a kernel's command: its process group, what it writes, and its exit.
 
-A kernel runs in a session of its own: a Ctrl-C at our terminal does not reach it, and whatever it started
-is signalled and killed with it.
+A kernel runs in a session and a process group of its own: a Ctrl-C at our terminal does not reach it, and what it
+started is signalled and killed with it, by the group. What has left the group for one of its own is not found: the
+system signals no session as a whole.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class KernelProcess:
                 await self._more.wait()
 
     async def wait(self) -> None:
-        """Waits until it has exited, and ends what it has left behind in its session."""
+        """Waits until it has exited, and ends what it has left behind in its process group."""
         await self._process.wait()
         self.signal(signal.SIGKILL)
         # From here on the number may become somebody else's.
@@ -161,8 +162,8 @@ class KernelProcess:
         await self.exited.wait()
         scope.cancel()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Signals the process and what it started; none of them may be there any more."""
+    def signal(self, number: int) -> None:
+        """Signals the process group: the process and what it started; none of them may be there any more."""
         if self._gone:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):

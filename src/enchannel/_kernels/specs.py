@@ -20,10 +20,11 @@ from typing import Any
 
 import attrs
 
-from .._exceptions import KernelLaunchError
+from .._exceptions import KernelLaunchError, LocalProtocolError
 from .._log import logger
+from .._protocol.arguments import check_env, is_system_text, is_text
 
-__all__ = ["KernelSpec"]
+__all__ = ["KernelSpec", "check_arguments", "check_spec"]
 
 LOCAL = "local-provisioner"
 """The provisioner that runs a kernel's command on this machine, as we do."""
@@ -137,29 +138,21 @@ class KernelSpec:
         path = directory / "kernel.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            argv = _argv(data["argv"])
-            env = {str(key): str(value) for key, value in (data.get("env") or {}).items()}
-            metadata = {**(data.get("metadata") or {})}
-        except _Broken as error:
-            said = f"{path} is no kernelspec: {error}"
-            raise KernelLaunchError(said, reason="broken kernelspec") from None
+            spec = cls(
+                name=directory.name,
+                argv=_with_numbers(data["argv"]),
+                resource_dir=directory,
+                display_name=str(data.get("display_name") or ""),
+                language=str(data.get("language") or ""),
+                interrupt_mode=data.get("interrupt_mode") or "signal",
+                env={str(key): str(value) for key, value in (data.get("env") or {}).items()},
+                metadata={**(data.get("metadata") or {})},
+            )
         except _UNREADABLE as error:
             said = f"{path} is no kernelspec: {error!r}"
             raise KernelLaunchError(said, reason="broken kernelspec") from error
-        interrupt_mode = data.get("interrupt_mode") or "signal"
-        if interrupt_mode not in INTERRUPT_MODES:
-            said = f"{path} is no kernelspec: its interrupt_mode is 'signal' or 'message', not {interrupt_mode!r}"
-            raise KernelLaunchError(said, reason="broken kernelspec")
-        return cls(
-            name=directory.name,
-            argv=argv,
-            resource_dir=directory,
-            display_name=str(data.get("display_name") or ""),
-            language=str(data.get("language") or ""),
-            interrupt_mode=interrupt_mode,
-            env=env,
-            metadata=metadata,
-        )
+        check_spec(spec, f"{path} is no kernelspec")
+        return spec
 
     @property
     def speaks_ipc(self) -> bool:
@@ -173,7 +166,7 @@ class KernelSpec:
             for option, each in zip(before, self.argv, strict=False)
             if option in ("-m", "-e", "-c")
         ]
-        named = [Path(self.argv[0]).name, *(Path(each).name for each in self.argv[1:2]), *run]
+        named = [*(Path(each).name for each in self.argv[:2]), *run]
         return any(_SPEAKS_IPC.fullmatch(each) for each in named)
 
     @property
@@ -233,21 +226,45 @@ class KernelSpec:
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
-class _Broken(Exception):
-    """What is wrong with a kernelspec."""
+def _with_numbers(argv: Any) -> Any:
+    """An argv as ``kernel.json`` says it, where numbers stand for texts."""
+    if not isinstance(argv, list):
+        return argv
+    return [str(each) if isinstance(each, (int, float)) else each for each in argv]
 
 
-def _argv(said: object) -> list[str]:
-    if isinstance(said, str):
-        raise _Broken(f"its argv is a list of texts, one for each argument, not one text: {said!r}")
-    if not isinstance(said, list) or not all(isinstance(each, (str, int, float)) for each in said):
-        raise _Broken(f"its argv is a list of texts, not {said!r}")
-    argv = [str(each) for each in said]
-    if not argv or not argv[0]:
-        raise _Broken("its argv is empty")
-    if any("\0" in each for each in argv):
-        raise _Broken("its argv has a NUL character")
-    return argv
+def check_spec(spec: KernelSpec, said: str) -> None:
+    """Raises ``KernelLaunchError`` where no kernel can be started as `spec` says; its message begins with `said`."""
+    try:
+        # Connection files are UTF-8, and have it.
+        if not is_text(spec.name) or "\0" in spec.name:
+            raise LocalProtocolError(f"name is a text, without NUL characters, not {spec.name!r}")
+        check_arguments("argv", spec.argv)
+        if not spec.argv or not spec.argv[0]:
+            raise LocalProtocolError("argv is empty")
+        if not is_system_text(str(spec.resource_dir)):
+            raise LocalProtocolError(
+                f"resource_dir is the path of a directory, not {spec.resource_dir!r}"
+            )
+        if spec.interrupt_mode not in INTERRUPT_MODES:
+            raise LocalProtocolError(
+                f"interrupt_mode is 'signal' or 'message', not {spec.interrupt_mode!r}"
+            )
+        for what, named in (("env", spec.env), ("metadata", spec.metadata)):
+            if not isinstance(named, Mapping):
+                raise LocalProtocolError(f"{what} is a mapping, not {type(named).__name__}")
+        check_env(spec.env, is_system_text)
+    except LocalProtocolError as error:
+        raise KernelLaunchError(f"{said}: {error}", reason="broken kernelspec") from None
+
+
+def check_arguments(name: str, arguments: object) -> None:
+    """Raises ``LocalProtocolError`` where a program cannot be given `arguments`, which are called `name`."""
+    are_several = isinstance(arguments, Sequence) and all(map(is_system_text, arguments))
+    if isinstance(arguments, str) or not are_several:
+        raise LocalProtocolError(
+            f"{name} is a sequence of texts, without NUL characters, one for each argument"
+        )
 
 
 _OUR_PYTHON = (
