@@ -20,7 +20,7 @@ Source: "Messages on the IOPub channel" of the Jupyter messaging specification; 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -245,11 +245,15 @@ class HeardDisplays(Displays):
         self._displayed = _Noted()
         self._captured = _Noted()
 
-    def hear(self, messages: Iterable[Message]) -> None:
+    def hear(self, messages: Sequence[Message]) -> None:
         """Does what `messages`, which have arrived, say of what is shared; before any area is given them."""
         widgets = self.widgets
+        # In C: most batches display nothing.
+        kinds = [message.header.get("msg_type") for message in messages]
+        if widgets is None and not any(kind in kinds for kind in DISPLAYED):
+            return
         for message in messages:
-            if message.header.get("msg_type") in DISPLAYED:
+            if message.msg_type in DISPLAYED:
                 self._hear_display(message)
             if widgets is not None and widgets.take(message):
                 self._captured.add(message)
