@@ -127,6 +127,30 @@ async def test_who_is_on_the_way_out_is_not_interrupted() -> None:
     assert kernel.returncode == 0
 
 
+async def test_who_uses_channels_in_another_task_is_told_when_its_block_is_left() -> None:
+    """Also where a daemon keeps the connections open."""
+    forked = anyio.Event()
+    daemons: list[int] = []
+
+    async def use(kernel: Kernel) -> KernelDied:
+        async with kernel.open_channels() as ch:
+            daemons.append(int(await says(ch, "fork")))
+            forked.set()
+            return await ch.wait_lost()
+
+    try:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                async with open_kernel(scripted()) as kernel:
+                    using = start(tasks, use, kernel)
+                    await forked.wait()
+                died = await using.result()
+        assert (died.reason, str(died)) == ("exited", "the kernel's process exited with status 0")
+    finally:
+        for daemon in daemons:
+            os.kill(daemon, signal.SIGKILL)
+
+
 async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None:
     pids = []
     with pytest.raises(ZeroDivisionError):

@@ -442,8 +442,8 @@ class Kernel:
                         # Ctrl-C once more, be it before it has begun.
                         await self._running.stop(now=True)
                         raise
-                # They wait for a kernel that never comes.
-                self._lose("the block of the kernel was left", self._orphaned)
             finally:
+                # Those that wait for a kernel that never comes, and whom nobody has told of this one.
+                self._lose("the block of the kernel was left", self._open)
                 # Whatever it was: nothing else ends what is shielded.
                 self._running.end()

@@ -33,7 +33,8 @@ from .process import KernelProcess, exit_text
 __all__ = ["Running"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
-"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
+"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL; the last are those in which
+whoever is to know of the exit is told as well."""
 
 INTERRUPTS, INTERRUPT_DEADLINE = 2, 1.0
 """How often a kernel that is being stopped is interrupted before it is asked to exit all the same, and seconds that it has
@@ -251,7 +252,7 @@ class Running:
             process.signal(signal.SIGINT)
 
     async def stop(self, *, restart: bool = False, now: bool = False) -> None:
-        """Ends it and all that it started; bounded.
+        """Ends it and all that it started, and has whoever is to know told; bounded.
 
         Args:
             restart: Whether another one is started in its place.
@@ -273,7 +274,7 @@ class Running:
             # Also when the kernel is gone: what it left behind in its session goes with it.
             process.signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
-            await process.wait()
+            await process.told.wait()
         await process.aclose()
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
