@@ -29,10 +29,11 @@ from enchannel import (
     LocalProtocolError,
     ReplyError,
     list_running_kernels,
+    messages,
     open_kernel,
     raise_for_status,
 )
-from helpers import SCRIPT, is_there, scripted
+from helpers import SCRIPT, freeze, is_there, scripted
 from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
@@ -590,6 +591,53 @@ async def test_those_who_wait_go_on_behind_a_restart_that_fails(tmp_path: Path) 
         script.write_bytes(content)
         await kernel.restart()
         assert await says(ch, "pid") == str(kernel.pid)
+
+
+async def test_those_who_wait_go_on_behind_a_next_one_that_dies_at_once() -> None:
+    options: Any = {"channels": ("shell",), "outlive_death": True, "reconnect_timeout": 0.1}
+    async with (
+        open_kernel(scripted()) as kernel,
+        kernel.open_channels(**options) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        await kernel.kill()
+        # A single channel is there for the next kernel before that is known to be ready, which it never is.
+        crashing = start(tasks, ch.request, messages.execute_request("exit 3"))
+        with contextlib.suppress(KernelLaunchError):
+            await kernel.restart()
+            await kernel.wait()
+        with pytest.raises(KernelDied) as caught:
+            await crashing.result()
+        assert caught.value.reason == "exited"
+        assert ch.lost is None
+        await kernel.restart()
+        assert (await ch.request("kernel_info_request")).content["status"] == "ok"
+
+
+async def test_those_who_wait_go_on_behind_a_restart_that_was_cancelled() -> None:
+    async with (
+        open_kernel(scripted()) as kernel,
+        kernel.open_channels(outlive_death=True, reconnect_timeout=0.1) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        await freeze(kernel.pid)
+
+        async def use() -> None:
+            async with kernel.open_channels():
+                await anyio.sleep_forever()
+
+        start(tasks, use)
+        while not kernel._opening:
+            await anyio.sleep(0)
+        running = start(tasks, ch.run, "pid")
+        with anyio.move_on_after(0.1):
+            await kernel.restart(now=True)
+        with pytest.raises(KernelDied):
+            await running.result()
+        running = start(tasks, ch.run, "pid")
+        await kernel.restart()
+        assert (await running.result()).text == str(kernel.pid)
+        tasks.cancel_scope.cancel()
 
 
 async def test_what_its_process_writes_can_be_followed() -> None:

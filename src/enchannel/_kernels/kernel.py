@@ -86,8 +86,6 @@ class Kernel:
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
         self._outliving: set[Core] = set()
-        # Those that know already that the kernel is gone, and wait for the next one.
-        self._orphaned: set[Core] = set()
         self._opened = anyio.Event()
         self._left = False
         self._turns = anyio.Lock()
@@ -215,7 +213,7 @@ class Kernel:
                 yield channels
         finally:
             self._end_opening(made)
-            for known in (self._open, self._outliving, self._orphaned):
+            for known in (self._open, self._outliving):
                 known.difference_update(made)
 
     async def _tell_exit(self, died: KernelDied) -> None:
@@ -223,22 +221,19 @@ class Kernel:
             tasks.start_soon(self._running.line.end, died, LAST_WORDS)
             for core in tuple(self._open):
                 if core in self._outliving and not self._left:
-                    self._orphaned.add(core)
-                    begin_restart(core, died)
+                    self._await_next(core, died)
                     tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
                 else:
                     tasks.start_soon(end_of_kernel, core, died, LAST_WORDS)
-        if self._orphaned and not self.restarting:
+        if self._outliving and not self._left:
             # Or they would find somebody else at its address. Where it cannot be held they may.
             with contextlib.suppress(OSError):
                 self._file.hold()
 
-    async def _orphan(self, cores: Iterable[Core]) -> None:
-        """They wait for the next one, after one that could not be started."""
-        self._orphaned.update(cores)
-        async with unwrapping_task_group() as tasks:
-            for core in cores:
-                tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
+    def _await_next(self, core: Core, died: KernelDied | None = None) -> None:
+        """It waits for the next one, if it does not already: what has found that before it died waits once more."""
+        if not core.outage.ours:
+            begin_restart(core, died)
 
     def _lose(self, said: str, cores: Iterable[Core]) -> None:
         for core in tuple(cores):
@@ -359,12 +354,12 @@ class Kernel:
                     return
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             except BaseException:
+                said = "the kernel was stopped, and could not be restarted"
                 try:
                     with anyio.CancelScope(shield=True):
                         await self._running.stop()
-                        await self._orphan(self._open & self._outliving)
+                        await self._tell_exit(KernelDied(said, "exited", self.output))
                 finally:
-                    said = "the kernel was stopped, and could not be restarted"
                     self._lose(said, self._open - self._outliving)
                 raise
             finally:
@@ -374,15 +369,14 @@ class Kernel:
         while self._opening:
             # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
             await self._opened.wait()
-        told, self._orphaned = self._orphaned, set()
-        for core in self._open - told:
-            begin_restart(core)
+        for core in self._open:
+            self._await_next(core)
         await self._running.stop(restart=True, now=now)
         with self._running.cannot("hold its address"):
             self._file.remove_sockets()
             self._file.hold()
         async with unwrapping_task_group() as tasks:
-            for core in self._open - told:
+            for core in tuple(self._open):
                 tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
         process = await self._running.start()
         self._file.release()
