@@ -98,6 +98,7 @@ class ScriptedKernel:
             if self.options.leaves_for:
                 # As Python has it while it ends.
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+                print("saving", flush=True)
                 time.sleep(self.options.leaves_for)
             sys.exit(0)
 

@@ -334,6 +334,36 @@ async def test_an_interrupt_is_a_message_where_its_spec_says_so() -> None:
         assert await says(ch, "echo again") == "again"
 
 
+@pytest.mark.parametrize(("how", "reason"), [("restart", "restarted"), ("shut_down", "exited")])
+async def test_who_interrupts_by_message_is_told_that_it_is_stopped(how: str, reason: str) -> None:
+    async with (
+        open_kernel(scripted(mode="message")) as kernel,
+        anyio.create_task_group() as tasks,
+    ):
+        await freeze(kernel.pid)
+        interrupting = start(tasks, kernel.interrupt)
+        await anyio.wait_all_tasks_blocked()
+        if how == "restart":
+            await kernel.restart(now=True)
+        else:
+            with anyio.move_on_after(0.1):
+                await kernel.shut_down()
+        with pytest.raises(KernelDied) as caught:
+            await interrupting.result()
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("who", ["kernel", "channels"])
+async def test_who_is_on_the_way_out_is_not_interrupted_by_anybody(who: str) -> None:
+    async with opened("--leaves-for", "1.3") as (kernel, ch), anyio.create_task_group() as tasks:
+        leaving = start(tasks, kernel.shut_down)
+        with anyio.fail_after(20):
+            while "saving" not in kernel.output:
+                await anyio.sleep(0.01)
+        await (kernel if who == "kernel" else ch).interrupt()
+        assert await leaving.result() == 0
+
+
 async def test_open_channels_outlive_a_restart(tmp_path: Path) -> None:
     note = tmp_path / "note"
     async with opened("--note", str(note)) as (kernel, ch):

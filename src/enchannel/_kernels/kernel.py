@@ -253,20 +253,21 @@ class Kernel:
         """Interrupts what the kernel runs, in the way its kernelspec names.
 
         With ``"signal"`` its process group gets a SIGINT, so that the programs it started are interrupted as
-        well. With ``"message"`` it gets an ``interrupt_request``, whose reply is waited for. A checkpoint;
-        cancelled, it may have interrupted.
+        well. With ``"message"`` it gets an ``interrupt_request``, whose reply is waited for. One that was asked to
+        exit is left alone: it may be saving something. A checkpoint; cancelled, it may have interrupted.
 
         Raises:
-            KernelDied: The process has exited.
+            KernelDied: The process has exited; or is stopped, or restarted, before it has replied.
             NoReply: The kernel has not replied to the request within five seconds.
         """
+        await checkpoint()
         await self._wait_restarted()
         self._running.raise_if_exited()
         if self.spec.interrupt_mode == "signal":
-            await self._interrupt_by_signal()
-            return
-        self._tell_interrupt()
-        await interrupt_reply(self._running.line.request(messages.interrupt_request()))
+            self._running.interrupt()
+        elif self._running.can_be_interrupted:
+            self._tell_interrupt()
+            await interrupt_reply(self._running.line.request(messages.interrupt_request()))
 
     async def _interrupt_by_signal(self) -> None:
         await checkpoint()
