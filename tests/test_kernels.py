@@ -33,7 +33,7 @@ from enchannel import (
     open_kernel,
     raise_for_status,
 )
-from helpers import SCRIPT, freeze, is_there, scripted
+from helpers import SCRIPT, away, freeze, is_there, scripted
 from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
@@ -476,6 +476,62 @@ async def test_who_does_not_react_is_replaced_now() -> None:
         await kernel.kill()
 
 
+async def test_it_is_killed_where_its_shutting_down_is_cancelled_before_it_has_begun() -> None:
+    async with opened() as (kernel, _):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await kernel.shut_down()
+        assert await kernel.wait() == -signal.SIGKILL
+
+
+async def test_it_is_killed_where_its_shutting_down_is_cancelled_behind_a_restart() -> None:
+    async with opened("--ignore", "shutdown") as (kernel, ch), anyio.create_task_group() as tasks:
+        process = kernel._running.process
+        restarting = start(tasks, kernel.restart)
+        await away(ch)
+        with anyio.move_on_after(0.1):
+            await kernel.shut_down()
+        await restarting.result()
+        assert process.returncode == -signal.SIGKILL, "it would have been SIGTERM"
+        assert await says(ch, "pid") == str(kernel.pid)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+async def test_who_opens_channels_holds_up_neither_a_restart_nor_a_death(how: str) -> None:
+    async with opened() as (kernel, ch), anyio.create_task_group() as tasks:
+        await freeze(kernel.pid)
+
+        async def use() -> str:
+            async with kernel.open_channels(connect_timeout=math.inf) as late:
+                return await says(late, "pid")
+
+        using = start(tasks, use)
+        while not kernel._opening:
+            await anyio.sleep(0)
+        with anyio.fail_after(20):
+            if how == "kill":
+                restarting = start(tasks, kernel.restart)
+                await away(ch)
+                await kernel.kill()
+                await restarting.result()
+            else:
+                await kernel.restart(now=True)
+        # They are those of the next kernel.
+        assert await using.result() == str(kernel.pid)
+        assert await says(ch, "pid") == str(kernel.pid)
+
+
+async def test_a_kernel_that_is_killed_while_it_is_started_again_is_not() -> None:
+    async with opened() as (kernel, _), anyio.create_task_group() as tasks:
+        first = kernel.pid
+        restarting = start(tasks, kernel.restart)
+        while kernel.pid == first:
+            await anyio.sleep(0)
+        assert await kernel.kill() == -signal.SIGKILL
+        with pytest.raises(KernelLaunchError, match="was ended by SIGKILL"):
+            await restarting.result()
+
+
 async def test_it_is_signalled() -> None:
     async with opened() as (kernel, _):
         kernel.signal(signal.SIGTERM)
@@ -660,6 +716,8 @@ async def test_those_who_wait_go_on_behind_a_restart_that_was_cancelled() -> Non
         while not kernel._opening:
             await anyio.sleep(0)
         running = start(tasks, ch.run, "pid")
+        while not ch.statistics().sent["shell"]:
+            await anyio.sleep(0)
         with anyio.move_on_after(0.1):
             await kernel.restart(now=True)
         with pytest.raises(KernelDied):
@@ -725,7 +783,8 @@ async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
             with anyio.fail_after(20):
                 status = await getattr(kernel, how)()
             assert status in (0, -signal.SIGKILL)
-            while kernel.returncode is not None:
+            # One that is starting again would be killed as well, and its restart fail.
+            while kernel.returncode is not None or kernel.restarting:
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
 

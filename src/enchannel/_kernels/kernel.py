@@ -18,6 +18,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.exits import begin_restart, end_of_kernel, end_of_old_kernel
+from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied, LocalProtocolError
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
@@ -51,6 +53,9 @@ RECONNECT_DEADLINE = 15.0
 
 LAST_WORDS = 0.5
 """Seconds that what a kernel sent before its process exited may take to arrive."""
+
+_PUT_OFF = KernelDied("the kernel is restarted", "restarted")
+"""What is said of channels that are being opened beside a restart: they are opened anew behind it."""
 
 
 class Kernel:
@@ -86,7 +91,6 @@ class Kernel:
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
         self._outliving: set[Core] = set()
-        self._opened = anyio.Event()
         self._left = False
         self._turns = anyio.Lock()
         self._restarting = anyio.CancelScope()
@@ -176,19 +180,20 @@ class Kernel:
             KernelConnectError: A channel did not answer in time.
             LocalProtocolError: An argument cannot be used.
         """
-        names = sockets_for(channels)
-        await self._wait_restarted()
-        self._running.raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
-        opening = self._open_watched(
-            *names,
-            identity=identity,
-            subscription=subscription,
-            outlive_death=outlive_death,
-            **options,
-        )
-        async with opening as opened:
-            yield opened
+        names = sockets_for(channels)
+        open_them = partial(self._open_watched, *names, outlive_death=outlive_death, **options)
+        entered = False
+        while not entered:
+            await self._wait_restarted()
+            self._running.raise_if_exited()
+            try:
+                async with open_them(identity=identity, subscription=subscription) as opened:
+                    entered = True
+                    yield opened
+            except KernelDied as died:
+                if entered or died.reason != "restarted":
+                    raise
 
     @uncut_block
     async def _open_watched(
@@ -203,17 +208,21 @@ class Kernel:
             self._opening.add(core)
             if self.spec.interrupt_mode == "signal":
                 core.interrupter = self._interrupt_by_signal
+            # The kernel may have gone before there was anybody to be told.
+            if self.restarting or process is not self._running.process:
+                core.lose(fresh(_PUT_OFF))
+            elif process is not None and process.returncode is not None:
+                core.lose(process.died())
 
-        info = self.connection_info
+        info, process = self.connection_info, self._running.process
         try:
             async with open_some_channels(info, *names, on_made=on_made, **options) as channels:
-                self._end_opening(made)
+                self._opening.difference_update(made)
                 if outlive_death:
                     self._outliving.update(made)
                 yield channels
         finally:
-            self._end_opening(made)
-            for known in (self._open, self._outliving):
+            for known in (self._open, self._opening, self._outliving):
                 known.difference_update(made)
 
     async def _tell_exit(self, died: KernelDied) -> None:
@@ -239,14 +248,8 @@ class Kernel:
         for core in tuple(cores):
             core.lose(KernelDied(said, "exited", self.output))
 
-    def _end_opening(self, made: Iterable[Core]) -> None:
-        self._opening.difference_update(made)
-        self._opened.set()
-        self._opened = anyio.Event()
-
     async def _wait_restarted(self) -> None:
-        # One restart may follow the other.
-        while self.restarting:
+        while self.restarting:  # one may follow the other
             await self._restarted.wait()
 
     async def interrupt(self) -> None:
@@ -300,14 +303,13 @@ class Kernel:
     async def kill(self) -> int:
         """Kills the kernel and all that it started; its channels raise ``KernelDied``.
 
-        :meth:`restart` starts it again. A checkpoint; cancelled, it may have been killed.
+        :meth:`restart` starts it again. Beside one, it kills what runs at that moment: the old process,
+        or the new one, whose start fails then. A checkpoint; cancelled, it has been killed.
 
         Returns:
             Its exit status.
         """
-        await self._wait_restarted()
-        if self.returncode is None:
-            self.signal(signal.SIGKILL)
+        self._running.kill()
         # Not of one that somebody starts in its place meanwhile.
         return await self._running.wait_told()
 
@@ -316,14 +318,19 @@ class Kernel:
         """Ends the kernel as leaving its block does; its channels raise ``KernelDied``.
 
         Interrupted, asked, told (SIGTERM) and killed, one after the other where the one before does
-        not help. :meth:`restart` starts it again. A checkpoint; cancelled, it is killed.
+        not help. :meth:`restart` starts it again; one that is under way is waited for. A checkpoint;
+        cancelled, be it in that wait or before it has begun, it is killed as by :meth:`kill`.
 
         Returns:
             Its exit status.
         """
-        async with self._turns:
-            await self._running.stop()
-            return await self._running.wait_told()
+        try:
+            async with self._turns:
+                await self._running.stop()
+                return await self._running.wait_told()
+        except BaseException:
+            self._running.kill()
+            raise
 
     @uncut
     async def restart(self, *, now: bool = False) -> None:
@@ -331,10 +338,10 @@ class Kernel:
         ready.
 
         The open channels go on: their requests in flight raise ``KernelDied``, what is sent
-        meanwhile waits for the new kernel. A kernel that has exited can be restarted as well; the
-        channels that were open then have ended, but for those that outlive it. Several restarts go
-        one after the other. Cancelled, the kernel is left stopped, and its channels raise
-        ``KernelDied``.
+        meanwhile waits for the new kernel; those that are being opened are opened to that. A kernel
+        that has exited can be restarted as well; the channels that were open then have ended, but for
+        those that outlive it. Several restarts go one after the other. Cancelled, the kernel is left
+        stopped, and its channels raise ``KernelDied``.
 
         Args:
             now: Whether it is killed, where it would be interrupted, asked to exit and terminated first:
@@ -367,9 +374,8 @@ class Kernel:
                 self._restarted.set()
 
     async def _restart(self, *, now: bool) -> None:
-        while self._opening:
-            # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
-            await self._opened.wait()
+        for core in self._opening:
+            core.lose(fresh(_PUT_OFF))
         for core in self._open:
             self._await_next(core)
         await self._running.stop(restart=True, now=now)

@@ -259,6 +259,11 @@ class Running:
             self._on_interrupt()
             self.process.signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        """Kills what runs now, and all that it started."""
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
+
     async def stop(self, *, restart: bool = False, now: bool = False) -> None:
         """Ends it and all that it started, and has whoever is to know told; bounded.
 
