@@ -2,7 +2,8 @@
 
 Run as ``python scripted_kernel.py CONNECTION_FILE [OPTION...]``. Its code is a word: ``echo TEXT``, ``pid``, ``env NAME``,
 ``write TEXT`` (to the process's own output), ``cwd``, ``fail TEXT``, ``exit STATUS``, ``spawn`` and ``daemon`` (start a process that stays, in its session
-or out of it), ``run`` (until it is interrupted).
+or out of it), ``fork`` (a daemon of the old school, which holds what the kernel has open, its connections too), ``run`` (until it is
+interrupted).
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ class ScriptedKernel:
             if self.options.leaves_for:
                 # As Python has it while it ends.
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+                print("saving", flush=True)
                 time.sleep(self.options.leaves_for)
             sys.exit(0)
 
@@ -133,6 +135,16 @@ class ScriptedKernel:
         if word == "daemon":
             code = "import time; time.sleep(600)"
             return str(subprocess.Popen([sys.executable, "-c", code], start_new_session=True).pid)
+        if word == "fork":
+            child = os.fork()
+            if not child:
+                os.setsid()
+                null = os.open(os.devnull, os.O_RDWR)
+                for stream in (0, 1, 2):
+                    os.dup2(null, stream)
+                time.sleep(600)
+                os._exit(0)
+            return str(child)
         if word == "write":
             print(argument, flush=True)
         values = {"pid": os.getpid(), "cwd": Path.cwd(), "env": os.environ.get(argument)}

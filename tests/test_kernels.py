@@ -29,10 +29,11 @@ from enchannel import (
     LocalProtocolError,
     ReplyError,
     list_running_kernels,
+    messages,
     open_kernel,
     raise_for_status,
 )
-from helpers import SCRIPT, is_there, scripted
+from helpers import SCRIPT, away, freeze, is_there, scripted
 from memory_kernel import start
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +126,30 @@ async def test_who_is_on_the_way_out_is_not_interrupted() -> None:
     async with opened("--leaves-for", "1.3") as (kernel, _):
         pass
     assert kernel.returncode == 0
+
+
+async def test_who_uses_channels_in_another_task_is_told_when_its_block_is_left() -> None:
+    """Also where a daemon keeps the connections open."""
+    forked = anyio.Event()
+    daemons: list[int] = []
+
+    async def use(kernel: Kernel) -> KernelDied:
+        async with kernel.open_channels() as ch:
+            daemons.append(int(await says(ch, "fork")))
+            forked.set()
+            return await ch.wait_lost()
+
+    try:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                async with open_kernel(scripted()) as kernel:
+                    using = start(tasks, use, kernel)
+                    await forked.wait()
+                died = await using.result()
+        assert (died.reason, str(died)) == ("exited", "the kernel's process exited with status 0")
+    finally:
+        for daemon in daemons:
+            os.kill(daemon, signal.SIGKILL)
 
 
 async def test_a_body_that_fails_or_is_cancelled_leaves_nothing_behind() -> None:
@@ -309,6 +334,36 @@ async def test_an_interrupt_is_a_message_where_its_spec_says_so() -> None:
         assert await says(ch, "echo again") == "again"
 
 
+@pytest.mark.parametrize(("how", "reason"), [("restart", "restarted"), ("shut_down", "exited")])
+async def test_who_interrupts_by_message_is_told_that_it_is_stopped(how: str, reason: str) -> None:
+    async with (
+        open_kernel(scripted(mode="message")) as kernel,
+        anyio.create_task_group() as tasks,
+    ):
+        await freeze(kernel.pid)
+        interrupting = start(tasks, kernel.interrupt)
+        await anyio.wait_all_tasks_blocked()
+        if how == "restart":
+            await kernel.restart(now=True)
+        else:
+            with anyio.move_on_after(0.1):
+                await kernel.shut_down()
+        with pytest.raises(KernelDied) as caught:
+            await interrupting.result()
+        assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("who", ["kernel", "channels"])
+async def test_who_is_on_the_way_out_is_not_interrupted_by_anybody(who: str) -> None:
+    async with opened("--leaves-for", "1.3") as (kernel, ch), anyio.create_task_group() as tasks:
+        leaving = start(tasks, kernel.shut_down)
+        with anyio.fail_after(20):
+            while "saving" not in kernel.output:
+                await anyio.sleep(0.01)
+        await (kernel if who == "kernel" else ch).interrupt()
+        assert await leaving.result() == 0
+
+
 async def test_open_channels_outlive_a_restart(tmp_path: Path) -> None:
     note = tmp_path / "note"
     async with opened("--note", str(note)) as (kernel, ch):
@@ -419,6 +474,62 @@ async def test_who_does_not_react_is_replaced_now() -> None:
         assert await says(ch, "echo again") == "again"
         assert time.monotonic() - begun < 4.5, "what asking such a kernel would take"
         await kernel.kill()
+
+
+async def test_it_is_killed_where_its_shutting_down_is_cancelled_before_it_has_begun() -> None:
+    async with opened() as (kernel, _):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await kernel.shut_down()
+        assert await kernel.wait() == -signal.SIGKILL
+
+
+async def test_it_is_killed_where_its_shutting_down_is_cancelled_behind_a_restart() -> None:
+    async with opened("--ignore", "shutdown") as (kernel, ch), anyio.create_task_group() as tasks:
+        process = kernel._running.process
+        restarting = start(tasks, kernel.restart)
+        await away(ch)
+        with anyio.move_on_after(0.1):
+            await kernel.shut_down()
+        await restarting.result()
+        assert process.returncode == -signal.SIGKILL, "it would have been SIGTERM"
+        assert await says(ch, "pid") == str(kernel.pid)
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+async def test_who_opens_channels_holds_up_neither_a_restart_nor_a_death(how: str) -> None:
+    async with opened() as (kernel, ch), anyio.create_task_group() as tasks:
+        await freeze(kernel.pid)
+
+        async def use() -> str:
+            async with kernel.open_channels(connect_timeout=math.inf) as late:
+                return await says(late, "pid")
+
+        using = start(tasks, use)
+        while not kernel._opening:
+            await anyio.sleep(0)
+        with anyio.fail_after(20):
+            if how == "kill":
+                restarting = start(tasks, kernel.restart)
+                await away(ch)
+                await kernel.kill()
+                await restarting.result()
+            else:
+                await kernel.restart(now=True)
+        # They are those of the next kernel.
+        assert await using.result() == str(kernel.pid)
+        assert await says(ch, "pid") == str(kernel.pid)
+
+
+async def test_a_kernel_that_is_killed_while_it_is_started_again_is_not() -> None:
+    async with opened() as (kernel, _), anyio.create_task_group() as tasks:
+        first = kernel.pid
+        restarting = start(tasks, kernel.restart)
+        while kernel.pid == first:
+            await anyio.sleep(0)
+        assert await kernel.kill() == -signal.SIGKILL
+        with pytest.raises(KernelLaunchError, match="was ended by SIGKILL"):
+            await restarting.result()
 
 
 async def test_it_is_signalled() -> None:
@@ -583,6 +694,55 @@ async def test_those_who_wait_go_on_behind_a_restart_that_fails(tmp_path: Path) 
         assert await says(ch, "pid") == str(kernel.pid)
 
 
+async def test_those_who_wait_go_on_behind_a_next_one_that_dies_at_once() -> None:
+    options: Any = {"channels": ("shell",), "outlive_death": True, "reconnect_timeout": 0.1}
+    async with (
+        open_kernel(scripted()) as kernel,
+        kernel.open_channels(**options) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        await kernel.kill()
+        # A single channel is there for the next kernel before that is known to be ready, which it never is.
+        crashing = start(tasks, ch.request, messages.execute_request("exit 3"))
+        with contextlib.suppress(KernelLaunchError):
+            await kernel.restart()
+            await kernel.wait()
+        with pytest.raises(KernelDied) as caught:
+            await crashing.result()
+        assert caught.value.reason == "exited"
+        assert ch.lost is None
+        await kernel.restart()
+        assert (await ch.request("kernel_info_request")).content["status"] == "ok"
+
+
+async def test_those_who_wait_go_on_behind_a_restart_that_was_cancelled() -> None:
+    async with (
+        open_kernel(scripted()) as kernel,
+        kernel.open_channels(outlive_death=True, reconnect_timeout=0.1) as ch,
+        anyio.create_task_group() as tasks,
+    ):
+        await freeze(kernel.pid)
+
+        async def use() -> None:
+            async with kernel.open_channels():
+                await anyio.sleep_forever()
+
+        start(tasks, use)
+        while not kernel._opening:
+            await anyio.sleep(0)
+        running = start(tasks, ch.run, "pid")
+        while not ch.statistics().sent["shell"]:
+            await anyio.sleep(0)
+        with anyio.move_on_after(0.1):
+            await kernel.restart(now=True)
+        with pytest.raises(KernelDied):
+            await running.result()
+        running = start(tasks, ch.run, "pid")
+        await kernel.restart()
+        assert (await running.result()).text == str(kernel.pid)
+        tasks.cancel_scope.cancel()
+
+
 async def test_what_its_process_writes_can_be_followed() -> None:
     async with opened() as (kernel, ch):
         texts: list[str] = []
@@ -638,7 +798,8 @@ async def test_who_ends_a_kernel_waits_for_no_other(how: str) -> None:
             with anyio.fail_after(20):
                 status = await getattr(kernel, how)()
             assert status in (0, -signal.SIGKILL)
-            while kernel.returncode is not None:
+            # One that is starting again would be killed as well, and its restart fail.
+            while kernel.returncode is not None or kernel.restarting:
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
 

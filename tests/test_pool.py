@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,18 @@ async def test_leaving_closes_all_and_tells_who_waits() -> None:
             await waiting.result()
         with pytest.raises(anyio.ClosedResourceError, match="pool was left"):
             await pid_of(pool, "late")
+
+
+async def test_a_daemon_that_a_kernel_leaves_behind_holds_up_nobody() -> None:
+    daemons = []
+    try:
+        with anyio.fail_after(20):
+            async with open_kernel_pool(scripted(), max_kernels=1) as pool:
+                async with pool.lease("key") as lease:
+                    daemons.append(int((await lease.channels.run("fork")).text))
+    finally:
+        for daemon in daemons:
+            os.kill(daemon, signal.SIGKILL)
 
 
 async def test_a_cancelled_pool_leaves_no_process() -> None:

@@ -83,6 +83,7 @@ async def end_of_kernel(core: Core, died: KernelDied, last_words: float) -> None
 
 
 async def _disconnected(core: Core) -> None:
-    """Waits until no followed channel is connected; by then all that was sent to us can be received."""
-    while not set(core.transport.followed) <= set(core.transport.unconnected()):
+    """Waits until no followed channel is connected, by when all that was sent to us can be received, or the core is let go."""
+    transport = core.transport
+    while not (core.life.over or set(transport.followed) <= set(transport.unconnected())):
         await core.changed.wait()

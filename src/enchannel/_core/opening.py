@@ -118,7 +118,7 @@ async def _become_ready(core: Core, deadline: float, connect_timeout: float) -> 
                 await _connect(core)
                 tasks.cancel_scope.cancel()
     unconnected = transport.unconnected()
-    if core.lost is not None and (core.lost.reason == "exited" or not unconnected):
+    if core.lost is not None and (core.lost.reason in ("exited", "restarted") or not unconnected):
         core.raise_if_over()
     if unconnected:
         raise KernelConnectError(

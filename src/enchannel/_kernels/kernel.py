@@ -18,6 +18,7 @@ import math
 import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from .._channels import KernelChannels
 from .._conversations.replies import interrupt_reply
 from .._core.core import Core
 from .._core.exits import begin_restart, end_of_kernel, end_of_old_kernel
+from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelDied
 from .._groups import BlockTasks, unwrapping_task_group
 from .._open_channels import Identity, OpenOptions, Topics, open_some_channels
@@ -52,6 +54,9 @@ RECONNECT_DEADLINE = 15.0
 
 LAST_WORDS = 0.5
 """Seconds that what a kernel sent before its process exited may take to arrive."""
+
+_PUT_OFF = KernelDied("the kernel is restarted", "restarted")
+"""What is said of channels that are being opened beside a restart: they are opened anew behind it."""
 
 
 class Kernel:
@@ -87,9 +92,6 @@ class Kernel:
         self._open: set[Core] = set()
         self._opening: set[Core] = set()
         self._outliving: set[Core] = set()
-        # Those that know already that the kernel is gone, and wait for the next one.
-        self._orphaned: set[Core] = set()
-        self._opened = anyio.Event()
         self._left = False
         self._turns = anyio.Lock()
         self._restarting = anyio.CancelScope()
@@ -179,19 +181,20 @@ class Kernel:
             KernelConnectError: A channel did not answer in time.
             LocalProtocolError: An argument cannot be used.
         """
-        names = sockets_for(channels)
-        await self._wait_restarted()
-        self._running.raise_if_exited()
         options = {"heartbeat_timeout": math.inf, **options}
-        opening = self._open_watched(
-            *names,
-            identity=identity,
-            subscription=subscription,
-            outlive_death=outlive_death,
-            **options,
-        )
-        async with opening as opened:
-            yield opened
+        names = sockets_for(channels)
+        open_them = partial(self._open_watched, *names, outlive_death=outlive_death, **options)
+        entered = False
+        while not entered:
+            await self._wait_restarted()
+            self._running.raise_if_exited()
+            try:
+                async with open_them(identity=identity, subscription=subscription) as opened:
+                    entered = True
+                    yield opened
+            except KernelDied as died:
+                if entered or died.reason != "restarted":
+                    raise
 
     @uncut_block
     async def _open_watched(
@@ -206,17 +209,21 @@ class Kernel:
             self._opening.add(core)
             if self.spec.interrupt_mode == "signal":
                 core.interrupter = self._interrupt_by_signal
+            # The kernel may have gone before there was anybody to be told.
+            if self.restarting or process is not self._running.process:
+                core.lose(fresh(_PUT_OFF))
+            elif process is not None and process.returncode is not None:
+                core.lose(process.died())
 
-        info = self.connection_info
+        info, process = self.connection_info, self._running.process
         try:
             async with open_some_channels(info, *names, on_made=on_made, **options) as channels:
-                self._end_opening(made)
+                self._opening.difference_update(made)
                 if outlive_death:
                     self._outliving.update(made)
                 yield channels
         finally:
-            self._end_opening(made)
-            for known in (self._open, self._outliving, self._orphaned):
+            for known in (self._open, self._opening, self._outliving):
                 known.difference_update(made)
 
     async def _tell_exit(self, died: KernelDied) -> None:
@@ -224,55 +231,47 @@ class Kernel:
             tasks.start_soon(self._running.line.end, died, LAST_WORDS)
             for core in tuple(self._open):
                 if core in self._outliving and not self._left:
-                    self._orphaned.add(core)
-                    begin_restart(core, died)
+                    self._await_next(core, died)
                     tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
                 else:
                     tasks.start_soon(end_of_kernel, core, died, LAST_WORDS)
-        if self._orphaned and not self.restarting:
+        if self._outliving and not self._left:
             # Or they would find somebody else at its address. Where it cannot be held they may.
             with contextlib.suppress(OSError):
                 self._file.hold()
 
-    async def _orphan(self, cores: Iterable[Core]) -> None:
-        """They wait for the next one, after one that could not be started."""
-        self._orphaned.update(cores)
-        async with unwrapping_task_group() as tasks:
-            for core in cores:
-                tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
+    def _await_next(self, core: Core, died: KernelDied | None = None) -> None:
+        """It waits for the next one, if it does not already: what has found that before it died waits once more."""
+        if not core.outage.ours:
+            begin_restart(core, died)
 
     def _lose(self, said: str, cores: Iterable[Core]) -> None:
         for core in tuple(cores):
             core.lose(KernelDied(said, "exited", self.output))
 
-    def _end_opening(self, made: Iterable[Core]) -> None:
-        self._opening.difference_update(made)
-        self._opened.set()
-        self._opened = anyio.Event()
-
     async def _wait_restarted(self) -> None:
-        # One restart may follow the other.
-        while self.restarting:
+        while self.restarting:  # one may follow the other
             await self._restarted.wait()
 
     async def interrupt(self) -> None:
         """Interrupts what the kernel runs, in the way its kernelspec names.
 
         With ``"signal"`` its process group gets a SIGINT, so that the programs it started are interrupted as
-        well. With ``"message"`` it gets an ``interrupt_request``, whose reply is waited for. A checkpoint;
-        cancelled, it may have interrupted.
+        well. With ``"message"`` it gets an ``interrupt_request``, whose reply is waited for. One that was asked to
+        exit is left alone: it may be saving something. A checkpoint; cancelled, it may have interrupted.
 
         Raises:
-            KernelDied: The process has exited.
+            KernelDied: The process has exited; or is stopped, or restarted, before it has replied.
             NoReply: The kernel has not replied to the request within five seconds.
         """
+        await checkpoint()
         await self._wait_restarted()
         self._running.raise_if_exited()
         if self.spec.interrupt_mode == "signal":
-            await self._interrupt_by_signal()
-            return
-        self._tell_interrupt()
-        await interrupt_reply(self._running.line.request(messages.interrupt_request()))
+            self._running.interrupt()
+        elif self._running.can_be_interrupted:
+            self._tell_interrupt()
+            await interrupt_reply(self._running.line.request(messages.interrupt_request()))
 
     async def _interrupt_by_signal(self) -> None:
         await checkpoint()
@@ -302,14 +301,13 @@ class Kernel:
     async def kill(self) -> int:
         """Kills the kernel and all that it started; its channels raise ``KernelDied``.
 
-        :meth:`restart` starts it again. A checkpoint; cancelled, it may have been killed.
+        :meth:`restart` starts it again. Beside one, it kills what runs at that moment: the old process,
+        or the new one, whose start fails then. A checkpoint; cancelled, it has been killed.
 
         Returns:
             Its exit status.
         """
-        await self._wait_restarted()
-        if self.returncode is None:
-            self.signal(signal.SIGKILL)
+        self._running.kill()
         # Not of one that somebody starts in its place meanwhile.
         return await self._running.wait_told()
 
@@ -318,14 +316,19 @@ class Kernel:
         """Ends the kernel as leaving its block does; its channels raise ``KernelDied``.
 
         Interrupted, asked, told (SIGTERM) and killed, one after the other where the one before does
-        not help. :meth:`restart` starts it again. A checkpoint; cancelled, it is killed.
+        not help. :meth:`restart` starts it again; one that is under way is waited for. A checkpoint;
+        cancelled, be it in that wait or before it has begun, it is killed as by :meth:`kill`.
 
         Returns:
             Its exit status.
         """
-        async with self._turns:
-            await self._running.stop()
-            return await self._running.wait_told()
+        try:
+            async with self._turns:
+                await self._running.stop()
+                return await self._running.wait_told()
+        except BaseException:
+            self._running.kill()
+            raise
 
     @uncut
     async def restart(self, *, now: bool = False) -> None:
@@ -333,10 +336,10 @@ class Kernel:
         ready.
 
         The open channels go on: their requests in flight raise ``KernelDied``, what is sent
-        meanwhile waits for the new kernel. A kernel that has exited can be restarted as well; the
-        channels that were open then have ended, but for those that outlive it. Several restarts go
-        one after the other. Cancelled, the kernel is left stopped, and its channels raise
-        ``KernelDied``.
+        meanwhile waits for the new kernel; those that are being opened are opened to that. A kernel
+        that has exited can be restarted as well; the channels that were open then have ended, but for
+        those that outlive it. Several restarts go one after the other. Cancelled, the kernel is left
+        stopped, and its channels raise ``KernelDied``.
 
         Args:
             now: Whether it is killed, where it would be interrupted, asked to exit and terminated first:
@@ -357,30 +360,28 @@ class Kernel:
                     return
                 raise anyio.ClosedResourceError("the block of the kernel was left")
             except BaseException:
+                said = "the kernel was stopped, and could not be restarted"
                 try:
                     with anyio.CancelScope(shield=True):
                         await self._running.stop()
-                        await self._orphan(self._open & self._outliving)
+                        await self._tell_exit(KernelDied(said, "exited", self.output))
                 finally:
-                    said = "the kernel was stopped, and could not be restarted"
                     self._lose(said, self._open - self._outliving)
                 raise
             finally:
                 self._restarted.set()
 
     async def _restart(self, *, now: bool) -> None:
-        while self._opening:
-            # Or their sockets would be taken away meanwhile; bounded by their connect_timeout.
-            await self._opened.wait()
-        told, self._orphaned = self._orphaned, set()
-        for core in self._open - told:
-            begin_restart(core)
+        for core in self._opening:
+            core.lose(fresh(_PUT_OFF))
+        for core in self._open:
+            self._await_next(core)
         await self._running.stop(restart=True, now=now)
         with self._running.cannot("hold its address"):
             self._file.remove_sockets()
             self._file.hold()
         async with unwrapping_task_group() as tasks:
-            for core in self._open - told:
+            for core in tuple(self._open):
                 tasks.start_soon(end_of_old_kernel, core, LAST_WORDS)
         process = await self._running.start()
         self._file.release()
@@ -440,8 +441,8 @@ class Kernel:
                         # Ctrl-C once more, be it before it has begun.
                         await self._running.stop(now=True)
                         raise
-                # They wait for a kernel that never comes.
-                self._lose("the block of the kernel was left", self._orphaned)
             finally:
+                # Those that wait for a kernel that never comes, and whom nobody has told of this one.
+                self._lose("the block of the kernel was left", self._open)
                 # Whatever it was: nothing else ends what is shielded.
                 self._running.end()

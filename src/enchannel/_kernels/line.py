@@ -17,6 +17,7 @@ from .._core.core import Core
 from .._core.exits import end_of_kernel
 from .._core.idle import wait_idle
 from .._core.proof import prove_answering
+from .._core.stream import fresh
 from .._exceptions import EnchannelError, KernelConnectError, KernelDied
 from .._open_channels import open_some_channels
 from .._protocol.connection_info import ConnectionInfo
@@ -43,6 +44,7 @@ class Line:
         self.failure: KernelConnectError | None = None
         self.ready: bool = False
         self._core: Core | None = None
+        self._over = KernelDied("the kernel was stopped", "exited")
         self._scope = anyio.CancelScope()
         self._known = anyio.Event()
 
@@ -80,8 +82,13 @@ class Line:
         """Waits until the kernel is ready, or is known not to be."""
         await self._known.wait()
 
-    def close(self) -> None:
-        """The kernel's run is over; also where it never was ready."""
+    def close(self, over: KernelDied) -> None:
+        """The kernel's run is over; also where it never was ready.
+
+        Args:
+            over: What is said of it to who waits for its answer.
+        """
+        self._over = over
         if self._core is not None:
             # What it has not read, such as a request to exit, is not for the next one there.
             self._core.transport.reconnect(self._core.channels)
@@ -101,12 +108,15 @@ class Line:
         """Sends a request on control and waits for its reply.
 
         Raises:
-            EnchannelError: No reply comes, or the kernel is lost.
-            anyio.ClosedResourceError: The line is closed.
+            EnchannelError: No reply comes, or the kernel is lost, or its run is over.
         """
         if self._core is None:
-            raise anyio.ClosedResourceError("the kernel was stopped")
-        await self._core.request("control", self._core.prepare(request))
+            raise fresh(self._over)
+        try:
+            await self._core.request("control", self._core.prepare(request))
+        except anyio.ClosedResourceError:
+            # No block of the caller's.
+            raise fresh(self._over) from None
 
     async def wait_done(self) -> None:
         """Waits until the kernel is done with the code that it was given, or is lost; never raises."""
@@ -125,7 +135,7 @@ class Line:
             interrupt: Whether what it runs is to be interrupted by a message first.
         """
         # An error means that it went away meanwhile, or cannot be reached: the signals end it.
-        with contextlib.suppress(EnchannelError, anyio.ClosedResourceError):
+        with contextlib.suppress(EnchannelError):
             if interrupt and self._core is not None:
                 self._core.post("control", messages.interrupt_request())
             await self.request(messages.shutdown_request(restart=restart))

@@ -44,6 +44,7 @@ class KernelProcess:
 
     Attributes:
         ready: Whether the kernel has been ready.
+        leaving: Whether it was told to exit, and may be saving something.
         exited: Set when it has exited, and :attr:`returncode` says how.
         told: Set when whoever is to know of that does.
         output_ended: Set when neither it nor what it started will write any more.
@@ -53,6 +54,7 @@ class KernelProcess:
     def __init__(self, process: anyio.abc.Process) -> None:
         self._process = process
         self.ready = False
+        self.leaving = False
         self._output = bytearray()
         self._written = 0
         self._more = Bell()

@@ -33,7 +33,8 @@ from .process import KernelProcess, exit_text
 __all__ = ["Running"]
 
 SHUTDOWN_DEADLINE, TERMINATE_DEADLINE, KILL_DEADLINE = 2.5, 2.0, 5.0
-"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL."""
+"""Seconds a kernel has to exit after a shutdown_request, after SIGTERM, and after SIGKILL; the last are those in which
+whoever is to know of the exit is told as well."""
 
 INTERRUPTS, INTERRUPT_DEADLINE = 2, 1.0
 """How often a kernel that is being stopped is interrupted before it is asked to exit all the same, and seconds that it has
@@ -243,15 +244,28 @@ class Running:
 
     # Interrupting and stopping.
 
-    def interrupt(self) -> None:
-        """Sends SIGINT to it and all that it started; not to one that is still starting, which that would end."""
+    @property
+    def can_be_interrupted(self) -> bool:
+        """Whether it is there for code; one that is still starting, or on its way out, would be ended, or cut short."""
         process = self.process
-        if process is not None and process.returncode is None and process.ready:
+        if process is None or process.returncode is not None:
+            return False
+        return process.ready and not process.leaving
+
+    def interrupt(self) -> None:
+        """Sends SIGINT to it and all that it started, where it can be interrupted."""
+        if self.can_be_interrupted:
+            assert self.process is not None
             self._on_interrupt()
-            process.signal(signal.SIGINT)
+            self.process.signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Kills what runs now, and all that it started."""
+        if self.process is not None:
+            self.process.signal(signal.SIGKILL)
 
     async def stop(self, *, restart: bool = False, now: bool = False) -> None:
-        """Ends it and all that it started; bounded.
+        """Ends it and all that it started, and has whoever is to know told; bounded.
 
         Args:
             restart: Whether another one is started in its place.
@@ -269,27 +283,34 @@ class Running:
                 with anyio.move_on_after(TERMINATE_DEADLINE):
                     await process.wait()
         finally:
-            self.line.close()
-            # Also when the kernel is gone: what it left behind in its session goes with it.
+            self.line.close(
+                KernelDied("the kernel was restarted", "restarted")
+                if restart
+                else KernelDied("the kernel was stopped", "exited", process.output)
+            )
+            # Also when the kernel is gone: what it left behind in its process group goes with it.
             process.signal(signal.SIGKILL)
         with anyio.move_on_after(KILL_DEADLINE):
-            await process.wait()
+            await process.told.wait()
         await process.aclose()
 
     async def _shut_down(self, process: KernelProcess, *, restart: bool) -> None:
         async with unwrapping_task_group() as tasks:
-            tasks.start_soon(partial(self._ask_to_exit, restart=restart))
+            tasks.start_soon(partial(self._ask_to_exit, process, restart=restart))
             await process.wait()
             tasks.cancel_scope.cancel()
 
     @uncut
-    async def _ask_to_exit(self, *, restart: bool) -> None:
+    async def _ask_to_exit(self, process: KernelProcess, *, restart: bool) -> None:
         # ipykernel answers a shutdown_request while a cell runs, and exits only behind the cell.
         by_message = self._spec.interrupt_mode == "message"
-        # Not behind that: a signal hits who is on the way out as well, where it may be saving something.
-        for _ in range(0 if by_message else INTERRUPTS):
-            self.interrupt()
-            with anyio.move_on_after(INTERRUPT_DEADLINE):
-                await self.line.wait_done()
-                break
+        try:
+            for _ in range(0 if by_message else INTERRUPTS):
+                self.interrupt()
+                with anyio.move_on_after(INTERRUPT_DEADLINE):
+                    await self.line.wait_done()
+                    break
+        finally:
+            # Whoever interrupts: a signal hits who is on the way out as well.
+            process.leaving = True
         await self.line.ask_to_shut_down(restart=restart, interrupt=by_message)
