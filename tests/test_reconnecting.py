@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -411,6 +413,36 @@ async def test_a_connection_that_comes_and_goes_before_anybody_looks(raw_kernel:
             await ch._core.opened()
             await ch.shell.send(request("is_complete_request"))
             assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
+
+
+HELD = """
+import socket, sys
+import anyio, zmq
+from enchannel import open_channels, wrap_sockets
+
+async def main():
+    with socket.create_server(("127.0.0.1", 0)) as listener, zmq.Context() as context:
+        listener.settimeout(30)
+        with context.socket(zmq.DEALER) as shell:
+            shell.set(zmq.LINGER, 0)
+            shell.set(zmq.RECONNECT_IVL, 1)
+            shell.connect("tcp://127.0.0.1:%d" % listener.getsockname()[1])
+            async with open_channels(wrap_sockets({"shell": shell}), reconnect_timeout=60):
+                await anyio.wait_all_tasks_blocked()
+                for _ in range(1000):
+                    listener.accept()[0].close()
+
+anyio.run(main, backend=sys.argv[1])
+"""
+"""The program holds the event loop for as long as its kernel comes and goes: three events each time."""
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_what_the_monitor_says_while_the_loop_is_held_hangs_nobody(backend: str) -> None:
+    # What hangs in libzmq holds the interpreter as well: in a process of its own.
+    program = [sys.executable, "-c", HELD, backend]
+    held = subprocess.run(program, capture_output=True, text=True, timeout=30)
+    assert (held.returncode, held.stderr) == (0, "")
 
 
 async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:
