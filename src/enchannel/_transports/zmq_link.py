@@ -4,7 +4,8 @@ The facts it stands on:
 
 * ``connect()`` says nothing of the peer. The monitor does: a channel is connected from ``HANDSHAKE_SUCCEEDED`` to
   ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then on ZeroMQ tries to reconnect by itself.
-  A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected.
+  A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected. What had
+  arrived before it accepted says nothing.
 * A connection is recognised by what the system calls it: where that is still there, it is connected and was all the time.
   So it need not be watched for as long as nothing is expected of it.
 * What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not connect
@@ -277,6 +278,8 @@ class Link(Carrier):
         self._in_doubt = False
         self._retried = event == zmq.EVENT_CONNECT_RETRIED
         self.accepted = event == zmq.EVENT_CONNECTED
+        # Until the reader meets an empty socket.
+        self.stale = self.accepted and self._away_since < math.inf and self.has_arrived()
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
             self._writable.ring()
@@ -295,15 +298,18 @@ class Link(Carrier):
 
     def assume_connected(self) -> None:
         """A message has arrived: where no hands were shaken before it, none will be (ZMTP 2.0), and it is connected."""
-        self.take_events()
-        if self.accepted:
+        # Of what is said only now the message need not be the consequence.
+        if not self.stale and not self.take_events():
             self.shakes_no_hands = True
             self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def assume_connected_like(self, other: Link) -> None:
         """The same, for another channel of such a peer: it has accepted, and will say no more."""
-        if other.shakes_no_hands and self.accepted and not self.connected:
-            self.assume_connected()
+        if other.shakes_no_hands:
+            self.take_events()
+            if self.accepted and not self.connected:
+                self.shakes_no_hands = True
+                self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now, and drops what has not gone out."""
