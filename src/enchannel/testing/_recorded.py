@@ -146,8 +146,8 @@ async def open_recorded_kernel(
             before it here as well. Where several tasks of the program race with one another, it is not.
 
     Raises:
-        RecordingMismatch: In the block, from its end: the program asks for something else. An
-            ``AssertionError``.
+        RecordingMismatch: Where the block is left, also by an error that follows from it: the program
+            has asked for something else. An ``AssertionError``.
         RecordingError: The file is no recording.
         LocalProtocolError: On entry: `match` cannot be called, there is no such transport, or the
             key is none.

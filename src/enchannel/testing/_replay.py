@@ -47,8 +47,8 @@ SHOWN = 5
 class RecordingMismatch(AssertionError):
     """The program asks a :class:`RecordedKernel` for something else than in the recording.
 
-    It says what, and what was asked there. It cancels the block of :func:`open_recorded_kernel`,
-    and leaves it.
+    It says what, and what was asked there. It ends the kernel, which its channels are told, and
+    leaves the block of :func:`open_recorded_kernel`.
 
     Example:
         .. code-block:: python
