@@ -13,6 +13,7 @@ The facts it stands on:
 * Where nobody listens, the system may give our own end the very port that it connects to: the connection
   then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
 * ZeroMQ tries one address at a time, and resolves names on its I/O thread: it is given addresses, one after another.
+  Where somebody listens who shakes no hands, it tries again or gives up, and the next address comes in either case.
   What the monitor still says of one that was left concerns nobody.
 * What a connection has not carried when it ends waits in ZeroMQ for the next one, which may be another kernel's. So it is
   dropped, behind what has arrived, by connecting anew.
@@ -99,6 +100,7 @@ class Link(Carrier):
         "_followed",
         "_in_doubt",
         "_monitor",
+        "_refused",
         "_retried",
         "_sends",
         "_tell",
@@ -139,6 +141,8 @@ class Link(Carrier):
         self._ended = False
         self._unsent = False
         self._retried = False
+        # Whether who accepted last has shaken no hands.
+        self._refused = False
         self._away_since = math.inf
         self._to_itself = False
         self._followed = False
@@ -280,6 +284,8 @@ class Link(Carrier):
         self.accepted = event == zmq.EVENT_CONNECTED
         # Until the reader meets an empty socket.
         self.stale = self.accepted and self._away_since < math.inf and self.has_arrived()
+        if event in (zmq.EVENT_CONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED):
+            self._refused = self.accepted
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
             self._writable.ring()
@@ -315,6 +321,8 @@ class Link(Carrier):
         """Connects anew, whatever is connected now, and drops what has not gone out."""
         if self.owned and not self._abandoned:
             self._disconnect()
+            if self._refused:
+                self._turn_to_next()
             self._connect()
 
     def _disconnect(self) -> None:
@@ -337,10 +345,14 @@ class Link(Carrier):
         self.take_out()
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint)
-        self._at = (self._at + 1) % len(self._endpoints)
+        self._turn_to_next()
         self._retried = False
         self.socket.connect(self.endpoint)
         self.recheck()
+
+    def _turn_to_next(self) -> None:
+        self._at = (self._at + 1) % len(self._endpoints)
+        self._refused = False
 
     def rest(self) -> None:
         """Nothing is expected of it: it need not be watched, where its connection can be recognised."""
