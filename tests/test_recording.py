@@ -439,6 +439,53 @@ async def test_what_others_did_is_said_when_its_time_has_come(path: Path) -> Non
             assert "hello\n" in texts
 
 
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("transport", ["memory", "tcp"])
+async def test_what_was_only_watched_is_played_to_the_first_client(
+    path: Path, transport: Any, dies: bool
+) -> None:
+    async with (
+        recorded_fake(path) as (kernel, ch),
+        kernel.open_channels() as other,
+        ch.subscribe("iopub") as output,
+    ):
+        await other.run("greet")
+        said = [(await output.receive())[1].msg_type for _ in range(5)]
+        if dies:
+            kernel.die()
+            await ch.wait_lost()
+    assert said == ["status", "execute_input", "stream", "execute_result", "status"]
+    async with open_recorded_kernel(path, transport=transport) as recorded:
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            async with recorded.open_channels(reconnect_timeout=0.1) as ch:
+                for msg_type in said:
+                    assert (await ch.iopub.receive()).msg_type == msg_type
+                if dies:
+                    await ch.wait_lost()
+                else:
+                    await ch.wait_idle()
+
+
+async def test_what_was_only_watched_behind_a_restart_is_played_there(path: Path) -> None:
+    async with recorded_fake(path) as (kernel, ch), ch.subscribe("iopub") as output:
+        await kernel.restart()
+        async with kernel.open_channels() as other:
+            await other.run("greet")
+        while (await output.receive())[1].msg_type != "stream":
+            pass
+    for transport in ("memory", "tcp"):
+        async with (
+            open_recorded_kernel(path, transport=transport) as recorded,
+            recorded.open_channels() as ch,
+            ch.subscribe("iopub") as output,
+        ):
+            await recorded.restart()
+            with anyio.fail_after(20):
+                while (await output.receive())[1].msg_type != "stream":
+                    pass
+
+
 async def test_comms_keep_their_ids_apart(path: Path) -> None:
     def echo(comm: Any, message: Message) -> None:
         if message.msg_type == "comm_msg":
