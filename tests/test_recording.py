@@ -19,6 +19,7 @@ from enchannel import (
     KernelDied,
     LocalProtocolError,
     Message,
+    NoReply,
     Recorded,
     RecordingError,
     read_recording,
@@ -361,6 +362,21 @@ async def test_neither_a_comm_nor_a_dead_kernel_is_what_an_interrupt_was_for(pat
     async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
         await open_a_comm_and_die(ch, recorded)
         await check_that_it_waits(ch, recorded, before=1)
+
+
+async def test_what_was_over_without_a_reply_is_not_what_an_interrupt_was_for(path: Path) -> None:
+    async def ask_for_nothing(ch: KernelChannels) -> None:
+        with pytest.raises(NoReply):
+            await ch.request("x_request", channel="shell")
+
+    async with recorded_fake(path) as (kernel, ch):
+        run_until_interrupted(kernel)
+        kernel.on("x_request", lambda _: None)
+        await ask_for_nothing(ch)
+        await check_that_it_waits(ch, kernel)
+    async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+        await ask_for_nothing(ch)
+        await check_that_it_waits(ch, recorded)
 
 
 async def test_what_waits_on_the_main_shell_waits_for_its_turn(path: Path) -> None:
