@@ -51,7 +51,8 @@ SHARE, LAST_RETRY = 20, 0.5
 one in 20 ms on three channels is a twentieth of a processor, for each kernel that is away."""
 
 LEFT_TO_US = 3000
-"""Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than any event loop is held."""
+"""Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than an event loop should be
+held. Where it is held for longer, what had not gone out goes to whoever is there then."""
 
 GIVEN_UP = 0.25
 """Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
