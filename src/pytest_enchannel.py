@@ -358,12 +358,7 @@ _kernels: WeakKeyDictionary[pytest.Item, list[FakeKernel]] = WeakKeyDictionary()
 
 
 def _remember(request: pytest.FixtureRequest, kernel: FakeKernel) -> None:
-    """Lets the report of a failed test find the conversation with `kernel`.
-
-    An error of a handler cannot cancel the test, which may run in another task than its fixtures, or in a way in which
-    AnyIO's plugin never ends. It ends the kernel, and is raised when that is torn down.
-    """
-    kernel.defers_errors = True
+    """Lets the report of a failed test find the conversation with `kernel`."""
     _kernels.setdefault(request.node, []).append(kernel)
 
 

@@ -481,6 +481,10 @@ def test_wrong_sockets_are_refused() -> None:
             wrap_sockets({"shell": publisher})
         with pytest.raises(LocalProtocolError, match="iopub is a SUB socket, not PUB"):
             wrap_sockets({"iopub": publisher})
+    with zmq.Context() as context, context.socket(zmq.DEALER) as one:
+        for same in (one, zmq.Socket(one)):
+            with pytest.raises(LocalProtocolError, match="control is the socket of shell"):
+                wrap_sockets({"shell": one, "control": same})
 
 
 @pytest.mark.parametrize("key", [5, None, bytearray(b"key"), "\ud800"])

@@ -473,22 +473,58 @@ def silent(host: str, port: int) -> Iterator[None]:
         yield
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="another loopback address, and a full queue")
-async def test_an_address_that_never_answers_is_followed_by_the_next(
-    raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_addresses(raw_kernel: RawKernel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The kernel's connection file, with a host that has another address before the kernel's."""
+
     def addresses(host: str, *_: Any, **__: Any) -> list[Any]:
         assert host == "two.invalid"
         return [(None, None, None, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
 
     monkeypatch.setattr("enchannel._transports.addresses.getaddrinfo", addresses)
-    config = {**raw_kernel.config, "ip": "two.invalid"}
+    return {**raw_kernel.config, "ip": "two.invalid"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another loopback address, and a full queue")
+async def test_an_address_that_never_answers_is_followed_by_the_next(
+    raw_kernel: RawKernel, two_addresses: dict[str, Any]
+) -> None:
     with contextlib.ExitStack() as stack:
         # Not the heartbeat's, which is the same one in every test.
         for name in CHANNELS:
-            stack.enter_context(silent("127.0.0.2", config[f"{name}_port"]))
-        async with open_kernel_channels(None, config) as ch:
+            stack.enter_context(silent("127.0.0.2", two_addresses[f"{name}_port"]))
+        async with open_kernel_channels(None, two_addresses) as ch:
             sent = await ch.shell.send(request())
             identity, _ = await raw_kernel.receive("shell")
             raw_kernel.send("shell", identity, message("reply", sent))
             assert (await ch.shell.receive()).is_child_of(sent)
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL".ljust(54, b"\0")
+READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x04PULL"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another loopback address")
+async def test_an_address_of_another_kind_of_socket_is_followed_by_the_next(
+    raw_kernel: RawKernel, two_addresses: dict[str, Any]
+) -> None:
+    met: list[int] = []
+
+    async def serve(client: anyio.abc.SocketStream) -> None:
+        met.append(client.extra(anyio.abc.SocketAttribute.local_port))
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            async with client:
+                await client.send(GREETING + b"\x04" + bytes([len(READY)]) + READY)
+                while True:
+                    await client.receive()
+
+    ports = sorted(two_addresses[f"{name}_port"] for name in CHANNELS)
+    async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as tasks:
+        for port in ports:
+            listener = await anyio.create_tcp_listener(local_host="127.0.0.2", local_port=port)
+            tasks.start_soon((await stack.enter_async_context(listener)).serve, serve)
+        async with open_kernel_channels(None, two_addresses) as ch:
+            assert not ch._core.transport.unconnected()
+        # ZeroMQ has given each up at once.
+        assert sorted(met) == ports
+        tasks.cancel_scope.cancel()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
+from socket import create_server
 from typing import Any
 
 import anyio
@@ -60,6 +64,19 @@ class Answers:
         said = message(msg_type, parent, **content)
         said.header["session"] = self.session
         return said
+
+
+@contextlib.asynccontextmanager
+async def wrapped_iopub(kernel: RawKernel) -> AsyncIterator[KernelChannels]:
+    """The same over a socket of the caller's, of whose handshake the monitor has said nothing."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as iopub:
+        iopub.set(zmq.LINGER, 0)
+        iopub.subscribe(b"")
+        iopub.connect(kernel.info.endpoint("iopub"))
+        while not iopub.poll(10):
+            kernel.publish(message("status"))
+        async with open_channels(wrap_sockets({"iopub": iopub}, key=KEY)) as ch:
+            yield ch
 
 
 @contextlib.asynccontextmanager
@@ -411,6 +428,64 @@ async def test_a_connection_that_comes_and_goes_before_anybody_looks(raw_kernel:
             await ch._core.opened()
             await ch.shell.send(request("is_complete_request"))
             assert (await raw_kernel.receive("shell"))[1].msg_type == "is_complete_request"
+
+
+HELD = """
+import socket, sys
+import anyio, zmq
+from enchannel import open_channels, wrap_sockets
+
+async def main():
+    with socket.create_server(("127.0.0.1", 0)) as listener, zmq.Context() as context:
+        listener.settimeout(30)
+        with context.socket(zmq.DEALER) as shell:
+            shell.set(zmq.LINGER, 0)
+            shell.set(zmq.RECONNECT_IVL, 1)
+            shell.connect("tcp://127.0.0.1:%d" % listener.getsockname()[1])
+            async with open_channels(wrap_sockets({"shell": shell}), reconnect_timeout=60):
+                await anyio.wait_all_tasks_blocked()
+                for _ in range(1000):
+                    listener.accept()[0].close()
+
+anyio.run(main, backend=sys.argv[1])
+"""
+"""The program holds the event loop for as long as its kernel comes and goes: three events each time."""
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_what_the_monitor_says_while_the_loop_is_held_hangs_nobody(backend: str) -> None:
+    # What hangs in libzmq holds the interpreter as well: in a process of its own.
+    program = [sys.executable, "-c", HELD, backend]
+    held = subprocess.run(program, capture_output=True, text=True, timeout=30)
+    assert (held.returncode, held.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("opening", [RawKernel.open, wrapped_iopub])
+async def test_what_had_arrived_before_does_not_count_for_a_connection_that_is_only_accepted(
+    raw_kernel: RawKernel, opening: Callable[[RawKernel], AbstractAsyncContextManager[Any]]
+) -> None:
+    async with opening(raw_kernel) as ch, ch.subscribe("iopub") as output:
+        await anyio.wait_all_tasks_blocked()
+        # The loop is held, so that nothing is read until somebody else listens there, who shakes no hands.
+        raw_kernel.publish(*numbered(500))
+        raw_kernel.close("iopub", linger=10_000)
+        raw_kernel.unbind("iopub")
+        with create_server(("127.0.0.1", raw_kernel.config["iopub_port"])) as listener:
+            listener.settimeout(30)
+            accepted, _ = listener.accept()
+            with accepted, anyio.fail_after(20):
+                received: list[Message] = []
+                while len(received) < 500:
+                    _, msg = await output.receive()
+                    received += [msg] if msg.msg_type == "stream" else []
+                await anyio.wait_all_tasks_blocked()
+                assert texts(received) == list(range(500))
+                assert list(ch._core.transport.unconnected()) == ["iopub"]
+                assert ch._core.life.away
+        raw_kernel.rebind("iopub", raw_kernel.info.endpoint("iopub"))
+        with anyio.fail_after(20):
+            while ch._core.transport.unconnected():
+                await anyio.sleep(0.001)
 
 
 async def test_what_does_not_come_back_is_named(raw_kernel: RawKernel) -> None:

@@ -19,6 +19,7 @@ from enchannel import (
     KernelDied,
     LocalProtocolError,
     Message,
+    NoReply,
     Recorded,
     RecordingError,
     read_recording,
@@ -363,6 +364,21 @@ async def test_neither_a_comm_nor_a_dead_kernel_is_what_an_interrupt_was_for(pat
         await check_that_it_waits(ch, recorded, before=1)
 
 
+async def test_what_was_over_without_a_reply_is_not_what_an_interrupt_was_for(path: Path) -> None:
+    async def ask_for_nothing(ch: KernelChannels) -> None:
+        with pytest.raises(NoReply):
+            await ch.request("x_request", channel="shell")
+
+    async with recorded_fake(path) as (kernel, ch):
+        run_until_interrupted(kernel)
+        kernel.on("x_request", lambda _: None)
+        await ask_for_nothing(ch)
+        await check_that_it_waits(ch, kernel)
+    async with open_recorded_kernel(path) as recorded, recorded.open_channels() as ch:
+        await ask_for_nothing(ch)
+        await check_that_it_waits(ch, recorded)
+
+
 async def test_what_waits_on_the_main_shell_waits_for_its_turn(path: Path) -> None:
     async with recorded_fake(path) as (_, ch):
         async with anyio.create_task_group() as tasks:
@@ -437,6 +453,53 @@ async def test_what_others_did_is_said_when_its_time_has_come(path: Path) -> Non
             while "others" not in texts:
                 texts.append((await output.receive())[1].content.get("text"))
             assert "hello\n" in texts
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("transport", ["memory", "tcp"])
+async def test_what_was_only_watched_is_played_to_the_first_client(
+    path: Path, transport: Any, dies: bool
+) -> None:
+    async with (
+        recorded_fake(path) as (kernel, ch),
+        kernel.open_channels() as other,
+        ch.subscribe("iopub") as output,
+    ):
+        await other.run("greet")
+        said = [(await output.receive())[1].msg_type for _ in range(5)]
+        if dies:
+            kernel.die()
+            await ch.wait_lost()
+    assert said == ["status", "execute_input", "stream", "execute_result", "status"]
+    async with open_recorded_kernel(path, transport=transport) as recorded:
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            async with recorded.open_channels(reconnect_timeout=0.1) as ch:
+                for msg_type in said:
+                    assert (await ch.iopub.receive()).msg_type == msg_type
+                if dies:
+                    await ch.wait_lost()
+                else:
+                    await ch.wait_idle()
+
+
+async def test_what_was_only_watched_behind_a_restart_is_played_there(path: Path) -> None:
+    async with recorded_fake(path) as (kernel, ch), ch.subscribe("iopub") as output:
+        await kernel.restart()
+        async with kernel.open_channels() as other:
+            await other.run("greet")
+        while (await output.receive())[1].msg_type != "stream":
+            pass
+    for transport in ("memory", "tcp"):
+        async with (
+            open_recorded_kernel(path, transport=transport) as recorded,
+            recorded.open_channels() as ch,
+            ch.subscribe("iopub") as output,
+        ):
+            await recorded.restart()
+            with anyio.fail_after(20):
+                while (await output.receive())[1].msg_type != "stream":
+                    pass
 
 
 async def test_comms_keep_their_ids_apart(path: Path) -> None:

@@ -326,7 +326,6 @@ async def test_a_verdict_in_a_step_is_raised_where_the_block_is_left() -> None:
 
     with pytest.raises(Verdict, match="not expected") as told:
         async with open_fake_kernel() as kernel:
-            kernel.defers_errors = True
             kernel.script("x", judge)
             async with kernel.open_channels() as ch:
                 # The channels' own error follows from it.
@@ -350,13 +349,22 @@ async def test_exits_and_cancellations_are_no_verdicts() -> None:
     assert is_failure(BaseExceptionGroup("", [ValueError(), Verdict()]))
 
 
+async def test_a_failure_is_raised_where_its_own_deadline_has_ended_the_block() -> None:
+    with pytest.raises(ZeroDivisionError, match="the step's own"):
+        with anyio.move_on_after(0.01):
+            async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
+                kernel.script("x", fails)
+                with pytest.raises(KernelDied):
+                    await text_of(ch, "x")
+                await anyio.sleep_forever()
+
+
 # Its lives.
 
 
 async def test_what_has_failed_is_dead_and_is_not_restarted() -> None:
     with pytest.raises(ZeroDivisionError, match="the step's own"):
         async with open_fake_kernel() as kernel, anyio.create_task_group() as tasks:
-            kernel.defers_errors = True
             kernel.script("x", fails)
             tasks.start_soon(kernel.wait_dead)
             async with kernel.open_channels() as ch:
@@ -370,7 +378,6 @@ async def test_what_has_failed_is_dead_and_is_not_restarted() -> None:
 async def test_a_failure_ends_a_restart_that_is_under_way() -> None:
     with pytest.raises(ZeroDivisionError, match="in the way"):
         async with open_fake_kernel() as kernel, kernel.open_channels() as ch:
-            kernel.defers_errors = True
             kernel.script("x", fails_when_ended)
             await ch.shell.send(execute_request("x"))
             await kernel.transcript.wait_for("< iopub execute_input")

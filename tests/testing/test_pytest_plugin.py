@@ -131,6 +131,41 @@ def test_a_handler_that_raises_fails_its_test_and_no_other(
     assert "* failed: ZeroDivisionError" in result.stdout
 
 
+OWN = """
+import pytest
+from enchannel.testing import open_fake_kernel
+
+def fail(request): raise ZeroDivisionError("the step's own")
+
+@pytest.fixture
+async def own({backend}):
+    async with open_fake_kernel() as kernel:
+        kernel.script("1", fail)
+        yield kernel
+
+{mark}
+async def test_it(own):
+    async with own.open_channels() as ch:
+        await ch.run("1")
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "backend", "options", "each"),
+    [
+        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
+        ("@pytest.mark.anyio", "anyio_backend", ["-p", "no:trio"], 2),
+    ],
+    ids=["trio", "anyio"],
+)
+def test_a_step_that_raises_in_a_fixture_of_ones_own_hangs_nobody(
+    tmp_path: Path, mark: str, backend: str, options: list[str], each: int
+) -> None:
+    result = run(tmp_path, OWN.format(mark=mark, backend=backend), *options)
+    assert f"{each} failed" in result.stdout, result.stdout
+    assert "ZeroDivisionError: the step's own" in result.stdout
+
+
 OUTCOMES = """
 import anyio, asyncio, pytest
 

@@ -63,6 +63,7 @@ class Carrier:
     Attributes:
         connected: Whether it is.
         accepted: Whether the peer is there, and has not been seen to shake hands.
+        stale: Whether what can be received may have come over the connection before.
         trusted: Whether the next batch may be read by shape.
     """
 
@@ -84,6 +85,7 @@ class Carrier:
         "connected",
         "owned",
         "socket",
+        "stale",
         "trusted",
     )
 
@@ -100,6 +102,7 @@ class Carrier:
         self.owned: bool = owned
         self.connected: bool = True
         self.accepted: bool = False
+        self.stale: bool = False
         self.trusted: bool = False
         self._readable = partial(is_readable, socket)
         self._outgoing = outgoing
@@ -198,6 +201,7 @@ class Carrier:
         if self._readable():
             await checkpoint()
             return
+        self.stale = False
         readiness.waiting = True
         try:
             await readiness.wait()

@@ -4,7 +4,8 @@ The facts it stands on:
 
 * ``connect()`` says nothing of the peer. The monitor does: a channel is connected from ``HANDSHAKE_SUCCEEDED`` to
   ``DISCONNECTED``, which comes milliseconds after a kernel's death. From then on ZeroMQ tries to reconnect by itself.
-  A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected.
+  A peer that speaks ZMTP 2.0 never shakes hands for the monitor: what arrives from it says that it is connected. What had
+  arrived before it accepted says nothing.
 * A connection is recognised by what the system calls it: where that is still there, it is connected and was all the time.
   So it need not be watched for as long as nothing is expected of it.
 * What is no ZMTP, or larger than a caller's context allows, ends a connection for good: ZeroMQ does not connect
@@ -12,6 +13,7 @@ The facts it stands on:
 * Where nobody listens, the system may give our own end the very port that it connects to: the connection
   then is one with itself (TCP's simultaneous open), holds a port that the kernel wants, and is ended.
 * ZeroMQ tries one address at a time, and resolves names on its I/O thread: it is given addresses, one after another.
+  Where somebody listens who shakes no hands, it tries again or gives up, and the next address comes in either case.
   What the monitor still says of one that was left concerns nobody.
 * What a connection has not carried when it ends waits in ZeroMQ for the next one, which may be another kernel's. So it is
   dropped, behind what has arrived, by connecting anew.
@@ -49,7 +51,8 @@ SHARE, LAST_RETRY = 20, 0.5
 one in 20 ms on three channels is a twentieth of a processor, for each kernel that is away."""
 
 LEFT_TO_US = 3000
-"""Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than any event loop is held."""
+"""Milliseconds that ZeroMQ itself waits before it reconnects a channel that sends: longer than an event loop should be
+held. Where it is held for longer, what had not gone out goes to whoever is there then."""
 
 GIVEN_UP = 0.25
 """Seconds after which a connection that ended, and of which the monitor has said nothing more, is one that
@@ -98,6 +101,7 @@ class Link(Carrier):
         "_followed",
         "_in_doubt",
         "_monitor",
+        "_refused",
         "_retried",
         "_sends",
         "_tell",
@@ -138,6 +142,8 @@ class Link(Carrier):
         self._ended = False
         self._unsent = False
         self._retried = False
+        # Whether who accepted last has shaken no hands.
+        self._refused = False
         self._away_since = math.inf
         self._to_itself = False
         self._followed = False
@@ -277,6 +283,10 @@ class Link(Carrier):
         self._in_doubt = False
         self._retried = event == zmq.EVENT_CONNECT_RETRIED
         self.accepted = event == zmq.EVENT_CONNECTED
+        # Until the reader meets an empty socket.
+        self.stale = self.accepted and self._away_since < math.inf and self.has_arrived()
+        if event in (zmq.EVENT_CONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED):
+            self._refused = self.accepted
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.connected, self._unsent = True, False
             self._writable.ring()
@@ -295,20 +305,25 @@ class Link(Carrier):
 
     def assume_connected(self) -> None:
         """A message has arrived: where no hands were shaken before it, none will be (ZMTP 2.0), and it is connected."""
-        self.take_events()
-        if self.accepted:
+        # Of what is said only now the message need not be the consequence.
+        if not self.stale and not self.take_events():
             self.shakes_no_hands = True
             self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def assume_connected_like(self, other: Link) -> None:
         """The same, for another channel of such a peer: it has accepted, and will say no more."""
-        if other.shakes_no_hands and self.accepted and not self.connected:
-            self.assume_connected()
+        if other.shakes_no_hands:
+            self.take_events()
+            if self.accepted and not self.connected:
+                self.shakes_no_hands = True
+                self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now, and drops what has not gone out."""
         if self.owned and not self._abandoned:
             self._disconnect()
+            if self._refused:
+                self._turn_to_next()
             self._connect()
 
     def _disconnect(self) -> None:
@@ -331,10 +346,14 @@ class Link(Carrier):
         self.take_out()
         with contextlib.suppress(zmq.ZMQError):
             self.socket.disconnect(self.endpoint)
-        self._at = (self._at + 1) % len(self._endpoints)
+        self._turn_to_next()
         self._retried = False
         self.socket.connect(self.endpoint)
         self.recheck()
+
+    def _turn_to_next(self) -> None:
+        self._at = (self._at + 1) % len(self._endpoints)
+        self._refused = False
 
     def rest(self) -> None:
         """Nothing is expected of it: it need not be watched, where its connection can be recognised."""

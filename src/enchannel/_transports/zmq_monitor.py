@@ -1,7 +1,9 @@
 """The monitor of a ZeroMQ socket: what ZeroMQ says of its connection.
 
-A monitor that nobody reads fills up, and then ZeroMQ's only I/O thread stands still, and with it every kernel of the
-process. So a monitor ends with whoever reads it.
+ZeroMQ's only I/O thread waits for room in a monitor that is full, and holds the lock that whoever ends the monitor waits for:
+every kernel of the process would stand still, and then the program. So no monitor is ever full, however long the program
+holds the event loop: ZeroMQ says no more than three things an attempt to connect, a hundred bytes each. And a monitor ends
+with whoever reads it.
 """
 
 from __future__ import annotations
@@ -72,6 +74,7 @@ class Monitor:
                 # First who reads it, for there may be a descriptor left for one of the two only.
                 self._socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
                 undo.callback(self._socket.close, linger=0)
+                self._socket.set(zmq.RCVHWM, 0)
                 socket.monitor(address, _WATCHED)
                 self._socket.connect(address)
             except zmq.ZMQError as error:

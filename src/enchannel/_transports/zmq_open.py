@@ -245,8 +245,8 @@ def wrap_sockets(
             :func:`open_kernel_channels`.
 
     Raises:
-        LocalProtocolError: An unknown channel or scheme, a key that is none, no sockets, or something
-            that is no socket of ZeroMQ of that kind.
+        LocalProtocolError: An unknown channel or scheme, a key that is none, no sockets, one socket for
+            two channels, or something that is no socket of ZeroMQ of that kind.
 
     Example:
         .. code-block:: python
@@ -279,6 +279,10 @@ def wrap_sockets(
         if given.type not in (right, zmq.PAIR):
             found = zmq.SocketType(int(given.type))
             raise LocalProtocolError(f"{channel} is a {right.name} socket, not {found.name}")
+        # There may be several objects of one socket.
+        first = next(name for name, each in sockets.items() if each.underlying == given.underlying)
+        if first != channel:
+            raise LocalProtocolError(f"{channel} is the socket of {first}, and each has its own")
     links: dict[ChannelName, Link] = {name: _wrap(socket) for name, socket in sockets.items()}
     return ZmqTransport(links, wire, topics=None)
 

@@ -72,6 +72,10 @@ class KernelEnd(ABC):
         """Sends `frames` to the client that the first of them names; on iopub to all its subscribers."""
 
     @abstractmethod
+    async def wait_client(self) -> None:
+        """Waits until there is a client who gets what is published. Cancellation changes nothing."""
+
+    @abstractmethod
     def vanish(self, reason: str = "") -> None:
         """Cuts every connection, as the death of a kernel does."""
 

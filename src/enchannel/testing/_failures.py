@@ -23,21 +23,29 @@ def is_failure(error: BaseException) -> bool:
     """
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_failure, error.exceptions))
-    leaving = (KeyboardInterrupt, SystemExit, GeneratorExit, anyio.get_cancelled_exc_class())
-    return not isinstance(error, leaving)
+    return not (_is_exit(error) or isinstance(error, anyio.get_cancelled_exc_class()))
+
+
+def _is_exit(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_exit, error.exceptions))
+    return isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
 
 
 @contextmanager
 def raising_failure(owner: _Failing) -> Iterator[None]:
-    """Raises the failure of `owner` where the block is left, also in the place of an error that follows from it."""
-    left: Exception | None = None
+    """Raises the failure of `owner` where the block is left, also in the place of an error that follows from it.
+
+    Who waits in the block for something that the failure has prevented may have been cancelled by his own deadline.
+    """
     try:
         yield
-    except Exception as error:  # noqa: BLE001
-        left = error
-    failure = left if owner.failure is None else owner.failure
-    if failure is None:
+    except BaseException as left:
+        if owner.failure is None or _is_exit(left):
+            raise
+    if owner.failure is None:
         return
+    failure = owner.failure
     context = failure.__context__
     try:
         raise failure
@@ -45,4 +53,4 @@ def raising_failure(owner: _Failing) -> Iterator[None]:
         # Of its own, rather than what is being handled here.
         if context is not None:
             failure.__context__ = context
-        del failure, left, context
+        del failure, context

@@ -128,9 +128,8 @@ class FakeKernel(Living):
     Attributes:
         transcript: All that was received and sent, in order.
         session: The session id in the headers it sends; a new one after a restart.
-        defers_errors: Whether an error of what it does ends it, and is raised when its block is
-            left; by default it cancels the block.
-        failure: Such an error.
+        failure: What a step, a handler or what tampers has raised. It ends the kernel, which its
+            channels are told, and is raised where the kernel's block is left.
 
     Example:
         .. code-block:: python

@@ -196,7 +196,6 @@ class FakeServer:
     async def _run_kernel(self, kernel_id: str, name: str, starting: anyio.Event) -> None:
         end = MemoryKernelEnd(b"")
         kernel = ServedKernel(end, "memory")
-        kernel.defers_errors = True
         try:
             async with block_task_group("the fake kernel of a server") as tasks:
                 await end.appear()

@@ -30,7 +30,6 @@ class Living(Reachable):
         transport: What that is made of.
     """
 
-    defers_errors: bool = False
     failure: BaseException | None = None
 
     def __init__(self, end: KernelEnd, transport: TransportName) -> None:
@@ -118,8 +117,10 @@ class Living(Reachable):
         try:
             await self._live(task_status)
         except BaseException as error:
-            if not (self.defers_errors and is_failure(error)):
+            if not is_failure(error):
                 raise
+            # Raised where the block is left. It cancels no block, which may be a fixture's: that is not where the test runs, or it
+            # is in a way in which AnyIO's plugin never ends.
             self.failure, self._dead = error, True
             self.transcript.fail(error)
             self._end.vanish(f"what the test says the fake kernel does has failed: {error!r}")

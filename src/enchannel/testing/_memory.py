@@ -301,6 +301,7 @@ class MemoryKernelEnd(KernelEnd):
         self.clients: list[MemoryTransport] = []
         self._key = key
         self._gone = ""
+        self._more = Bell()
 
     def connect(
         self, identity: bytes | None = None, topics: tuple[bytes, ...] = (b"",)
@@ -314,6 +315,7 @@ class MemoryKernelEnd(KernelEnd):
         name = identity or str(uuid.uuid4()).encode()
         transport = MemoryTransport(self, name, topics, Wire(self._key))
         self.clients.append(transport)
+        self._more.ring()
         if self._gone:
             transport.lose(self._gone)
         return transport
@@ -344,6 +346,11 @@ class MemoryKernelEnd(KernelEnd):
                 client.arrive(channel, copied)
             elif client.identity == copied[0]:
                 client.arrive(channel, copied[1:])
+
+    async def wait_client(self) -> None:
+        await checkpoint()
+        while not self.clients:
+            await self._more.wait()
 
     def vanish(self, reason: str = "the connection in memory was cut") -> None:
         self._gone = reason

@@ -42,7 +42,9 @@ def open_fake_kernel(
 
     Raises:
         LocalProtocolError: There is no such transport, or the key is none (raised on entry).
-        Exception: What a handler, a step or what tampers raises cancels the block, and leaves it.
+        Exception: Where the block is left, also by an error that follows from it or by a
+            cancellation: what a handler, a step or what tampers has raised. It ends the kernel
+            then and there, which its channels are told.
 
     Example:
         .. code-block:: python

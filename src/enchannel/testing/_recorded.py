@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+
 from .._exceptions import LocalProtocolError
 from .._protocol.connection_info import ChannelName
 from .._protocol.message import Message
@@ -18,6 +20,9 @@ from ._replay import Match, Replay
 from ._request import topic_of
 
 __all__ = ["RecordedKernel", "open_recorded_kernel"]
+
+OPENING = 0.5
+"""Seconds for the first client to have all its channels open: nobody says that they are."""
 
 
 class RecordedKernel(FakeKernel):
@@ -43,6 +48,7 @@ class RecordedKernel(FakeKernel):
         super().__init__(end, transport)
         self._replay = replay
         self._waiting: list[Request] = []
+        self._met = False
         self.session: str = replay.session or self.session
 
     @property
@@ -68,9 +74,19 @@ class RecordedKernel(FakeKernel):
     def _new_id(self) -> str:
         return self._replay.number(self.session) or super()._new_id()
 
-    async def _serve(self, channel: ChannelName) -> None:
-        # What answered nobody may have come before anything was asked.
+    def _begin(self, *, again: bool) -> None:
+        super()._begin(again=again)
+        self._met = False
+        self._start(self._meet)
+
+    async def _meet(self) -> None:
+        # What answered nobody may have come before anything was asked, and so may the end.
+        await self._end.wait_client()
+        await anyio.sleep(OPENING)
+        self._met = True
         await self._play()
+
+    async def _serve(self, channel: ChannelName) -> None:
         while True:
             request = await self._next(channel)
             self.transcript.received(channel, request.message)
@@ -82,9 +98,11 @@ class RecordedKernel(FakeKernel):
             # Asked by whoever opens channels, and behind whatever is waited for.
             self._waiting.append(request)
         elif message.msg_type == "interrupt_request":
+            self._met = True
             self._replay.interrupt()
             await self._answer_with(request, lambda _: {})
         else:
+            self._met = True
             self._replay.hear(request.channel, request.identity, message)
         await self._play()
         if message.msg_type == "shutdown_request":
@@ -94,16 +112,11 @@ class RecordedKernel(FakeKernel):
                 self.die("the recorded kernel was shut down")
 
     async def _play(self) -> None:
-        for channel, identity, message in self._replay.due():
-            for each in self._tampered(channel, message):
-                self.transcript.sent(channel, each)
-                if channel == "iopub":
-                    self._end.publish(each, topic_of(each))
-                else:
-                    self._end.send(channel, identity, each)
-        if self._replay.over:
-            self.die("the recorded kernel was lost here")
-            return
+        if self._met:
+            self._say_what_is_due()
+            if self._replay.over:
+                self.die("the recorded kernel was lost here")
+                return
         busy = self._replay.busy
         waiting, self._waiting = self._waiting, []
         for request in waiting:
@@ -111,6 +124,15 @@ class RecordedKernel(FakeKernel):
                 self._waiting.append(request)
             else:
                 await self._answer_with(request, self._info(request))
+
+    def _say_what_is_due(self) -> None:
+        for channel, identity, message in self._replay.due():
+            for each in self._tampered(channel, message):
+                self.transcript.sent(channel, each)
+                if channel == "iopub":
+                    self._end.publish(each, topic_of(each))
+                else:
+                    self._end.send(channel, identity, each)
 
     def _info(self, request: Request) -> Any:
         info = self._replay.info
@@ -133,7 +155,8 @@ async def open_recorded_kernel(
     It is answered with what came then, without the time that it took. What was said behind an
     interrupt or a restart comes behind :meth:`RecordedKernel.interrupt` (or an
     ``interrupt_request``) and :meth:`RecordedKernel.restart`. ``kernel_info_request`` is always
-    answered.
+    answered. What was said before anything was asked, all of it where others were only watched,
+    comes half a second behind the first client, or with what that asks.
 
     Args:
         path: The recording.
@@ -146,8 +169,8 @@ async def open_recorded_kernel(
             before it here as well. Where several tasks of the program race with one another, it is not.
 
     Raises:
-        RecordingMismatch: In the block, from its end: the program asks for something else. An
-            ``AssertionError``.
+        RecordingMismatch: Where the block is left, also by an error that follows from it: the program
+            has asked for something else. An ``AssertionError``.
         RecordingError: The file is no recording.
         LocalProtocolError: On entry: `match` cannot be called, there is no such transport, or the
             key is none.

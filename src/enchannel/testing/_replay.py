@@ -47,8 +47,8 @@ SHOWN = 5
 class RecordingMismatch(AssertionError):
     """The program asks a :class:`RecordedKernel` for something else than in the recording.
 
-    It says what, and what was asked there. It cancels the block of :func:`open_recorded_kernel`,
-    and leaves it.
+    It says what, and what was asked there. It ends the kernel, which its channels are told, and
+    leaves the block of :func:`open_recorded_kernel`.
 
     Example:
         .. code-block:: python
@@ -80,6 +80,8 @@ class _Ask:
     says: deque[_Say] = attrs.field(factory=deque)
     replied: bool = False
     """Whether it was replied to, as far as the recording is read."""
+    ended: bool = False
+    """Whether that is so, or the kernel has said that it is idle again: it may send no reply."""
     was_interrupted: bool = False
     """Whether the kernel was interrupted while it ran, so far."""
     taken: Message | None = None
@@ -127,7 +129,7 @@ class _Loading:
     def interrupt(self) -> None:
         """What the main shell was running then was interrupted; what waited behind it was not."""
         for ask in self.asks.values():
-            if ask.runs and not ask.replied and ask.epoch == self.epoch:
+            if ask.runs and not ask.ended and ask.epoch == self.epoch:
                 ask.was_interrupted = True
                 return
 
@@ -213,8 +215,10 @@ class Replay:
             self._loose.append(say)
             return
         if channel in ("shell", "control"):
-            asked.replied = True
+            asked.replied = asked.ended = True
             self._replied.append(asked)
+        elif message.msg_type == "status" and message.content.get("execution_state") == "idle":
+            asked.ended = True
         say.needs, say.needs_interrupt = tuple(asked.answers), asked.was_interrupted
         asked.says.append(say)
         if message.msg_type == "input_request":

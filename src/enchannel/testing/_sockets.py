@@ -50,6 +50,7 @@ class ZmqKernelEnd(KernelEnd):
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._links: dict[str, Link] = {}
         self._unwatched: list[ZmqTransport] = []
+        self._subscribed = anyio.Event()
         prefix = f"inproc://enchannel-{uuid.uuid4()}-"
         if transport == "ipc":
             # Not below a long TMPDIR: the path of a socket has 107 characters at the most.
@@ -62,6 +63,7 @@ class ZmqKernelEnd(KernelEnd):
 
     async def appear(self) -> None:
         await super().appear()
+        self._subscribed = anyio.Event()
         context = shared_context()
         for name, kind in _KINDS.items():
             socket = context.socket(kind)
@@ -120,6 +122,9 @@ class ZmqKernelEnd(KernelEnd):
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         self._links[channel].send(frames)
 
+    async def wait_client(self) -> None:
+        await self._subscribed.wait()
+
     def vanish(self, reason: str = "") -> None:
         for link in self._links.values():
             link.close()
@@ -147,6 +152,7 @@ class ZmqKernelEnd(KernelEnd):
                     header = kernel_header("iopub_welcome", str(uuid.uuid4()), self._session)
                     content = {"subscription": topic.decode(errors="replace")}
                     self.publish(Message(header, {}, {}, content), topic)
+                    self._subscribed.set()
             await link.wait_readable()
 
     async def _echo_heartbeats(self) -> None:
