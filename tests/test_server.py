@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.abc
 import pytest
 import trustme
 from websockets.frames import Frame, Opcode
@@ -1384,6 +1385,37 @@ async def test_tls() -> None:
         with pytest.raises(ServerError, match="certificate"):
             async with open_server(fake.url):
                 pass
+
+
+async def test_a_certificate_that_a_server_wants_of_us_and_we_have_not() -> None:
+    """With TLS 1.3 it refuses behind our end of the handshake, where the first answer is waited for."""
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    authority.configure_trust(serving)
+    serving.verify_mode = ssl.CERT_REQUIRED
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    async def refuse(client: anyio.abc.ByteStream) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = serving.wrap_bio(incoming, outgoing, server_side=True)
+        async with client:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    incoming.write(await client.receive())
+                    with contextlib.suppress(ssl.SSLError):
+                        tls.do_handshake()
+                    await client.send(outgoing.read())
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, refuse)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(ServerError, match=r"certificate required|CERTIFICATE_REQUIRED"):
+            async with open_server(f"https://127.0.0.1:{port}", ssl_context=trusting):
+                pass
+        tasks.cancel_scope.cancel()
 
 
 # What the documentation says.
