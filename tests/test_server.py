@@ -22,6 +22,7 @@ import anyio
 import anyio.abc
 import pytest
 import trustme
+from anyio.streams.tls import TLSStream
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
@@ -45,10 +46,12 @@ from enchannel import (
 from enchannel._conversations import replies
 from enchannel._kernels import server_kernel
 from enchannel._kernels.rest import Rest
+from enchannel._protocol.server_url import ServerUrl
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
 from enchannel._transports.byte_stream import connect_bytes
 from enchannel._transports.vigil import Vigil
+from enchannel._transports.websocket import open_websocket
 from enchannel.testing import (
     FakeKernel,
     FakeServer,
@@ -95,6 +98,16 @@ async def opened(
             kernel.open_channels(**channel_options) as ch,
         ):
             yield fake, server, kernel, ch
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, with its certificate, and that of who trusts it."""
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return serving, trusting
 
 
 @pytest.fixture(params=[True, False], ids=["v1", "default"])
@@ -305,6 +318,33 @@ async def test_what_is_in_flight_goes_on_behind_a_lost_websocket(
         assert statistics.gaps == (0 if way == "close" else 1)
         said = "was kept" if way == "close" else "may be lost"
         assert any(said in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_send_that_fails_loses_nothing_that_had_arrived(secure: bool) -> None:
+    """Nor the close frame behind it, which says that it was all."""
+    serving, trusting = contexts() if secure else (None, None)
+    async with open_fake_server(ssl_context=serving) as fake:
+        url = ServerUrl.parse(fake.url)
+        path = url.channels_path(await fake.start_kernel(), "ours")
+        ours = await open_websocket(url, path, token=None, tls=trusting)
+        (theirs,) = await fake.wait_websockets(1)
+        # As few as TCP sends before anything is acknowledged.
+        said = [b"%d" % number for number in range(5)]
+        for each in said:
+            await theirs.send_raw(each)
+        await theirs.close()
+        with anyio.fail_after(20):
+            # The first is answered by a reset, of which the next hears.
+            while not ours.cut_off:
+                ours.send_nowait(b"x", text=False)
+                await anyio.sleep(0)
+        arrived: list[bytes] = []
+        while not ours.ended:
+            arrived += [bytes(data) for data, _ in ours.receive_nowait()]
+        assert arrived == said
+        assert ours.closed_in_order
+        await ours.aclose()
 
 
 async def test_a_prompt_outlives_the_websocket() -> None:
@@ -1366,11 +1406,7 @@ async def test_wrong_arguments_of_a_kernel(arguments: dict[str, Any], said: str)
 
 
 async def test_tls() -> None:
-    authority = trustme.CA()
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    serving, trusting = contexts()
     async with open_fake_server(ssl_context=serving) as fake:
         fake.on_start(scripted)
         assert fake.url.startswith("https://")
@@ -1387,15 +1423,30 @@ async def test_tls() -> None:
                 pass
 
 
+async def test_what_is_no_tls_costs_nothing_that_stood_before_it() -> None:
+    serving, trusting = contexts()
+    async with open_fake_server(ssl_context=serving) as fake:
+        url = ServerUrl.parse(fake.url)
+        path = url.channels_path(await fake.start_kernel(), "ours")
+        ours = await open_websocket(url, path, token=None, tls=trusting)
+        (theirs,) = await fake.wait_websockets(1)
+        await theirs.send_raw(b"whole")
+        assert isinstance(theirs._stream, TLSStream)
+        await theirs._stream.transport_stream.send(b"no record of TLS")
+        arrived: list[bytes] = []
+        with anyio.fail_after(20):
+            while not ours.ended:
+                await ours.wait_readable()
+                arrived += [bytes(data) for data, _ in ours.receive_nowait()]
+        assert arrived == [b"whole"]
+        assert "wrong version" in ours.ended.lower().replace("_", " ")
+        await ours.aclose()
+
+
 async def test_a_certificate_that_a_server_wants_of_us_and_we_have_not() -> None:
     """With TLS 1.3 it refuses behind our end of the handshake, where the first answer is waited for."""
-    authority = trustme.CA()
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    authority.configure_trust(serving)
+    serving, trusting = contexts()
     serving.verify_mode = ssl.CERT_REQUIRED
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
 
     async def refuse(client: anyio.abc.ByteStream) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

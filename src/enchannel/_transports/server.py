@@ -197,7 +197,7 @@ class ServerTransport(FrameTransport):
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         socket = self._socket
-        if socket is None or socket.ended or socket.unsent > UNSENT:
+        if socket is None or socket.cut_off or socket.unsent > UNSENT:
             raise anyio.WouldBlock
         data, text = pack(channel, frames, socket.subprotocol)
         if len(data) > self._max_sent_size:
