@@ -1205,6 +1205,27 @@ async def test_streams_with_a_bound_hold_up_the_server_and_lose_nothing() -> Non
                     seen += said.msg_type == "stream"
 
 
+async def jammed(ch: KernelChannels) -> None:
+    """Waits until so much waits here that nothing more is read."""
+    with anyio.fail_after(30):
+        while not ch._core.transport.jammed:
+            await anyio.sleep(0.005)
+
+
+async def test_a_connection_that_ends_while_much_waits_here_is_noticed_by_who_sends() -> None:
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(5_000)))
+        async with ch.subscribe("iopub"):
+            await ch.shell.send(messages.execute_request("x"))
+            await jammed(ch)
+            await fake.websockets()[0].reset()
+            comm = {"header": {"msg_type": "comm_msg"}, "content": {"comm_id": "c", "data": {}}}
+            with anyio.fail_after(20):
+                for _ in range(3):
+                    await ch.control.send(comm)
+                await counted(ch, "outages")
+
+
 async def test_who_waits_for_a_reply_behind_a_full_stream_of_his_own_has_it_at_once() -> None:
     """All come over one connection, from which nothing more is read when too much waits."""
     async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
