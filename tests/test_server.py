@@ -1226,6 +1226,34 @@ async def test_a_connection_that_ends_while_much_waits_here_is_noticed_by_who_se
                 await counted(ch, "outages")
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_end_of_a_kernel_comes_behind_what_is_unread_of_it(told: bool) -> None:
+    """Its server says so to the channels, or to who shuts it down."""
+    lines = 3_000
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(lines)))
+        async with ch.subscribe("iopub") as published, kernel.open_channels() as other:
+            await other.run("x")
+            await jammed(ch)
+            for websocket in fake.websockets():
+                while websocket._has_more_to_say():
+                    await anyio.sleep(0.005)
+            if told:
+                await published.receive()
+                fake.forget(kernel.id)
+                await ch.shell.send(messages.kernel_info_request())
+                with anyio.fail_after(30):
+                    await ch.wait_lost()
+            else:
+                await kernel.shut_down()
+            texts = []
+            with anyio.fail_after(30), pytest.raises(KernelDied):
+                while True:
+                    _, said = await published.receive()
+                    texts += [said.content["text"]] if said.msg_type == "stream" else []
+        assert texts == [f"{n}\n" for n in range(lines)]
+
+
 async def test_who_waits_for_a_reply_behind_a_full_stream_of_his_own_has_it_at_once() -> None:
     """All come over one connection, from which nothing more is read when too much waits."""
     async with opened(max_buffer_size=10) as (fake, _, kernel, ch):

@@ -12,6 +12,7 @@ The rules:
   it is silent: a server leaves the websocket of a kernel that is gone open.
 * Behind each restart the server's own sockets may lead nowhere. So the websocket is made anew then, with a session of
   its own, and what the server had kept for the one before is dropped. What we send bears the first session throughout.
+* When the connection is let go, what lies unread in the system's buffer is read by who reads the last words, piece by piece.
 * What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears the
   session of a websocket of ours. It is the transport's to understand, and no output.
 
@@ -20,6 +21,7 @@ Source: Jupyter Server's websocket handlers, and JupyterLab's services, which th
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -104,7 +106,27 @@ class ServerTransport(FrameTransport):
     # Receiving.
 
     def take(self, channel: ChannelName, most: float, size: float) -> list[Sequence[Frame]]:
-        return self._arrivals.take(channel, most, size)
+        try:
+            return self._arrivals.take(channel, most, size)
+        except anyio.WouldBlock:
+            if not self._abandoned:
+                raise
+        self._read_rest()
+        return []
+
+    def _read_rest(self) -> None:
+        """Reads some more of what the system has of a connection that was let go, and closes that behind it.
+
+        Raises:
+            anyio.WouldBlock: It was all.
+        """
+        socket = self.socket
+        if socket is not None:
+            with contextlib.suppress(anyio.WouldBlock):
+                self._sort(socket.receive_nowait())
+                return
+        self.close()
+        raise anyio.WouldBlock
 
     def receive_nowait(
         self, channel: ChannelName, most: float = math.inf, size: float = math.inf
@@ -299,6 +321,8 @@ class ServerTransport(FrameTransport):
         self._arrivals.forget(channel)
         if channel == "iopub":
             self._published.clear()
+        # All come over one connection.
+        self.close()
 
     def abandon(self) -> None:
         self._abandoned = True
@@ -307,9 +331,10 @@ class ServerTransport(FrameTransport):
         self._arrivals.ring_all()
         self._news.ring()
         if self._socket is not None:
-            if self._gone or self._socket.ended:
+            if self._socket.ended:
                 self._socket.close()
             else:
+                # What the system has of it is there for who reads the last words.
                 self._socket.say_goodbye()
 
     def close(self) -> None:
