@@ -19,8 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.abc
 import pytest
 import trustme
+from anyio.streams.tls import TLSStream
 from websockets.frames import Frame, Opcode
 from websockets.server import ServerProtocol
 
@@ -44,10 +46,12 @@ from enchannel import (
 from enchannel._conversations import replies
 from enchannel._kernels import server_kernel
 from enchannel._kernels.rest import Rest
+from enchannel._protocol.server_url import ServerUrl
 from enchannel._protocol.server_wire import V1, pack
 from enchannel._protocol.wire import Wire
 from enchannel._transports.byte_stream import connect_bytes
 from enchannel._transports.vigil import Vigil
+from enchannel._transports.websocket import open_websocket
 from enchannel.testing import (
     FakeKernel,
     FakeServer,
@@ -95,6 +99,16 @@ async def opened(
             kernel.open_channels(**channel_options) as ch,
         ):
             yield fake, server, kernel, ch
+
+
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's, with its certificate, and that of who trusts it."""
+    authority = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    return serving, trusting
 
 
 @pytest.fixture(params=[True, False], ids=["v1", "default"])
@@ -305,6 +319,33 @@ async def test_what_is_in_flight_goes_on_behind_a_lost_websocket(
         assert statistics.gaps == (0 if way == "close" else 1)
         said = "was kept" if way == "close" else "may be lost"
         assert any(said in record.message for record in caplog.records)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_send_that_fails_loses_nothing_that_had_arrived(secure: bool) -> None:
+    """Nor the close frame behind it, which says that it was all."""
+    serving, trusting = contexts() if secure else (None, None)
+    async with open_fake_server(ssl_context=serving) as fake:
+        url = ServerUrl.parse(fake.url)
+        path = url.channels_path(await fake.start_kernel(), "ours")
+        ours = await open_websocket(url, path, token=None, tls=trusting)
+        (theirs,) = await fake.wait_websockets(1)
+        # As few as TCP sends before anything is acknowledged.
+        said = [b"%d" % number for number in range(5)]
+        for each in said:
+            await theirs.send_raw(each)
+        await theirs.close()
+        with anyio.fail_after(20):
+            # The first is answered by a reset, of which the next hears.
+            while not ours.cut_off:
+                ours.send_nowait(b"x", text=False)
+                await anyio.sleep(0)
+        arrived: list[bytes] = []
+        while not ours.ended:
+            arrived += [bytes(data) for data, _ in ours.receive_nowait()]
+        assert arrived == said
+        assert ours.closed_in_order
+        await ours.aclose()
 
 
 async def test_a_prompt_outlives_the_websocket() -> None:
@@ -1184,6 +1225,55 @@ async def test_streams_with_a_bound_hold_up_the_server_and_lose_nothing() -> Non
                     seen += said.msg_type == "stream"
 
 
+async def jammed(ch: KernelChannels) -> None:
+    """Waits until so much waits here that nothing more is read."""
+    with anyio.fail_after(30):
+        while not ch._core.transport.jammed:
+            await anyio.sleep(0.005)
+
+
+async def test_a_connection_that_ends_while_much_waits_here_is_noticed_by_who_sends() -> None:
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(5_000)))
+        async with ch.subscribe("iopub"):
+            await ch.shell.send(messages.execute_request("x"))
+            await jammed(ch)
+            await fake.websockets()[0].reset()
+            comm = {"header": {"msg_type": "comm_msg"}, "content": {"comm_id": "c", "data": {}}}
+            with anyio.fail_after(20):
+                for _ in range(3):
+                    await ch.control.send(comm)
+                await counted(ch, "outages")
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_end_of_a_kernel_comes_behind_what_is_unread_of_it(told: bool) -> None:
+    """Its server says so to the channels, or to who shuts it down."""
+    lines = 3_000
+    async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
+        fake.kernels[kernel.id].script("x", *(stream(f"{n}\n") for n in range(lines)))
+        async with ch.subscribe("iopub") as published, kernel.open_channels() as other:
+            await other.run("x")
+            await jammed(ch)
+            for websocket in fake.websockets():
+                while websocket._has_more_to_say():
+                    await anyio.sleep(0.005)
+            if told:
+                await published.receive()
+                fake.forget(kernel.id)
+                await ch.shell.send(messages.kernel_info_request())
+                with anyio.fail_after(30):
+                    await ch.wait_lost()
+            else:
+                await kernel.shut_down()
+            texts = []
+            with anyio.fail_after(30), pytest.raises(KernelDied):
+                while True:
+                    _, said = await published.receive()
+                    texts += [said.content["text"]] if said.msg_type == "stream" else []
+        assert texts == [f"{n}\n" for n in range(lines)]
+
+
 async def test_who_waits_for_a_reply_behind_a_full_stream_of_his_own_has_it_at_once() -> None:
     """All come over one connection, from which nothing more is read when too much waits."""
     async with opened(max_buffer_size=10) as (fake, _, kernel, ch):
@@ -1385,11 +1475,7 @@ async def test_wrong_arguments_of_a_kernel(arguments: dict[str, Any], said: str)
 
 
 async def test_tls() -> None:
-    authority = trustme.CA()
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    serving, trusting = contexts()
     async with open_fake_server(ssl_context=serving) as fake:
         fake.on_start(scripted)
         assert fake.url.startswith("https://")
@@ -1404,6 +1490,52 @@ async def test_tls() -> None:
         with pytest.raises(ServerError, match="certificate"):
             async with open_server(fake.url):
                 pass
+
+
+async def test_what_is_no_tls_costs_nothing_that_stood_before_it() -> None:
+    serving, trusting = contexts()
+    async with open_fake_server(ssl_context=serving) as fake:
+        url = ServerUrl.parse(fake.url)
+        path = url.channels_path(await fake.start_kernel(), "ours")
+        ours = await open_websocket(url, path, token=None, tls=trusting)
+        (theirs,) = await fake.wait_websockets(1)
+        await theirs.send_raw(b"whole")
+        assert isinstance(theirs._stream, TLSStream)
+        await theirs._stream.transport_stream.send(b"no record of TLS")
+        arrived: list[bytes] = []
+        with anyio.fail_after(20):
+            while not ours.ended:
+                await ours.wait_readable()
+                arrived += [bytes(data) for data, _ in ours.receive_nowait()]
+        assert arrived == [b"whole"]
+        assert "wrong version" in ours.ended.lower().replace("_", " ")
+        await ours.aclose()
+
+
+async def test_a_certificate_that_a_server_wants_of_us_and_we_have_not() -> None:
+    """With TLS 1.3 it refuses behind our end of the handshake, where the first answer is waited for."""
+    serving, trusting = contexts()
+    serving.verify_mode = ssl.CERT_REQUIRED
+
+    async def refuse(client: anyio.abc.ByteStream) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = serving.wrap_bio(incoming, outgoing, server_side=True)
+        async with client:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    incoming.write(await client.receive())
+                    with contextlib.suppress(ssl.SSLError):
+                        tls.do_handshake()
+                    await client.send(outgoing.read())
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, refuse)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        with pytest.raises(ServerError, match=r"certificate required|CERTIFICATE_REQUIRED"):
+            async with open_server(f"https://127.0.0.1:{port}", ssl_context=trusting):
+                pass
+        tasks.cancel_scope.cancel()
 
 
 # What the documentation says.

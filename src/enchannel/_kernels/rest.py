@@ -121,7 +121,8 @@ class Rest:
             failure = ServerError(f"what {self.url} answers is larger than {LARGEST >> 20} MiB")
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             failure = ServerError(self._unanswered(error), reached=False)
-        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError, OSError) as error:
+            # An OSError: on asyncio httpx2 lets through what TLS has against a connection behind its handshake.
             failure = ServerError(self._unanswered(error))
         else:
             return self._read(response, content, path)

@@ -4,6 +4,8 @@
 * Small pieces go out at once (``TCP_NODELAY``), and what arrives is acknowledged at once (``TCP_QUICKACK``, which Linux
   forgets again and again): a server that writes small pieces under Nagle's algorithm would wait 40 ms for that.
 * What the system does not take at once is kept, in order, and goes out when it does.
+* A write that fails ends writing, and nothing else: what has arrived is worth as much as ever, and how the connection ended
+  is what reading says behind it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class ByteStream:
         self._unsent: deque[memoryview] = deque()
         self.unsent: int = 0
         """Bytes that the system has not taken yet."""
+        self.cut_off: OSError | None = None
+        """What the write has failed with behind which nothing goes out any more."""
 
     def receive_nowait(self) -> bytes:
         """What has arrived; nothing at the end of the stream.
@@ -54,41 +58,41 @@ class ByteStream:
             anyio.WouldBlock: Nothing has.
             OSError: The connection is broken.
         """
-        data = self._take()
-        if QUICKACK is not None:
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
         if self._tls is None:
-            return data
-        plain = self._tls.received(data)
-        self._push()
-        if not plain and data and not self._tls.ended:
-            raise anyio.WouldBlock
-        return plain
+            return self._take()
+        if not self._tls.ended:
+            plain = self._tls.received(self._take())
+            self._push()
+            if plain:
+                return plain
+            if not self._tls.ended:
+                raise anyio.WouldBlock
+        if self._tls.failure is not None:
+            raise self._tls.failure
+        return b""
 
     def send_nowait(self, data: bytes | memoryview) -> None:
-        """Takes over all of `data`; some of it may wait to go out.
-
-        Raises:
-            OSError: The connection is broken.
-        """
-        if self._tls is not None:
-            self._tls.send(data)
-        else:
+        """Takes over all of `data`; some of it may wait to go out. Where nothing does any more, it goes nowhere."""
+        if self._tls is None:
             self._keep(data)
+        elif self.cut_off is None:
+            try:
+                self._tls.send(data)
+            except ssl.SSLError as error:
+                self.cut_off = error
         self._push()
 
     def flush_nowait(self) -> None:
-        """Gives the system what it takes of what waits to go out.
-
-        Raises:
-            OSError: The connection is broken.
-        """
+        """Gives the system what it takes of what waits to go out."""
         while self._unsent:
             piece = self._unsent[0]
             try:
                 sent = self._sock.send(piece)
             except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self.cut_off = error
+                self._forget_unsent()
                 return
             self.unsent -= sent
             if sent == len(piece):
@@ -96,8 +100,12 @@ class ByteStream:
             else:
                 self._unsent[0] = piece[sent:]
 
+    def _forget_unsent(self) -> None:
+        self._unsent.clear()
+        self.unsent = 0
+
     def _keep(self, data: bytes | memoryview) -> None:
-        if data:
+        if data and self.cut_off is None:
             self._unsent.append(memoryview(data))
             self.unsent += len(data)
 
@@ -107,9 +115,13 @@ class ByteStream:
         self.flush_nowait()
 
     async def wait_readable(self) -> None:
-        """Waits until something has arrived, or the stream has ended, or it is closed. Cancellation changes nothing."""
+        """Waits until something has arrived, or the stream has ended, or it is closed. Cancellation changes nothing.
+
+        Behind a write that has failed all that can arrive is there.
+        """
+        ended = self.cut_off is not None or (self._tls is not None and self._tls.ended)
         with contextlib.suppress(anyio.ClosedResourceError):
-            await (checkpoint() if self._closed else anyio.wait_readable(self._sock))
+            await (checkpoint() if ended or self._closed else anyio.wait_readable(self._sock))
 
     async def wait_writable(self) -> None:
         """Waits until the system takes something, or it is closed. Cancellation changes nothing."""
@@ -139,10 +151,18 @@ class ByteStream:
         self._push()
 
     def _take(self) -> bytes:
+        data = b""
         try:
-            return self._sock.recv(PIECE)
+            data = self._sock.recv(PIECE)
         except (BlockingIOError, InterruptedError):
-            raise anyio.WouldBlock from None
+            if self.cut_off is None:
+                raise anyio.WouldBlock from None
+        if self.cut_off is not None and not data:
+            raise self.cut_off
+        if QUICKACK is not None:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+        return data
 
     def close(self, *, hard: bool = False) -> None:
         """Closes it; closed already, it does no harm.
@@ -157,8 +177,7 @@ class ByteStream:
                 reset_when_closed(self._sock)
         anyio.notify_closing(self._sock)
         self._sock.close()
-        self._unsent.clear()
-        self.unsent = 0
+        self._forget_unsent()
 
 
 class _Tls:
@@ -168,6 +187,8 @@ class _Tls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self.ended: bool = False
+        self.failure: ssl.SSLError | None = None
+        """What it has ended with, other than in order."""
 
     def shake_hands(self) -> bool:
         """Goes on with it; whether that is done."""
@@ -185,20 +206,20 @@ class _Tls:
             self._incoming.write_eof()
 
     def received(self, data: bytes) -> bytes:
-        """What has arrived, in plain; `data` is what has arrived just now."""
+        """What has arrived, in plain, up to where it ends; `data` is what has arrived just now."""
         self.feed(data)
         pieces: list[bytes] = []
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while True:
-                try:
-                    piece = self._object.read(PIECE)
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                    # Servers end it without a word; of what that could cut off the websocket knows.
-                    piece = b""
-                if not piece:
-                    self.ended = True
-                    break
+        try:
+            while piece := self._object.read(PIECE):
                 pieces.append(piece)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            # Servers end it without a word; of what that could cut off the websocket knows.
+            self.ended = True
+        except ssl.SSLError as error:
+            self.ended, self.failure = True, error
         return b"".join(pieces)
 
     def send(self, data: bytes | memoryview) -> None:

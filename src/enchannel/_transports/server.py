@@ -12,6 +12,7 @@ The rules:
   it is silent: a server leaves the websocket of a kernel that is gone open.
 * Behind each restart the server's own sockets may lead nowhere. So the websocket is made anew then, with a session of
   its own, and what the server had kept for the one before is dropped. What we send bears the first session throughout.
+* When the connection is let go, what lies unread in the system's buffer is read by who reads the last words, piece by piece.
 * What the server says in the kernel's name (that it restarts it, that it is dead, that it keeps back output) bears the
   session of a websocket of ours. It is the transport's to understand, and no output.
 
@@ -20,10 +21,10 @@ Source: Jupyter Server's websocket handlers, and JupyterLab's services, which th
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -39,6 +40,7 @@ from .._protocol.wire import Frame, Wire
 from .arrivals import Arrivals
 from .base import ConnectionEvent, FrameTransport, Start, Tell
 from .reach import Reach, open_while_there
+from .server_words import Word, Words, is_farewell
 from .vigil import Vigil
 from .way_back import NoWayBack, WayBack
 
@@ -55,9 +57,6 @@ ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 
 PAUSES = (0.1, 0.4, None)
 """Seconds between the attempts at the first websocket."""
-
-RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
-"""How what a server says begins where it drops output."""
 
 
 class ServerTransport(FrameTransport):
@@ -101,13 +100,33 @@ class ServerTransport(FrameTransport):
         self._vigil = Vigil(self, reach.look)
         self._doubtful: Sequence[ChannelName] = ()
         self._way_back = WayBack(reach, session)
-        self._sessions = deque([session], 3)  # Words of earlier ones may be on their way.
+        self._words = Words(session)
         self._spoke = False
 
     # Receiving.
 
     def take(self, channel: ChannelName, most: float, size: float) -> list[Sequence[Frame]]:
-        return self._arrivals.take(channel, most, size)
+        try:
+            return self._arrivals.take(channel, most, size)
+        except anyio.WouldBlock:
+            if not self._abandoned:
+                raise
+        self._read_rest()
+        return []
+
+    def _read_rest(self) -> None:
+        """Reads some more of what the system has of a connection that was let go, and closes that behind it.
+
+        Raises:
+            anyio.WouldBlock: It was all.
+        """
+        socket = self.socket
+        if socket is not None:
+            with contextlib.suppress(anyio.WouldBlock):
+                self._sort(socket.receive_nowait())
+                return
+        self.close()
+        raise anyio.WouldBlock
 
     def receive_nowait(
         self, channel: ChannelName, most: float = math.inf, size: float = math.inf
@@ -119,20 +138,21 @@ class ServerTransport(FrameTransport):
             messages = super().receive_nowait(channel, most, size)
             if self._vigil.due and self._is_heard(messages):
                 self._vigil.answered("shell")
-            if not self._concerns_us(messages):
+            if not self._words.may_be_among(messages):
                 return messages
             published.extend(messages)
         # What stands before a word of the server's is delivered before that is heeded.
         messages = []
         while published:
-            said = self._word_of_the_server(published[0])
-            if said is None:
+            if is_farewell(published[0]):
+                self._vigil.leaves()
+            word = self._words.word(published[0])
+            if word is None:
                 messages.append(published.popleft())
                 continue
             if messages:
                 break
-            published.popleft()
-            said()
+            self._heed(word, published.popleft())
         return messages
 
     def _is_heard(self, messages: Sequence[Message]) -> bool:
@@ -140,14 +160,6 @@ class ServerTransport(FrameTransport):
         parents = [message.parent_header for message in messages]
         ours = [each for each in parents if each.get("session") == self.session]
         return any(each.get("msg_type") != "kernel_info_request" for each in ours)
-
-    def _concerns_us(self, messages: Sequence[Message]) -> bool:
-        """Whether the server may have said something of its own among `messages`; most batches hold nothing of it."""
-        headers = [message.header for message in messages]
-        sessions = [header.get("session") for header in headers]
-        return any(ours in sessions for ours in self._sessions) or (
-            "shutdown_reply" in [header.get("msg_type") for header in headers]
-        )
 
     def has_arrived(self, channel: ChannelName) -> bool:
         return self._arrivals.has(channel) or (channel == "iopub" and bool(self._published))
@@ -158,46 +170,28 @@ class ServerTransport(FrameTransport):
         else:
             await self._arrivals.wait(channel)
 
-    def _word_of_the_server(self, message: Message) -> Callable[[], None] | None:
-        """What is to be done about `message`, where it is the server that speaks, and not the kernel."""
-        kind, content = message.header.get("msg_type"), message.content
-        if kind == "shutdown_reply" and not content.get("restart"):
-            # The kernel's own, and its last.
-            self._vigil.leaves()
-        if message.session not in self._sessions:
-            return None
-        if kind == "status" and not message.parent_header:
-            state = content.get("execution_state")
-            if state == "restarting":
-                return self._restarts
-            if state == "dead":
-                return partial(
-                    self._end, "the server says that it is dead, and restarts it no more"
+    def _heed(self, word: Word, message: Message) -> None:
+        """Does what a word of the server's means, which `message` says."""
+        if word is Word.RESTARTS:
+            said = "the kernel died, and the server starts it again"
+            self._way_back.want_anew()
+            self._lose(said)
+            self._say(ConnectionEvent.RESTARTED, said)
+        elif word is Word.DEAD:
+            self._end("the server says that it is dead, and restarts it no more")
+        else:
+            self.rate_limited += 1
+            if self.rate_limited == 1:
+                logger().warning(
+                    "the server drops output of the kernel (%s); further times are only counted",
+                    message.content["text"].splitlines()[0],
                 )
-        elif kind == "stream" and content.get("name") == "stderr":
-            text = content.get("text")
-            if isinstance(text, str) and text.startswith(RATE_LIMITS):
-                return partial(self._note_rate_limit, text.splitlines()[0])
-        return None
-
-    def _restarts(self) -> None:
-        said = "the kernel died, and the server starts it again"
-        self._way_back.want_anew()
-        self._lose(said)
-        self._say(ConnectionEvent.RESTARTED, said)
-
-    def _note_rate_limit(self, said: str) -> None:
-        self.rate_limited += 1
-        if self.rate_limited == 1:
-            logger().warning(
-                "the server drops output of the kernel (%s); further times are only counted", said
-            )
 
     # Sending.
 
     def give(self, channel: ChannelName, frames: Sequence[Frame]) -> None:
         socket = self._socket
-        if socket is None or socket.ended or socket.unsent > UNSENT:
+        if socket is None or socket.cut_off or socket.unsent > UNSENT:
             raise anyio.WouldBlock
         data, text = pack(channel, frames, socket.subprotocol)
         if len(data) > self._max_sent_size:
@@ -210,7 +204,14 @@ class ServerTransport(FrameTransport):
         self._write_on()
 
     def _write_on(self) -> None:
-        if self._socket is not None and self._socket.unsent and not self._writing and self._start:
+        """Sees to what the system has not taken of what was said just now."""
+        socket = self._socket
+        if socket is None:
+            return
+        if socket.cut_off:
+            # It is read to its end, whatever waits here.
+            self._arrivals.ring_all()
+        elif socket.unsent and not self._writing and self._start:
             self._writing = True
             self._start(self._run, self._write)
 
@@ -221,6 +222,7 @@ class ServerTransport(FrameTransport):
                 await socket.wait_writable()
                 socket.flush_nowait()
                 self._news.ring()
+            self._write_on()
         finally:
             self._writing = False
             self._news.ring()
@@ -253,8 +255,7 @@ class ServerTransport(FrameTransport):
         if self._socket is not None:
             self._socket.close()
         self._socket = socket
-        if self._way_back.session not in self._sessions:
-            self._sessions.append(self._way_back.session)
+        self._words.connected(self._way_back.session)
         self._spoke = False
         self._vigil.connected()
 
@@ -320,6 +321,8 @@ class ServerTransport(FrameTransport):
         self._arrivals.forget(channel)
         if channel == "iopub":
             self._published.clear()
+        # All come over one connection.
+        self.close()
 
     def abandon(self) -> None:
         self._abandoned = True
@@ -328,9 +331,10 @@ class ServerTransport(FrameTransport):
         self._arrivals.ring_all()
         self._news.ring()
         if self._socket is not None:
-            if self._gone or self._socket.ended:
+            if self._socket.ended:
                 self._socket.close()
             else:
+                # What the system has of it is there for who reads the last words.
                 self._socket.say_goodbye()
 
     def close(self) -> None:
@@ -352,7 +356,16 @@ class ServerTransport(FrameTransport):
 
     @property
     def jammed(self) -> bool:
-        return self._arrivals.full
+        # Of a connection that is cut off there is no more to come than the system has of it, and the end behind that.
+        return self._arrivals.full and not (self._socket is not None and self._socket.cut_off)
+
+    def ping(self) -> int:
+        """Pings the other end of the socket; the number of that ping."""
+        number = 0
+        if self._socket is not None:
+            number = self._socket.ping()
+            self._write_on()
+        return number
 
     def silent(self) -> None:
         """Nothing came behind a ping."""
@@ -390,16 +403,19 @@ class ServerTransport(FrameTransport):
     async def _read(self, socket: WebSocket) -> None:
         """Reads `socket` to its end."""
         self._sort(socket.take_messages())
+        self._look_for_end(socket)
         while self._socket is socket and not self._gone:
-            if self._arrivals.full:
+            if self.jammed:
                 self._say(ConnectionEvent.JAMMED, "too much waits to be taken")
                 await self._arrivals.wait_room()
-            elif socket.ended:
-                in_order = ASKED if socket.closed_in_order else (*ASKED, "iopub")
-                self._lose(socket.ended, in_order)
             else:
                 await socket.wait_readable()
                 self._read_some(socket)
+
+    def _look_for_end(self, socket: WebSocket) -> None:
+        if socket.ended:
+            in_order = ASKED if socket.closed_in_order else (*ASKED, "iopub")
+            self._lose(socket.ended, in_order)
 
     def _read_some(self, socket: WebSocket) -> None:
         if self._socket is not socket:
@@ -417,6 +433,7 @@ class ServerTransport(FrameTransport):
             self._vigil.ponged()
         self._sort(messages)
         self._write_on()
+        self._look_for_end(socket)
 
     def _sort(self, messages: Iterable[tuple[bytes | bytearray, bool]]) -> None:
         rung: set[ChannelName] = set()

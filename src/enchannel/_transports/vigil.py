@@ -84,6 +84,10 @@ class Watched(Protocol):
         """Whether nothing is read, because too much waits."""
         ...
 
+    def ping(self) -> int:
+        """Pings the other end of the socket; the number of that ping."""
+        ...
+
     def silent(self) -> None:
         """Nothing came behind a ping."""
 
@@ -193,7 +197,7 @@ class Vigil:
 
     async def _ping(self, socket: WebSocket) -> None:
         """Pings `socket`, and waits until that is answered, or it is over."""
-        asked, number = anyio.current_time(), socket.ping()
+        asked, number = anyio.current_time(), self._watched.ping()
         while self._watched.socket is socket:
             # It stands behind all that was sent before.
             with anyio.CancelScope(deadline=max(asked, self._through_at) + PONG):

@@ -2,7 +2,8 @@
 
 * Pieces of a message are put together, and control frames are answered, while bytes are taken.
 * No extension is offered: servers refuse compression by default, and it costs more than it saves on one machine.
-* How it ended is kept, and does not raise: what had arrived before is worth as much as ever.
+* How it ended is kept, and does not raise: what had arrived before is worth as much as ever. It is what reading says; where
+  nothing can be sent any more, it is read to the end.
 * The token stands in one header of the handshake. The protocol would log it, so it has a logger that says nothing.
 
 Source: RFC 6455.
@@ -82,7 +83,7 @@ class WebSocket:
         if protocol.state is not State.OPEN:
             # It came with the end of the handshake.
             self._end(_how_closed(protocol))
-            self._try_to_say()
+            self._say()
 
     # Receiving.
 
@@ -115,7 +116,7 @@ class WebSocket:
             if QUICKACK is None and protocol.state is State.OPEN:
                 # It carries the acknowledgement that a server under Nagle's algorithm waits for.
                 protocol.send_pong(b"")
-        if protocol.state is not State.OPEN:
+        if protocol.close_rcvd is not None or protocol.parser_exc is not None:
             self._end(_how_closed(protocol))
 
     def take_messages(self) -> list[tuple[bytes | bytearray, bool]]:
@@ -156,36 +157,31 @@ class WebSocket:
         """Bytes that the system has not taken yet."""
         return self._stream.unsent
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether nothing that is sent goes out any more; what has arrived is still to be read, and the end with it."""
+        return bool(self.ended) or self._stream.cut_off is not None
+
     def send_nowait(self, data: bytes, *, text: bool) -> None:
-        """Takes over `data` as one message; what is sent through an ended websocket goes nowhere."""
+        """Takes over `data` as one message; what is sent through one that is cut off goes nowhere."""
         if self._protocol.state is State.OPEN:
             if text:
                 self._protocol.send_text(data)
             else:
                 self._protocol.send_binary(data)
-            self._try_to_say()
+            self._say()
 
     def ping(self) -> int:
         """Asks the other end whether it is there; the number that :attr:`pong` has when that is answered."""
         self._pings += 1
         if self._protocol.state is State.OPEN:
             self._protocol.send_ping(b"%d" % self._pings)
-            self._try_to_say()
+            self._say()
         return self._pings
 
     def flush_nowait(self) -> None:
         """Gives the system what it takes of what waits to go out."""
-        try:
-            self._stream.flush_nowait()
-        except OSError as error:
-            self._break(error)
-
-    def _try_to_say(self) -> None:
-        try:
-            self._say()
-        except OSError as error:
-            # What had arrived before is still to be read, and the end with it.
-            self._break(error)
+        self._stream.flush_nowait()
 
     def _say(self) -> None:
         for data in self._protocol.data_to_send():
@@ -227,7 +223,7 @@ class WebSocket:
         """From now on nothing is sent."""
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
-            self._try_to_say()
+            self._say()
 
     async def aclose(self) -> None:
         """Takes leave: what was sent goes out, and the server closes; bounded."""
