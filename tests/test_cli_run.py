@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from enchannel import Message
+from enchannel import Message, open_kernel_channels
 from enchannel._cli.code import work_of
 from enchannel._cli.output import Output
 from enchannel._cli.run import Run
@@ -156,3 +157,49 @@ async def test_what_cannot_be_read_any_more_is_not_overwritten(
     status, _, told = await run(str(path), inplace=True)
     assert (status, "notebook-run.ipynb" in told) == (2, True)
     assert texts(tmp_path / "notebook-run.ipynb") == ["hours of work\n"]
+
+
+# How it ends.
+
+
+async def test_a_kernels_death_is_told_also_where_the_notebook_was_saved_meanwhile(
+    fake: FakeKernel, run: Command, tmp_path: Path
+) -> None:
+    path = run.notebook("die", "never")
+
+    def die(_: Request) -> None:
+        path.write_text("somebody's own")
+        fake.die("out of memory")
+
+    fake.script("die", stream("said\n"), die)
+    status, printed, told = await run(str(path), inplace=True)
+    assert (status, printed) == (2, "said\n")
+    assert "to the kernel was lost" in told
+    assert "what came of it is in" in told
+    assert texts(tmp_path / "notebook-run.ipynb") == ["said\n", ""]
+
+
+async def test_a_time_limit_counts_while_the_kernel_says_nothing_of_itself(
+    fake: FakeKernel, run: Command
+) -> None:
+    """It is silent on control, and busy with somebody else's code."""
+    path = run.notebook("never")
+    before = path.read_bytes()
+    fake.tamper(
+        lambda channel, message: (
+            [] if channel == "control" and message.msg_type == "kernel_info_reply" else [message]
+        )
+    )
+    fake.script("theirs", stream("begun"), lambda _: anyio.sleep_forever())
+    async with (
+        open_kernel_channels(None, fake.connection_info) as ch,
+        ch.execute("theirs") as execution,
+    ):
+        async for message in execution:
+            if message.msg_type == "stream":
+                break
+        with anyio.fail_after(60):
+            status, printed, told = await run(str(path), inplace=True, timeout=0.5)
+    assert (status, printed, told) == (124, "", "Error: timed out after 0.5 s\n")
+    # Nothing has run.
+    assert path.read_bytes() == before

@@ -126,12 +126,15 @@ class Notebook(Work):
 
         return record
 
-    @asynccontextmanager
-    async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:
-        """Takes note of the language that the kernel speaks, and looks after widgets that show outputs."""
+    async def prepare(self, ch: KernelChannels) -> None:
+        """Takes note of the language that the kernel speaks."""
         language: object = (await ch.kernel_info()).get("language_info")
         if isinstance(language, dict) and language and is_flat(language):
             self._file.metadata["language_info"] = language
+
+    @asynccontextmanager
+    async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:
+        """Looks after widgets that show outputs."""
         async with ch.open_output_widgets():
             yield
 
