@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import nbformat
 import pytest
 
 from enchannel.__main__ import main
@@ -88,6 +89,13 @@ def test_what_is_no_number_is_none_in_json() -> None:
     }
 
 
+def test_how_deep_a_message_is_does_not_matter() -> None:
+    value: Any = float("nan")
+    for _ in range(600):
+        value = [value]
+    assert as_line(value) == f"{'[' * 600}null{']' * 600}\n"
+
+
 def test_code_that_fails_is_the_last(run: Call) -> None:
     result = run("echo one", "fail on purpose", "echo never")
     assert (result.stdout, result.exit_code) == ("one", 1)
@@ -137,6 +145,81 @@ def test_a_file_that_is_no_code_is_told(run: Call, tmp_path: Path, content: byte
     result = run(str(path))
     assert (result.stdout, result.exit_code) == ("", 2)
     assert ("no UTF-8" if content else "Is a directory") in result.stderr
+
+
+# Notebooks; what becomes of them besides: ``test_cli_run``.
+
+
+def code(source: str, *tags: str, **fields: Any) -> dict[str, Any]:
+    cell = {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}
+    return {**cell, "outputs": [], "execution_count": None, **fields}
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Callable[..., Path]:
+    def write(*cells: Any, **metadata: Any) -> Path:
+        path = tmp_path / "notebook.ipynb"
+        content = {"nbformat": 4, "nbformat_minor": 4, "metadata": metadata, "cells": cells}
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+def test_what_a_cell_can_only_have_empty_is_made_up_for(
+    run: Call, notebook: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.ipynb"
+    path = notebook(code("echo one"), {"cell_type": "code", "source": "", "metadata": {}})
+    result = run(str(path), "-o", str(out))
+    assert (result.stdout, result.stderr, result.exit_code) == ("one", "", 0)
+    content = nbformat.read(out, as_version=4)
+    nbformat.validate(content)
+    assert [len(cell.outputs) for cell in content.cells] == [1, 0]
+
+
+DEEP = json.loads("[" * 300 + "]" * 300)
+
+NO_TEXT = [{"output_type": "stream", "name": "stdout"}]
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        (code("echo two", "skip-execution", outputs=NO_TEXT), "cells.1.outputs.0: "),
+        ({"source": "some text", "metadata": {}}, "cells.1: "),
+        ({"cell_type": "raw", "source": "", "metadata": {"x": DEEP}}, "it is nested too deeply"),
+    ],
+)
+def test_a_notebook_that_cannot_be_written_is_not_run(
+    run: Call, notebook: Callable[..., Path], tmp_path: Path, cell: Any, complaint: str
+) -> None:
+    path, out = notebook(code("echo one"), cell), tmp_path / "out.ipynb"
+    result = run(str(path), "-o", str(out))
+    assert result.stderr.startswith(f"Error: {path} is no notebook: {complaint}")
+    assert (result.stdout, result.stderr.count("\n"), result.exit_code) == ("", 1, 2)
+    assert not out.exists()
+
+
+def test_a_cell_that_is_run_has_no_old_output_to_be_odd(
+    run: Call, notebook: Callable[..., Path]
+) -> None:
+    path = notebook(code("echo one", outputs=NO_TEXT))
+    assert run(str(path), "--inplace").exit_code == 0
+    assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "one"
+
+
+@pytest.mark.parametrize("named_by", ["notebook", "option"])
+def test_parameters_speak_the_language_of_the_kernel(
+    called: Call, notebook: Callable[..., Path], tmp_path: Path, named_by: str
+) -> None:
+    file = tmp_path / "kernels" / "scripted" / "kernel.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"language": "bash"}))
+    name = {"name": "scripted", "display_name": "Words"}
+    path = notebook(**({"kernelspec": name} if named_by == "notebook" else {}))
+    option = ["--kernel", "scripted"] if named_by == "option" else []
+    assert called("run", str(path), "--inplace", *option, "-p", "x", "True").exit_code == 0
+    assert nbformat.read(path, as_version=4).cells[0].source == "# Parameters\nx=true"
 
 
 def test_kernels_are_listed(called: Call) -> None:

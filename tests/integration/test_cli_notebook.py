@@ -193,11 +193,12 @@ def test_parameters_of_a_notebook_that_declares_none(write: Write) -> None:
 )
 def test_parameters_in_other_languages(write: Write, language: str, source: str) -> None:
     from enchannel._cli.notebook import Notebook, Options, value_of
+    from enchannel._cli.notebook_file import NotebookFile
 
     path = write("x", kernelspec={"name": "k", "display_name": "K", "language": language})
     given = {"x": "5", "y": "True", "z": 'a"$b', "n": "None", "i": "-inf"}
     options = Options(parameters={name: value_of(text) for name, text in given.items()})
-    assert Notebook(path, options).cells[0].code == source
+    assert Notebook(NotebookFile(path), options).cells[0].code == source
 
 
 @pytest.mark.parametrize(
@@ -214,13 +215,15 @@ def test_a_parameter_is_a_name_of_the_language(
 ) -> None:
     from enchannel._cli.command import Failure
     from enchannel._cli.notebook import Notebook, Options
+    from enchannel._cli.notebook_file import NotebookFile
 
     path = write("x", kernelspec={"name": "k", "display_name": "K", "language": language})
     for name in names:
-        assert name in Notebook(path, Options(parameters={name: 1})).cells[0].code
+        notebook = Notebook(NotebookFile(path), Options(parameters={name: 1}))
+        assert name in notebook.cells[0].code
     for name in others:
         with pytest.raises(Failure, match="-p sets a name"):
-            Notebook(path, Options(parameters={name: 1}))
+            Notebook(NotebookFile(path), Options(parameters={name: 1}))
 
 
 # Files.
@@ -398,25 +401,6 @@ def test_ctrl_c_ends_a_notebook_whose_errors_are_allowed(write: Write, allowed: 
         terminal.expect("Error: cell 1 of 2 was interrupted")
         assert terminal.wait() == 130
         assert "never" not in terminal.shown
-
-
-def test_parameters_speak_the_language_of_the_kernel(
-    write: Write, add_spec: Callable[..., Path], tmp_path: Path
-) -> None:
-    from enchannel._cli.code import work_of
-    from enchannel._cli.target import Target
-
-    add_spec("shell", "sh", language="bash")
-    work = work_of(
-        [str(write("x", kernelspec={}))],
-        Target("shell"),
-        output=None,
-        inplace=False,
-        allow_errors=False,
-        cell_timeout=None,
-        parameters=[("x", "1")],
-    )
-    assert work.cells[0].code == "# Parameters\nx=1"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import click
 
 from .. import KernelSpec
 from .command import Failure
-from .notebook import Notebook, Options, value_of
+from .notebook import Notebook, Options, arguments_of, value_of
+from .notebook_file import NotebookFile
 from .run import Cell, Work
 from .target import Target
 
@@ -61,16 +62,15 @@ def work_of(
             name: value_of(_checked(value, f"the value of {name}")) for name, value in parameters
         },
     )
-    launched_here = target.server is None and target.existing is None
-    named = target.kernel if launched_here else None
-    spec = KernelSpec.find(named) if named is not None else None
-    notebook = Notebook(path, options, spec.language if spec is not None else "")
-    target.kernel = target.kernel or notebook.kernel
+    file = NotebookFile(path)
+    target.kernel = target.kernel or file.kernel
     target.cwd = str(path.absolute().parent)
-    if launched_here:
-        spec = spec or KernelSpec.find(target.kernel or "python3")
-        target.extra_arguments = notebook.arguments(spec)
-    return notebook
+    language = ""
+    if target.server is None and target.existing is None:
+        spec = KernelSpec.find(target.kernel or "python3")
+        target.extra_arguments = arguments_of(spec)
+        language = spec.language
+    return Notebook(file, options, language)
 
 
 def _notebook_path(code: Sequence[str]) -> Path | None:

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import json
 import keyword
 import math
-import os
 import re
 import shlex
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,31 +26,26 @@ import attrs
 
 from .command import Failure
 from .files import check_writable, free_name, write_file
-from .output import without_odd_numbers
+from .json_values import is_flat
+from .notebook_file import NotebookFile, mapping
 from .run import Cell, Work
 from .widgets import WidgetStates
 
 if TYPE_CHECKING:
     from .. import Execution, KernelChannels, KernelSpec, Message
 
-__all__ = ["Notebook", "Options", "Value", "value_of"]
+__all__ = ["Notebook", "Options", "Value", "arguments_of", "value_of"]
 
 Value: TypeAlias = "bool | int | float | str | None"
 
 ALLOWED, SKIPPED = "raises-exception", "skip-execution"
 PARAMETERS, INJECTED = "parameters", "injected-parameters"
 
-DEEPEST = 200
-"""Levels of an output; what reads and writes notebooks fails at twice as many."""
-
 TOO_DEEP: dict[str, Any] = {
     "output_type": "display_data",
     "data": {"text/plain": "<an output that is too deep for a notebook>"},
     "metadata": {},
 }
-
-LONGEST = 200
-"""Characters of what is said of a file that is no notebook."""
 
 IDS_SINCE = 5
 """The minor version of the format from which on cells have ids."""
@@ -70,57 +62,41 @@ class Options:
     parameters: Mapping[str, Value] = attrs.field(factory=dict)
 
 
+def arguments_of(spec: KernelSpec) -> Sequence[str]:
+    """What a kernel that runs a notebook is started with besides."""
+    is_ipykernel = any(re.match(r"ipykernel(_launcher)?\b", each) for each in spec.argv)
+    # A notebook that is run is nobody's history, and several at a time need not wait for its file.
+    return ("--HistoryManager.hist_file=:memory:",) if is_ipykernel else ()
+
+
 class Notebook(Work):
     """A notebook that is run.
 
     Args:
-        path: Where it is.
+        file: It, as it was read.
         options: How.
         language: That of the kernel which runs it, where that is known.
 
     Raises:
-        Failure: It is none, or cannot be run like that.
-        OSError: It cannot be read, or what comes of it not be written.
+        Failure: It cannot be run like that, or not be written.
+        OSError: What comes of it cannot be written.
     """
 
-    def __init__(self, path: Path, options: Options, language: str = "") -> None:
-        self.path = path
-        data = path.read_bytes()
-        self._read_as = _digest(data)
-        self._content = _parsed(path, data)
+    def __init__(self, file: NotebookFile, options: Options, language: str = "") -> None:
+        self._file = file
+        self._content = file.content
         self._options = options
         self._widgets = WidgetStates()
         self._results: list[tuple[Any, list[dict[str, Any]]]] = []
-        if options.output is not None:
-            check_writable(options.output)
+        output = options.output
+        # Told now: it may be moved while it runs.
+        self._is_inplace = output is not None and file.is_at(output)
         if options.parameters:
-            self._inject(options.parameters, language or self.language)
+            self._inject(options.parameters, language or file.language)
         super().__init__(self._cells())
-
-    @property
-    def kernel(self) -> str | None:
-        """The kernelspec that it names."""
-        name = _mapping(self._metadata, "kernelspec").get("name")
-        return name if isinstance(name, str) and name else None
-
-    def arguments(self, spec: KernelSpec) -> Sequence[str]:
-        """What the kernel is started with besides."""
-        is_ipykernel = any(re.match(r"ipykernel(_launcher)?\b", each) for each in spec.argv)
-        # A notebook that is run is nobody's history, and several at a time need not wait for its file.
-        return ("--HistoryManager.hist_file=:memory:",) if is_ipykernel else ()
-
-    @property
-    def language(self) -> str:
-        """The language of its code, as far as it says."""
-        said = (
-            _mapping(self._metadata, "kernelspec").get("language"),
-            _mapping(self._metadata, "language_info").get("name"),
-        )
-        return next((each for each in said if isinstance(each, str) and each), "")
-
-    @property
-    def _metadata(self) -> Any:
-        return self._content.metadata
+        if output is not None:
+            check_writable(output)
+            file.check_text()
 
     def _cells(self) -> list[Cell]:
         wanted = [cell for cell in self._content.cells if _is_run(cell)]
@@ -150,12 +126,15 @@ class Notebook(Work):
 
         return record
 
+    async def prepare(self, ch: KernelChannels) -> None:
+        """Takes note of the language that the kernel speaks."""
+        language: object = (await ch.kernel_info()).get("language_info")
+        if isinstance(language, dict) and language and is_flat(language):
+            self._file.metadata["language_info"] = language
+
     @asynccontextmanager
     async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:
-        """Takes note of the language that the kernel speaks, and looks after widgets that show outputs."""
-        language: object = (await ch.kernel_info()).get("language_info")
-        if isinstance(language, dict) and language:
-            self._metadata["language_info"] = language
+        """Looks after widgets that show outputs."""
         async with ch.open_output_widgets():
             yield
 
@@ -171,23 +150,18 @@ class Notebook(Work):
         if output is None:
             return
         for cell, outputs in self._results:
-            kept = [output if _is_flat(output) else TOO_DEEP for output in outputs]
+            kept = [output if is_flat(output) else TOO_DEEP for output in outputs]
             cell.outputs = from_dict(copy.deepcopy(kept))
         widgets = self._widgets.to_metadata()
         if widgets:
-            self._metadata["widgets"] = from_dict(widgets)
+            self._file.metadata["widgets"] = from_dict(widgets)
         # As JSON has it, for half a surrogate pair that a kernel has sent.
-        data = _text(self._content).encode("utf-8", "backslashreplace")
-        beside = free_name(output) if self._is_changed(output) else None
+        data = self._file.text().encode("utf-8", "backslashreplace")
+        is_changed = self._is_inplace and self._file.is_changed(output)
+        beside = free_name(output) if is_changed else None
         await write_file(beside or output, data)
         if beside is not None:
             raise OSError(f"{output} was changed while it ran; what came of it is in {beside}")
-
-    def _is_changed(self, output: Path) -> bool:
-        """Whether `output` is this notebook, and is not any more what was read."""
-        if not output.is_file() or not os.path.samefile(output, self.path):
-            return False
-        return _digest(self.path.read_bytes()) != self._read_as
 
     # Parameters.
 
@@ -199,7 +173,7 @@ class Notebook(Work):
         if write is None:
             known = ", ".join(_ASSIGNMENTS)
             raise Failure(
-                f"{self.path}: how {language} sets parameters is not known here; of {known} it is"
+                f"{self._file.path}: how {language} sets parameters is not known here; of {known} it is"
             )
         for name in parameters:
             if not _is_name(name, language.lower()):
@@ -218,14 +192,6 @@ class Notebook(Work):
         cells.insert(tagged[0] + 1 if tagged else 0, cell)
 
 
-def _is_flat(value: object, left: int = DEEPEST) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return True
-    return left > 0 and all(_is_flat(each, left - 1) for each in value)
-
-
 def _is_run(cell: Any) -> bool:
     return (
         cell.get("cell_type") == "code"
@@ -242,79 +208,8 @@ def _source(cell: Any) -> str:
 
 
 def _tags(cell: Any) -> Sequence[str]:
-    tags = _mapping(cell, "metadata").get("tags")
+    tags = mapping(cell, "metadata").get("tags")
     return tags if isinstance(tags, list) else ()
-
-
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    found = value.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-# Files.
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-def _parsed(path: Path, data: bytes) -> Any:
-    try:
-        import nbformat
-    except ImportError:
-        raise Failure('notebooks need nbformat: pip install "enchannel[cli]"') from None
-    try:
-        with warnings.catch_warnings():
-            # What is missing in it, and is made up for, is nothing that its user has to do about.
-            warnings.simplefilter("ignore")
-            content = nbformat.reads(data.decode("utf-8-sig"), as_version=4)
-    except UnicodeDecodeError as error:
-        said = f"byte {data[error.start]:#04x} at {error.start} is no UTF-8"
-        raise Failure(f"{path} is no notebook: {said}") from error
-    except RecursionError:
-        raise Failure(f"{path} is no notebook: it is nested too deeply") from None
-    except nbformat.reader.NotJSONError as error:
-        raise Failure(f"{path} is no notebook: {error}") from error
-    except Exception as error:
-        # Of many kinds, by where it is none.
-        said = next(_faults(json.loads(data)), f"nbformat cannot read it: {error}")
-        raise Failure(f"{path} is no notebook: {said[:LONGEST].splitlines()[0]}") from error
-    if not isinstance(content.cells, list) or not all(isinstance(c, dict) for c in content.cells):
-        # What has nothing that could be read is read all the same.
-        raise Failure(f"{path} is no notebook: {next(_faults(content), 'its cells are none')}")
-    return content
-
-
-def _faults(value: Any) -> Iterator[str]:
-    """What is wrong with what is to be a notebook, as far as the schema of its version says it."""
-    from nbformat.validator import iter_validate
-
-    if not isinstance(value, dict):
-        yield "it is no object of JSON"
-        return
-    version, minor = (
-        each if type(each) is int else None
-        for each in (value.get("nbformat"), value.get("nbformat_minor"))
-    )
-    # Some of it makes nbformat itself fail, and of some versions there is no schema.
-    with contextlib.suppress(Exception):
-        for error in iter_validate(value, version=version or 4, version_minor=minor):
-            where = ".".join(map(str, error.relative_path))
-            yield f"{where}: {error.message}" if where else error.message
-
-
-def _text(content: Any) -> str:
-    import nbformat
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            text: str = nbformat.writes(content, allow_nan=False)
-        except ValueError:
-            # Written anew, where the library takes its words for it.
-            content = nbformat.from_dict(without_odd_numbers(content))
-            text = nbformat.writes(content)
-    return text if text.endswith("\n") else f"{text}\n"
 
 
 # What a parameter says.

@@ -22,6 +22,7 @@ import trio
 
 from .. import Message
 from ..outputs import bundle_text
+from .json_values import without_odd_numbers
 from .progress import Progress
 from .writer import Writer
 
@@ -32,7 +33,6 @@ __all__ = [
     "exit_status",
     "json_of",
     "printable",
-    "without_odd_numbers",
 ]
 
 QUIET = 1.0
@@ -275,12 +275,3 @@ def as_line(value: object) -> str:
         return f"{json.dumps(value, allow_nan=False)}\n"
     except ValueError:
         return f"{json.dumps(without_odd_numbers(value), allow_nan=False)}\n"
-
-
-def without_odd_numbers(value: object) -> object:
-    """`value` as JSON has it: there is nothing for what is no number."""
-    if isinstance(value, dict):
-        return {name: without_odd_numbers(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_odd_numbers(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -108,9 +108,12 @@ class Work:
     def __init__(self, cells: Sequence[Cell]) -> None:
         self.cells: Sequence[Cell] = cells
 
+    async def prepare(self, ch: KernelChannels) -> None:
+        """The kernel is ready, and nothing has run. Cancelled, nothing will."""
+
     @asynccontextmanager
     async def at_work(self, ch: KernelChannels) -> AsyncIterator[None]:  # noqa: ARG002
-        """The scope in which it is run; on entry the kernel is ready, and nothing has run."""
+        """The scope in which it is run, and saved."""
         yield
 
     def hear(self, message: Message) -> None:
@@ -188,17 +191,25 @@ class Run:
         self._beside.start_soon(self._recorded, task, *args)
 
     async def _recorded(self, task: Callable[..., Awaitable[None]], *args: Any) -> None:
-        try:
+        with self._recording():
             await task(*args)
+            return
+        self._scope.cancel()
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Whatever ends the block is how we end, and is raised no further."""
+        try:
+            yield
         except KernelDied as died:
-            self._end(2, "\n".join([str(died), *died.output.splitlines()[-LAST_LINES:]]))
+            self._record(2, "\n".join([str(died), *died.output.splitlines()[-LAST_LINES:]]))
         except EnchannelError as error:
-            self._end(2, str(error))
+            self._record(2, str(error))
         except BrokenPipeError:
             # Whoever read our output has gone; there is nobody to tell.
-            self._end(1)
+            self._record(1)
         except OSError as error:
-            self._end(2, str(error))
+            self._record(2, str(error))
 
     def _end(self, status: int, message: str = "") -> None:
         self._record(status, message)
@@ -283,19 +294,19 @@ class Run:
     async def _run(self) -> None:
         self._output.begin(self._target.begins, "Ctrl-C stops")
         # It listens before anything runs: what answers an execution waits for no stream.
-        async with (
-            self._target.open_channels() as ch,
-            ch.subscribe("stdin") as prompts,
-            self._work.at_work(ch),
-        ):
-            await self._output.end()
+        async with self._target.open_channels() as ch, ch.subscribe("stdin") as prompts:
             self._start(self._answer_prompts, ch, prompts)
-            limit = trio.CancelScope(deadline=trio.current_time() + self._timeout)
-            try:
-                await self._run_in_time(ch, limit)
-            finally:
-                await self._save(limit)
-                self._output.begin(*self._target.ends)
+            until = trio.current_time() + self._timeout
+            await self._in_time(trio.CancelScope(deadline=until), self._work.prepare, ch)
+            await self._output.end()
+            if self._ending is None:
+                async with self._work.at_work(ch):
+                    limit = trio.CancelScope(deadline=until)
+                    try:
+                        await self._in_time(limit, self._run_cells, ch)
+                    finally:
+                        await self._save(limit)
+            self._output.begin(*self._target.ends)
         self._tasks.cancel_scope.cancel()
 
     async def _save(self, limit: trio.CancelScope) -> None:
@@ -327,14 +338,21 @@ class Run:
         finally:
             self._scope = self._tasks.cancel_scope
 
-    async def _run_in_time(self, ch: KernelChannels, limit: trio.CancelScope) -> None:
-        with self._ended_by(limit):
-            self._record(await self._run_cells(ch))
+    async def _in_time(
+        self,
+        limit: trio.CancelScope,
+        task: Callable[[KernelChannels], Awaitable[None]],
+        ch: KernelChannels,
+    ) -> None:
+        """Has `task` done within `limit`; what ends it before it is done is how we end."""
+        with self._ended_by(limit), self._recording():
+            await task(ch)
+            return
         # Unless there is another reason why it was cancelled.
         where = f", in {self._cell.name}" if self._cell is not None and self._cell.is_named else ""
         self._record(124, f"timed out after {self._timeout:g} s{where}")
 
-    async def _run_cells(self, ch: KernelChannels) -> int:
+    async def _run_cells(self, ch: KernelChannels) -> None:
         for cell in self._work.cells:
             self._cell = cell
             hint = "Ctrl-C stops" if self._interrupted else "Ctrl-C interrupts"
@@ -349,7 +367,7 @@ class Run:
             await self._output.end()
             if limit.cancelled_caught:
                 self._record(124, f"{cell.name} took more than {cell.timeout:g} s")
-                return 124
+                return
             if status is not None:
                 how = "was interrupted" if self._interrupted else "failed"
                 if status != FAILED:
@@ -358,8 +376,8 @@ class Run:
                 if status == FAILED and self._interrupted:
                     status = INTERRUPTED
                 self._record(status, f"{cell.name} {how}" if cell.is_named and told else "")
-                return status
-        return 0
+                return
+        self._record(0)
 
     async def _run_cell(self, ch: KernelChannels, cell: Cell) -> int | None:
         """Runs it; the status that the command ends with, unless it goes on."""

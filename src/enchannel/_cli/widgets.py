@@ -6,10 +6,10 @@ Source: "Low Level Widget Explanation" of ipywidgets; "application/vnd.jupyter.w
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import Any
 
 from .. import Message
+from .json_values import is_flat
 
 __all__ = ["WidgetStates"]
 
@@ -44,17 +44,20 @@ class WidgetStates:
         for path, buffer in zip(
             paths if isinstance(paths, list) else (), message.buffers, strict=False
         ):
-            if isinstance(path, Sequence) and not isinstance(path, str):
+            if isinstance(path, list) and is_flat(path, 1):
                 text = base64.b64encode(buffer).decode("ascii")
                 kept = {"data": text, "path": list(path), "encoding": "base64"}
                 self._buffers.setdefault(comm_id, {})[tuple(map(str, path))] = kept
 
     def to_metadata(self) -> dict[str, Any]:
-        """What a notebook's metadata have as ``"widgets"``; empty where there is no widget."""
+        """What a notebook's metadata have as ``"widgets"``; empty where there is no widget.
+
+        A widget whose state is too deep for a notebook is left out.
+        """
         states = {
             comm_id: self._widget(comm_id, state)
             for comm_id, state in self._states.items()
-            if "_model_name" in state
+            if "_model_name" in state and is_flat(state)
         }
         if not states:
             return {}
