@@ -795,6 +795,20 @@ async def test_who_waits_for_idle_again_and_again_asks_once() -> None:
             await finished(task)
 
 
+async def test_a_question_that_was_put_off_is_asked_for_whoever_waits_for_it_then() -> None:
+    async with conversation() as (ch, kernel, tasks):
+        questions = ch._core.requests.questions
+        questions.ask("shell")
+        put_off = questions.inquire("shell", None, anyio.current_time())
+        assert not put_off.sent
+        # Nobody waits for it any more, so that nobody looks.
+        await anyio.sleep(5)
+        assert not ch._core.ticking
+        waiting = start(tasks, ch.wait_idle)
+        tasks.start_soon(answer_questions, kernel, "shell")
+        await finished(waiting)
+
+
 async def test_a_question_that_an_interrupt_took_is_asked_again() -> None:
     async with conversation() as (ch, kernel, tasks):
         waiting = start(tasks, ch.wait_idle)

@@ -209,6 +209,9 @@ class Questions:
     async def _finished(self, inquiry: Inquiry) -> None:
         self._waiting.add(inquiry)
         inquiry.waiters += 1
+        if not inquiry.sent:
+            # Whoever was to ask it may have gone.
+            self._seam.stir()
         try:
             with self._seam.bound.waiting((inquiry.channel,), lambda: inquiry.finished):
                 await inquiry.wait()
