@@ -213,6 +213,29 @@ async def test_a_transport_alone() -> None:
             await server.connect("nowhere")
 
 
+async def test_what_is_sent_last_in_a_block_goes_out_before_the_next_one() -> None:
+    """However large it is, and what is sent there goes out as well."""
+    async with open_fake_server() as fake, open_server(fake.url) as server:
+        kernel_id = await fake.start_kernel()
+        transport = await server.connect(kernel_id)
+        seen: list[int] = []
+
+        async def note(request: Any) -> None:
+            seen.append(len(request.message.content["code"]))
+
+        codes = [f"#{'x' * size}" for size in (7_000_000, 8_000_000, 9_000_000)]
+        for code in codes:
+            fake.kernels[kernel_id].script(code, note)
+        for code in codes:
+            async with open_channels(transport) as ch:
+                await ch.shell.send(messages.execute_request(code))
+        async with open_channels(transport) as ch:
+            with anyio.fail_after(30):
+                assert (await ch.kernel_info())["status"] == "ok"
+        assert seen == list(map(len, codes))
+        await transport.aclose()
+
+
 async def test_a_transport_whose_kernel_is_gone() -> None:
     async with open_fake_server() as fake, open_server(fake.url) as server:
         kernel_id = await fake.start_kernel()

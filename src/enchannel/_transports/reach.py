@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,7 +14,10 @@ from .._groups import unwrapping_task_group
 if TYPE_CHECKING:
     from .websocket import WebSocket
 
-__all__ = ["Presence", "Reach", "open_while_there"]
+__all__ = ["Presence", "Reach", "open_first", "open_while_there"]
+
+PAUSES = (0.1, 0.4)
+"""Seconds between the attempts at the first websocket."""
 
 LOOK = 2.0
 """Seconds between two looks whether the kernel is there, beside a handshake that takes its time."""
@@ -54,6 +58,16 @@ class Reach:
     async def look(self) -> Presence | None:
         """What the server says of the kernel; ``None`` where it cannot be asked. Bounded, and never raises."""
         raise NotImplementedError
+
+
+async def open_first(reach: Reach, session: str) -> WebSocket:
+    """Opens the first websocket; see :func:`open_while_there`."""
+    for pause in PAUSES:
+        # One that ends in the middle of the handshake says nothing of the next one.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            return await open_while_there(reach, session)
+        await anyio.sleep(pause)
+    return await open_while_there(reach, session)
 
 
 async def open_while_there(reach: Reach, session: str) -> WebSocket:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from .._bell import Bell
+from .._groups import shielded
 from .._log import logger
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, MalformedMessage
@@ -39,8 +39,8 @@ from .._protocol.server_wire import pack, unpack
 from .._protocol.wire import Frame, Wire
 from .arrivals import Arrivals
 from .base import ConnectionEvent, FrameTransport, Start, Tell
-from .reach import Reach, open_while_there
-from .server_words import Word, Words, is_farewell
+from .reach import Reach, open_first
+from .server_words import Word, Words, is_farewell, is_heard
 from .vigil import Vigil
 from .way_back import NoWayBack, WayBack
 
@@ -54,9 +54,6 @@ UNSENT = 1 << 20
 
 ASKED: tuple[ChannelName, ...] = ("shell", "control", "stdin")
 """Where what we sent may be lost with a websocket, however it ended."""
-
-PAUSES = (0.1, 0.4, None)
-"""Seconds between the attempts at the first websocket."""
 
 
 class ServerTransport(FrameTransport):
@@ -87,12 +84,12 @@ class ServerTransport(FrameTransport):
         self._reach = reach
         self._max_sent_size = max_sent_size
         self._socket: WebSocket | None = None
+        self._leaving: WebSocket | None = None
         self._seen = "not connected yet"
         self._gone, self._how_gone = "", ConnectionEvent.GONE
         self._abandoned = False
         self._scopes: set[anyio.CancelScope] = set()
         self._arrivals = Arrivals(channels)
-        self._published: deque[Message] = deque()
         self._news = Bell()
         self._writing = False
         self._tell: Tell | None = None
@@ -133,36 +130,24 @@ class ServerTransport(FrameTransport):
     ) -> list[Message]:
         if channel != "iopub":
             return super().receive_nowait(channel, most, size)
-        published = self._published
-        if not published:
+        words = self._words
+        if not words.waiting:
             messages = super().receive_nowait(channel, most, size)
-            if self._vigil.due and self._is_heard(messages):
+            if self._vigil.due and is_heard(messages, self.session):
                 self._vigil.answered("shell")
-            if not self._words.may_be_among(messages):
+            if not words.may_be_among(messages):
                 return messages
-            published.extend(messages)
+            words.waiting.extend(messages)
         # What stands before a word of the server's is delivered before that is heeded.
-        messages = []
-        while published:
-            if is_farewell(published[0]):
-                self._vigil.leaves()
-            word = self._words.word(published[0])
-            if word is None:
-                messages.append(published.popleft())
-                continue
-            if messages:
-                break
-            self._heed(word, published.popleft())
+        messages = words.take_up_to_word()
+        if any(map(is_farewell, messages)):
+            self._vigil.leaves()
+        if not messages:
+            self._heed(words.waiting.popleft())
         return messages
 
-    def _is_heard(self, messages: Sequence[Message]) -> bool:
-        """Whether something among `messages` is said for what we have asked on shell; our questions are asked anywhere."""
-        parents = [message.parent_header for message in messages]
-        ours = [each for each in parents if each.get("session") == self.session]
-        return any(each.get("msg_type") != "kernel_info_request" for each in ours)
-
     def has_arrived(self, channel: ChannelName) -> bool:
-        return self._arrivals.has(channel) or (channel == "iopub" and bool(self._published))
+        return self._arrivals.has(channel) or (channel == "iopub" and bool(self._words.waiting))
 
     async def wait_readable(self, channel: ChannelName) -> None:
         if self._abandoned or self.has_arrived(channel):
@@ -170,9 +155,9 @@ class ServerTransport(FrameTransport):
         else:
             await self._arrivals.wait(channel)
 
-    def _heed(self, word: Word, message: Message) -> None:
-        """Does what a word of the server's means, which `message` says."""
-        if word is Word.RESTARTS:
+    def _heed(self, message: Message) -> None:
+        """Does what the server says with `message`."""
+        if (word := self._words.word(message)) is Word.RESTARTS:
             said = "the kernel died, and the server starts it again"
             self._way_back.want_anew()
             self._lose(said)
@@ -205,8 +190,7 @@ class ServerTransport(FrameTransport):
 
     def _write_on(self) -> None:
         """Sees to what the system has not taken of what was said just now."""
-        socket = self._socket
-        if socket is None:
+        if (socket := self._socket) is None:
             return
         if socket.cut_off:
             # It is read to its end, whatever waits here.
@@ -239,17 +223,7 @@ class ServerTransport(FrameTransport):
             ServerError: The server refuses it, or the kernel is gone.
             OSError: It cannot be reached.
         """
-        for pause in PAUSES:
-            try:
-                opened = await open_while_there(self._reach, self.session or "")
-            except (ConnectionResetError, BrokenPipeError):
-                # One that ends in the middle of the handshake says nothing of the next one.
-                if pause is None:
-                    raise
-                await anyio.sleep(pause)
-            else:
-                self._take_over(opened)
-                return
+        self._take_over(await open_first(self._reach, self._way_back.session))
 
     def _take_over(self, socket: WebSocket) -> None:
         if self._socket is not None:
@@ -261,10 +235,9 @@ class ServerTransport(FrameTransport):
 
     def begin(self) -> None:
         if self._abandoned and self._socket is not None:
-            # It has taken leave.
-            self._socket.close()
-            self._socket = None
-        self._abandoned, self._tell, self._start = False, None, None
+            self._leaving, self._socket = self._socket, None
+        # No task of the block before is left.
+        self._abandoned, self._writing, self._tell, self._start = False, False, None, None
 
     def follow(self, tell: Tell, start: Start) -> None:
         self._tell, self._start = tell, start
@@ -320,7 +293,7 @@ class ServerTransport(FrameTransport):
     def forget(self, channel: ChannelName) -> None:
         self._arrivals.forget(channel)
         if channel == "iopub":
-            self._published.clear()
+            self._words.waiting.clear()
         # All come over one connection.
         self.close()
 
@@ -339,13 +312,22 @@ class ServerTransport(FrameTransport):
 
     def close(self) -> None:
         """Lets go of the connection then and there, without a word."""
-        if self._socket is not None:
-            self._socket.close()
+        for socket in (self._leaving, self._socket):
+            if socket is not None:
+                socket.close()
 
     async def aclose(self) -> None:
         self.abandon()
+        await self._take_leave()
         if self._socket is not None:
             await self._socket.aclose()
+
+    async def _take_leave(self) -> None:
+        """Of the websocket of the block before: what was sent there goes out, before a server sees two of one session."""
+        if self._leaving is not None:
+            with shielded():
+                await self._leaving.aclose()
+            self._leaving = None
 
     # What the vigil finds out.
 
@@ -394,6 +376,7 @@ class ServerTransport(FrameTransport):
         if self._gone:
             # It was told in a block before this one.
             self._say(self._how_gone, self._gone)
+        await self._take_leave()
         while not self._gone:
             if self._socket is None:
                 await self._come_back()

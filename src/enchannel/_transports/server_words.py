@@ -13,7 +13,7 @@ from enum import Enum, auto
 
 from .._protocol.message import Message
 
-__all__ = ["Word", "Words", "is_farewell"]
+__all__ = ["Word", "Words", "is_farewell", "is_heard"]
 
 RATE_LIMITS = ("IOPub message rate exceeded", "IOPub data rate exceeded")
 """How what a server says begins where it drops output."""
@@ -38,9 +38,13 @@ class Words:
 
     Args:
         session: Of the first websocket.
+
+    Attributes:
+        waiting: What has come, a word of the server's among it perhaps.
     """
 
     def __init__(self, session: str) -> None:
+        self.waiting: deque[Message] = deque()
         self._sessions = deque([session], EARLIER)
 
     def connected(self, session: str) -> None:
@@ -55,6 +59,13 @@ class Words:
         return any(ours in sessions for ours in self._sessions) or (
             "shutdown_reply" in [header.get("msg_type") for header in headers]
         )
+
+    def take_up_to_word(self) -> list[Message]:
+        """Takes from what waits what stands before the first word."""
+        messages: list[Message] = []
+        while self.waiting and self.word(self.waiting[0]) is None:
+            messages.append(self.waiting.popleft())
+        return messages
 
     def word(self, message: Message) -> Word | None:
         """What the server says with `message`, where it is the server that speaks."""
@@ -75,3 +86,10 @@ def is_farewell(message: Message) -> bool:
     """Whether it is the kernel's own last word."""
     said = message.header.get("msg_type")
     return said == "shutdown_reply" and not message.content.get("restart")
+
+
+def is_heard(messages: Sequence[Message], session: str | None) -> bool:
+    """Whether something among `messages` is said for what was asked on shell in `session`; our questions are asked anywhere."""
+    parents = [message.parent_header for message in messages]
+    ours = [each for each in parents if each.get("session") == session]
+    return any(each.get("msg_type") != "kernel_info_request" for each in ours)

@@ -23,6 +23,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
+from .._groups import unwrapping_task_group
 from .._log import silent_logger
 from .._protocol.server_url import ServerUrl
 from .._protocol.server_wire import V1
@@ -230,17 +231,22 @@ class WebSocket:
         self.say_goodbye()
         try:
             with anyio.move_on_after(LINGER):
-                # To close while something has arrived would be a reset, which destroys what is under way.
-                while not self._over:
-                    if self.unsent:
-                        await self.wait_writable()
-                        self.flush_nowait()
-                    else:
+                # Both at once: a server may read no more before what it writes is read.
+                async with unwrapping_task_group() as tasks:
+                    tasks.start_soon(self._write_rest)
+                    # To close while something has arrived would be a reset, which destroys what is under way.
+                    while not self._over:
                         await self.wait_readable()
                         with contextlib.suppress(anyio.WouldBlock):
                             self.receive_nowait()
+                    tasks.cancel_scope.cancel()
         finally:
             self.close()
+
+    async def _write_rest(self) -> None:
+        while self.unsent:
+            await self.wait_writable()
+            self.flush_nowait()
 
 
 # Looked up once: an enumeration's class is asked for each of its members.
