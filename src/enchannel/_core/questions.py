@@ -134,9 +134,11 @@ class Questions:
         if inquiry.channel == "iopub":
             # Control is answered even while a cell runs; some kernels publish nothing for it.
             asked = ("control", "shell")
-        open_channels = [channel for channel in asked if channel in self._seam.channels]
-        due = [each for each in open_channels if self._is_due(each, inquiry.subshell, now)]
-        inquiry.waits = bool(open_channels) and not due
+        there: list[ChannelName] = [each for each in asked if each in self._seam.channels]
+        due: list[ChannelName] = [
+            each for each in there if self._is_due(each, inquiry.subshell, now)
+        ]
+        inquiry.waits = bool(there) and not due
         if due or not inquiry.asked_at:
             inquiry.asked_at = now
             inquiry.received = self._seam.received.get("iopub", 0)
