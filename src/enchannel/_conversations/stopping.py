@@ -108,7 +108,8 @@ class Code(Flight):
         """
         reply = core.prepare(messages.input_reply(value, question or self.request))
         await core.send("stdin", reply, tied=_Question(self, question))
-        self.question, self.question_lost = None, False
+        self.question = None
+        self.question_found()
 
     async def answer_in_vain(self, core: Core) -> None:
         """Gives it an empty text, where it waits for one when that can be sent."""

@@ -92,8 +92,7 @@ class Flight:
         """Takes note of messages of this request; must not raise."""
         self.heard = self.stirred = True
         if channel == "stdin":
-            # It asks no more than one thing at a time, and this one is here.
-            self.question_lost = False
+            self.question_found()
         for message in messages:
             if channel == "iopub":
                 if "execution_state" in message.content:
@@ -103,6 +102,10 @@ class Flight:
         if self.missing is not None:
             self.stir()
         self.tell()
+
+    def question_found(self) -> None:
+        """What its code asks is here, or answered: it asks no more than one thing at a time."""
+        self.question_lost = False
 
     def hear_status(self, status: Message) -> None:
         """The kernel says what it does for it."""

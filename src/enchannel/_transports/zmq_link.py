@@ -284,7 +284,7 @@ class Link(Carrier):
         self._retried = event == zmq.EVENT_CONNECT_RETRIED
         self.accepted = event == zmq.EVENT_CONNECTED
         # Until the reader meets an empty socket.
-        self.stale = self.accepted and self._away_since < math.inf and self.has_arrived()
+        self.stale: bool = self.accepted and self._away_since < math.inf and self.has_arrived()
         if event in (zmq.EVENT_CONNECTED, zmq.EVENT_HANDSHAKE_SUCCEEDED):
             self._refused = self.accepted
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
