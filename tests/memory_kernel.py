@@ -35,6 +35,11 @@ class Kernel:
     def status(self, parent: Message, state: str) -> None:
         self.say("status", parent, execution_state=state)
 
+    def ask(self, asked: tuple[bytes, Message], **content: Any) -> None:
+        """Has the code that was asked to run ask for input."""
+        identity, request = asked
+        self.end.send("stdin", identity, message("input_request", request, **content))
+
     def reply(
         self,
         to: tuple[bytes, Message],

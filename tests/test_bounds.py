@@ -322,8 +322,8 @@ async def test_a_prompt_passes_a_full_stream_of_who_waits_at_once() -> None:
         async with ch.execute("input()", on_input=lambda *_: "x") as execution:
             asked = await kernel.asked()
             kernel.status(asked[1], "busy")
-            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt=""))
-            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt=""))
+            kernel.ask(asked, prompt="")
+            kernel.ask(asked, prompt="")
 
             async def answer() -> None:
                 with anyio.fail_after(100):

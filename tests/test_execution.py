@@ -216,7 +216,7 @@ async def test_without_a_handler_a_prompt_is_a_message() -> None:
         async with ch.execute("input()") as execution:
             identity, request = await kernel.asked()
             assert request.content["allow_stdin"] is False
-            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            kernel.ask((identity, request), prompt="?")
             prompt = await execution.__anext__()
             await ch.main.send("stdin", messages.input_reply("me", prompt))
             _, reply = await kernel.asked("stdin")
@@ -229,8 +229,8 @@ async def test_a_handler_that_fails_fails_the_execution() -> None:
 
     async with conversation() as (ch, kernel, tasks):
         task = start(tasks, lambda: executed(ch, "input()", on_input=fail))
-        identity, request = await kernel.asked()
-        kernel.end.send("stdin", identity, message("input_request", request))
+        asked = await kernel.asked()
+        kernel.ask(asked)
         with pytest.raises(ZeroDivisionError):
             await task.result()
 
@@ -246,8 +246,8 @@ async def test_a_handler_is_cancelled_with_its_execution() -> None:
 
     async with conversation() as (ch, kernel, _):
         async with ch.execute("input()", on_input=ponder):
-            identity, request = await kernel.asked()
-            kernel.end.send("stdin", identity, message("input_request", request))
+            asked = await kernel.asked()
+            kernel.ask(asked)
             await anyio.wait_all_tasks_blocked()
             assert not cancelled.is_set()
         assert cancelled.is_set()
@@ -267,18 +267,18 @@ async def test_a_handler_is_cancelled_when_its_code_is_over(end: str) -> None:
 
     async with conversation() as (ch, kernel, _):
         async with ch.execute("input()", on_input=ponder):
-            identity, request = await kernel.asked()
-            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            asked = await kernel.asked()
+            kernel.ask(asked, prompt="?")
             await anyio.wait_all_tasks_blocked()
             if end == "reply":
-                kernel.reply((identity, request), status="error")
+                kernel.reply(asked, status="error")
             elif end == "idle":
-                kernel.status(request, "idle")
+                kernel.status(asked[1], "idle")
             else:
                 kernel.end.vanish()
             with anyio.fail_after(10):
                 await given_up.wait()
-            kernel.end.send("stdin", identity, message("input_request", request, prompt="late"))
+            kernel.ask(asked, prompt="late")
             await anyio.wait_all_tasks_blocked()
     assert asked_for == ["?"]
 
@@ -507,7 +507,7 @@ async def test_who_iterates_takes_no_question_from_who_answers() -> None:
         identity, request = await kernel.asked()
         for _ in range(50):
             # Both at once: who iterates may run before who answers.
-            kernel.end.send("stdin", identity, message("input_request", request, prompt="?"))
+            kernel.ask((identity, request), prompt="?")
             kernel.say("stream", request, name="stdout", text="")
             with anyio.fail_after(30):
                 _, reply = await kernel.asked("stdin")
@@ -520,7 +520,7 @@ async def test_who_iterates_takes_no_question_from_who_answers() -> None:
 async def test_a_cancelled_wait_leaves_the_question_to_the_next() -> None:
     async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
         identity, request = await kernel.asked()
-        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        kernel.ask((identity, request), prompt="who?")
         await anyio.wait_all_tasks_blocked()
         # Nothing can be sent, so that the answer waits.
         kernel.client.cut("control")
@@ -546,7 +546,7 @@ async def test_a_kernel_that_asks_although_it_may_not(
             await anyio.wait_all_tasks_blocked()
         waiting = start(tasks, execution.wait)
         with caplog.at_level("WARNING", "enchannel"):
-            kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+            kernel.ask((identity, request), prompt="who?")
             await anyio.wait_all_tasks_blocked()
         if iterated:
             assert (await iterating.result()).msg_type == "input_request"
@@ -564,7 +564,7 @@ async def test_an_empty_text_that_waits_is_not_sent_once_the_code_is_over() -> N
     """It would be taken for an answer to what asks then."""
     async with conversation() as (ch, kernel, tasks), ch.execute("input()") as execution:
         identity, request = await kernel.asked()
-        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        kernel.ask((identity, request), prompt="who?")
         await anyio.wait_all_tasks_blocked()
         # Nothing can be sent.
         kernel.client.cut("control")
@@ -588,7 +588,7 @@ async def test_a_kernel_that_asks_although_it_may_not_behind_a_break(
         async for _ in execution:
             break
         waiting = start(tasks, execution.wait)
-        kernel.end.send("stdin", identity, message("input_request", request, prompt="who?"))
+        kernel.ask((identity, request), prompt="who?")
         _, reply = await kernel.asked("stdin")
         assert reply.content["value"] == ""
         kernel.reply((identity, request))

@@ -350,7 +350,7 @@ async def test_a_question_for_one_that_asks_for_no_more_than_the_reply_waits_for
         request = messages.execute_request("input()", allow_stdin=True)
         asking = start(tasks, ch.request, request)
         asked = await kernel.asked()
-        kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="name"))
+        kernel.ask(asked, prompt="name")
         await anyio.wait_all_tasks_blocked()
         with anyio.fail_after(10):
             assert (await ch.stdin.receive()).content["prompt"] == "name"
@@ -494,7 +494,7 @@ async def test_a_reply_that_is_lost_is_told_to_who_waits_for_it_and_to_no_body()
         async with ch.execute("input()", on_input=ponder) as execution:
             identity, asked = await kernel.asked()
             kernel.status(asked, "busy")
-            kernel.end.send("stdin", identity, message("input_request", asked, prompt="?"))
+            kernel.ask((identity, asked), prompt="?")
             await anyio.wait_all_tasks_blocked()
             # It was interrupted.
             kernel.status(asked, "idle")

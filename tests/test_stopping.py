@@ -227,7 +227,7 @@ async def test_a_prompt_that_gets_no_answer_does_not_hold_up_the_kernel(
         async def ask() -> None:
             asked = await kernel.asked()
             begin(kernel, asked)
-            kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="?"))
+            kernel.ask(asked, prompt="?")
             await interrupted(kernel)
             end(kernel, asked)
 
@@ -246,7 +246,7 @@ async def test_code_that_was_left_and_asks_does_not_hold_up_the_kernel(
         async with ch.execute("input()", on_input=refuses, subshell_id=subshell_id):
             asked = await kernel.asked()
         begin(kernel, asked)
-        kernel.end.send("stdin", asked[0], message("input_request", asked[1], prompt="?"))
+        kernel.ask(asked, prompt="?")
         if subshell_id is None:
             await interrupted(kernel)
         else:
@@ -267,7 +267,7 @@ async def test_of_two_prompts_in_one_batch_the_last_counts() -> None:
         async with ch.execute("input()", on_input=answer):
             identity, asked = await kernel.asked()
             for prompt in ("stale", "fresh"):
-                kernel.end.send("stdin", identity, message("input_request", asked, prompt=prompt))
+                kernel.ask((identity, asked), prompt=prompt)
             assert (await kernel.asked("stdin"))[1].content["value"] == "fresh"
             end(kernel, (identity, asked))
     assert prompts == ["fresh"]

@@ -89,6 +89,15 @@ def test_a_failed_test_shows_the_conversation(tmp_path: Path) -> None:
     assert "< iopub status busy" in result.stdout
 
 
+in_each_style = pytest.mark.parametrize(
+    ("mark", "backend", "options", "each"),
+    [
+        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
+        ("@pytest.mark.anyio", "anyio_backend_name, ", ["-p", "no:trio"], 2),
+    ],
+    ids=["trio", "anyio"],
+)
+
 HANDLER = """
 import pytest
 
@@ -113,14 +122,7 @@ async def test_behind_it({backend}fake_kernel, kernel_channels):
 """
 
 
-@pytest.mark.parametrize(
-    ("mark", "backend", "options", "each"),
-    [
-        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
-        ("@pytest.mark.anyio", "anyio_backend_name, ", ["-p", "no:trio"], 2),
-    ],
-    ids=["trio", "anyio"],
-)
+@in_each_style
 def test_a_handler_that_raises_fails_its_test_and_no_other(
     tmp_path: Path, mark: str, backend: str, options: list[str], each: int
 ) -> None:
@@ -150,14 +152,7 @@ async def test_it(own):
 """
 
 
-@pytest.mark.parametrize(
-    ("mark", "backend", "options", "each"),
-    [
-        ("@pytest.mark.trio", "", ["-p", "no:anyio"], 1),
-        ("@pytest.mark.anyio", "anyio_backend", ["-p", "no:trio"], 2),
-    ],
-    ids=["trio", "anyio"],
-)
+@in_each_style
 def test_a_step_that_raises_in_a_fixture_of_ones_own_hangs_nobody(
     tmp_path: Path, mark: str, backend: str, options: list[str], each: int
 ) -> None:

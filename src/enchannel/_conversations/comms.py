@@ -23,7 +23,7 @@ from .._core.bond import Bond
 from .._core.bound import Held
 from .._core.core import Core
 from .._core.flight import Tied
-from .._core.stream import Feed, Stream, fresh
+from .._core.stream import Feed, Stream
 from .._exceptions import EnchannelError
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import LocalProtocolError, text_of
@@ -103,8 +103,7 @@ class CommFeed(TiedFeed[Message]):
         """Raises why nothing can be sent on it any more."""
         if self.over:
             raise anyio.ClosedResourceError("the comm is closed")
-        if self.failure is not None:
-            raise fresh(self.failure)
+        super().raise_if_over()
 
     def hear(self, message: Message) -> None:
         """Takes what the kernel sends; must not raise."""

@@ -21,7 +21,7 @@ from .. import messages
 from .._core.bond import Bond, Tie
 from .._core.core import Core
 from .._core.flight import Tied
-from .._core.stream import Feed, Stream, fresh
+from .._core.stream import Feed, Stream
 from .._exceptions import EnchannelError, NotImplementedByKernel
 from .._protocol.connection_info import ChannelName
 from .._protocol.errors import text_of
@@ -66,8 +66,7 @@ class _Block(Tied):
 
     def raise_if_over(self) -> None:
         """Raises why nothing can be asked of it any more."""
-        if self.failure is not None:
-            raise fresh(self.failure)
+        super().raise_if_over()
         if self._left:
             raise anyio.ClosedResourceError(f"the block of the {self._what} was left")
 

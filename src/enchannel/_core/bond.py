@@ -1,4 +1,4 @@
-"""What is sent belongs to: nothing of a comm that was closed, or of a kernel that is gone, goes to the next kernel.
+"""What it is that a message belongs to: nothing of a comm that was closed, or of a kernel that is gone, goes to the next kernel.
 
 A bond is to one kernel, through the outages of its connection.
 What is in flight is told when an outage lasts, for it may be lost. What was *opened* in the kernel is there all the same

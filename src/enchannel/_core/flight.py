@@ -238,5 +238,10 @@ class Tied:
         """The kernel was lost or restarted."""
         self.failure = failure
 
+    def raise_if_over(self) -> None:
+        """Raises why nothing of it may be sent any more."""
+        if self.failure is not None:
+            raise fresh(self.failure)
+
     def leave(self) -> None:
         """The block of the channels was left."""

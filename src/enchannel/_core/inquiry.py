@@ -70,7 +70,7 @@ class Inquiry:
         if self.overtaken or self.finished:
             self._news.set()
 
-    def ask_again(self) -> None:
+    def doubt(self) -> None:
         """What was asked may be lost: it counts as not asked, unless it is answered."""
         self.sent = self.finished
 

@@ -103,7 +103,8 @@ class Questions:
             self._forget(oldest)
             if forgotten in self._waiting:
                 # Whoever waits has it asked anew.
-                forgotten.sent = False
+                forgotten.doubt()
+                self._seam.stir()
         return True
 
     def _is_due(self, channel: ChannelName, subshell: str | None, now: float) -> bool:
@@ -227,7 +228,7 @@ class Questions:
     def interrupted(self) -> None:
         """What somebody waits for may be lost, and is asked once more."""
         for inquiry in self._waiting:
-            inquiry.ask_again()
+            inquiry.doubt()
         self._seam.stir()
 
     def give_up(self) -> None:

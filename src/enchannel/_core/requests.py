@@ -366,5 +366,5 @@ class Requests:
         for flight in self._flights():
             flight.hit |= {"interrupted"}
             if flight.inquiry is not None:
-                flight.inquiry.ask_again()
+                flight.inquiry.doubt()
         self.questions.interrupted()

@@ -307,16 +307,18 @@ class Link(Carrier):
         """A message has arrived: where no hands were shaken before it, none will be (ZMTP 2.0), and it is connected."""
         # Of what is said only now the message need not be the consequence.
         if not self.stale and not self.take_events():
-            self.shakes_no_hands = True
-            self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+            self._assume()
 
     def assume_connected_like(self, other: Link) -> None:
         """The same, for another channel of such a peer: it has accepted, and will say no more."""
         if other.shakes_no_hands:
             self.take_events()
             if self.accepted and not self.connected:
-                self.shakes_no_hands = True
-                self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+                self._assume()
+
+    def _assume(self) -> None:
+        self.shakes_no_hands = True
+        self._note(zmq.EVENT_HANDSHAKE_SUCCEEDED)
 
     def reconnect(self) -> None:
         """Connects anew, whatever is connected now, and drops what has not gone out."""
